@@ -1,0 +1,60 @@
+//! Every limit, in one place, with what happens beyond it. Relations between them are checked at compile time.
+
+use crate::time::Span;
+
+/// One record of a log; a larger one is refused to its producer. Kafka's default for a message is the same 1 MiB.
+pub const RECORD_BYTES: usize = 1 << 20;
+/// Rows in one frame; the guard rejects more (dead letter).
+pub const FRAME_ROWS: usize = 1_000_000;
+/// Flatbuffer metadata in one IPC message; the guard rejects more (dead letter).
+pub const FRAME_METADATA_BYTES: usize = 64 << 10;
+/// Columns of one table; the guard rejects more (dead letter).
+pub const TABLE_COLUMNS: usize = 1_000;
+/// One read from a log.
+pub const READ_BYTES: usize = 4 << 20;
+/// A segment of the local log; the next one is begun beyond it.
+pub const SEGMENT_BYTES: u64 = 8 << 20;
+/// What a partition of the local log keeps; the oldest segments go first.
+pub const LOG_RETENTION_BYTES: u64 = 1 << 30;
+/// How long a partition of the local log keeps records.
+pub const LOG_RETENTION: Span = Span::hours(72);
+/// The longest time between an append and its fsync.
+pub const SYNC_INTERVAL: Span = Span::millis(500);
+/// How long rules wait for stragglers, unless they say otherwise.
+pub const RULE_DELAY: Span = Span::seconds(2);
+/// The longest window that a rule may ask for; longer ones are refused, since their rows are held in memory.
+pub const WINDOW_SIZE: Span = Span::hours(2);
+/// Windows that may overlap one instant (size / slide); more are refused.
+pub const WINDOW_OVERLAP: i64 = 3_600;
+/// A row whose ts is further in the future than this is a dead letter: one bad clock must not close everybody's windows.
+pub const FUTURE_SKEW: Span = Span::minutes(5);
+/// A row older than this is a dead letter.
+pub const LATE_ROWS: Span = Span::hours(24);
+/// A partition without rows for this long does not hold the watermark back.
+pub const IDLE_TIMEOUT: Span = Span::seconds(30);
+/// Groups that one rule remembers; further ones are not watched, counted, and said so.
+pub const RULE_GROUPS: usize = 100_000;
+/// Rows that one table holds in memory for its windows; the oldest go first, counted.
+pub const WINDOW_ROWS: usize = 20_000_000;
+/// Rules in one engine; more are refused.
+pub const RULES: usize = 10_000;
+/// An alert that saw no row for this long is over, with reason `gone`.
+pub const GONE_AFTER: Span = Span::days(7);
+/// How long an alert of a row rule on an event table holds after its last match, unless the rule says otherwise.
+pub const EVENT_HOLD: Span = Span::minutes(10);
+/// How long a resolved alert is remembered, so that its end can be told again.
+pub const RESOLVED_KEPT: Span = Span::minutes(15);
+/// Arrow bytes that a lake writer holds per partition before it writes them out.
+pub const HOT_BYTES: usize = 64 << 20;
+/// Notices waiting for one receiver; beyond it the oldest are given up, counted.
+pub const NOTICES_WAITING: usize = 10_000;
+/// One attempt to tell somebody.
+pub const NOTIFY_TIMEOUT: Span = Span::seconds(10);
+/// How long a notice is tried before it is given up.
+pub const NOTIFY_BUDGET: Span = Span::minutes(15);
+
+const _: () = assert!(READ_BYTES >= RECORD_BYTES);
+const _: () = assert!(SEGMENT_BYTES >= RECORD_BYTES as u64);
+const _: () = assert!(LOG_RETENTION_BYTES >= SEGMENT_BYTES * 4);
+const _: () = assert!(LOG_RETENTION.0 > WINDOW_SIZE.0 + LATE_ROWS.0);
+const _: () = assert!(NOTIFY_BUDGET.0 > NOTIFY_TIMEOUT.0);

@@ -1,0 +1,35 @@
+//! A notice: what people are told.
+
+use serde::{Deserialize, Serialize};
+
+use crate::alert::Alert;
+use crate::time::Timestamp;
+
+/// Whether a notice tells of a fault or of its end; Alertmanager's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NoticeStatus {
+    /// At least one alert fires.
+    Firing,
+    /// All of them are over.
+    Resolved,
+}
+
+/// One message to one receiver, about a group of alerts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Idempotency key: the same for every attempt, also after a crash. 32 hex digits.
+    pub notice_id: String,
+    /// The receiver's name.
+    pub receiver: String,
+    /// Alertmanager's group key; here `{}:{...labels}` since the built-in route groups by all labels.
+    pub group_key: String,
+    /// Firing or resolved.
+    pub status: NoticeStatus,
+    /// Why it is sent: the transition's reason, in words.
+    pub reason: String,
+    /// The alerts told about.
+    pub alerts: Vec<Alert>,
+    /// Event time of the change.
+    pub ts: Timestamp,
+}

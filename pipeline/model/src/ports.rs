@@ -1,0 +1,256 @@
+//! The ports: what Tidewatch asks of the outside. Each has a real implementation in `connectors/` and a scripted one for
+//! tests, and both pass the same contract suite.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+
+use crate::notice::Notice;
+use crate::time::{Span, Timestamp};
+
+/// What time it is.
+pub trait Clock: Send + Sync {
+    /// The current instant.
+    fn now(&self) -> Timestamp;
+}
+
+/// Random bits, for names that must not collide. Never for anything that decides.
+pub trait Random: Send + Sync {
+    /// Sixty-four random bits.
+    fn next_u64(&self) -> u64;
+}
+
+/// One record of a log.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Record {
+    /// Decides the partition, and what a compacted topic keeps.
+    pub key: Vec<u8>,
+    /// Names and values, in order.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// The payload; `None` is a tombstone: a compacted topic forgets the key.
+    pub value: Option<Vec<u8>>,
+    /// Event time of the record's newest row; retention by age goes by it.
+    pub timestamp: Timestamp,
+}
+
+/// What a read returned.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ReadBatch {
+    /// Records with their offsets, ascending. Offsets may have gaps (compaction, skipped frames).
+    pub records: Vec<(u64, Record)>,
+    /// Where to read on.
+    pub next: u64,
+    /// Frames that were there and could not be read, as offsets: counted, reported, never retried for ever.
+    pub corrupt: Vec<u64>,
+}
+
+/// How a topic is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicOptions {
+    /// Number of partitions; the local log has one.
+    pub partitions: u32,
+    /// Keep only the newest record of each key.
+    pub compacted: bool,
+    /// Delete whole segments whose newest record is older than this.
+    pub retention: Option<Span>,
+    /// Delete the oldest segments while a partition is larger than this.
+    pub retention_bytes: Option<u64>,
+}
+
+/// Why a log could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The topic or partition does not exist.
+    #[error("topic {topic} has no partition {partition}")]
+    NoSuchPartition {
+        /// The topic.
+        topic: String,
+        /// The partition asked for.
+        partition: u32,
+    },
+    /// The offset was deleted by retention, or lies beyond the end.
+    #[error("{topic}/{partition}: offset {offset} is outside of {}..{}", available.start, available.end)]
+    OutOfRange {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// The offset asked for.
+        offset: u64,
+        /// What there is.
+        available: Range<u64>,
+    },
+    /// The record is larger than a log takes.
+    #[error("{topic}/{partition}: a record of {bytes} bytes is over the limit of {limit}")]
+    TooLarge {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Another process writes this partition.
+    #[error("{topic}/{partition}: another process is writing here ({path})")]
+    Locked {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// The lock file.
+        path: String,
+    },
+    /// The topic's files are of a format that this version does not know, or its description is damaged.
+    #[error("{path}: {message}")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// The disk or the network said no.
+    #[error("{path}: {source}")]
+    Io {
+        /// What was touched.
+        path: String,
+        /// What the system answered.
+        source: std::io::Error,
+    },
+}
+
+/// A partitioned, append-only log: Kafka, or the local one.
+pub trait Log: Send + Sync {
+    /// Makes a topic; does nothing when it exists.
+    fn create_topic(&self, topic: &str, options: &TopicOptions) -> Result<(), LogError>;
+    /// The topics that exist, sorted.
+    fn topics(&self) -> Result<Vec<String>, LogError>;
+    /// How many partitions a topic has.
+    fn partitions(&self, topic: &str) -> Result<u32, LogError>;
+    /// Appends all records in order and returns the offset of the first. They are acknowledged when this returns: a
+    /// killed process loses none of them; a machine that loses power loses at most what the fsync policy allows.
+    fn append(&self, topic: &str, partition: u32, records: &[Record]) -> Result<u64, LogError>;
+    /// Reads from `from` on, at least one record if there is one, then up to about `max_bytes`.
+    fn read(&self, topic: &str, partition: u32, from: u64, max_bytes: usize) -> Result<ReadBatch, LogError>;
+    /// First offset kept, and the one that the next record gets.
+    fn range(&self, topic: &str, partition: u32) -> Result<Range<u64>, LogError>;
+    /// An offset at or before every record whose timestamp is `ts` or later; the end when there is none.
+    fn offset_for_time(&self, topic: &str, partition: u32, ts: Timestamp) -> Result<u64, LogError>;
+    /// Makes everything acknowledged so far survive a loss of power.
+    fn sync(&self) -> Result<(), LogError>;
+}
+
+/// Whether a create-only put wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Created {
+    /// The object did not exist; it does now, whole and durable.
+    Now,
+    /// Something was there already; nothing was changed.
+    Exists,
+}
+
+/// Why a store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No such object.
+    #[error("{0}: not found")]
+    NotFound(String),
+    /// The path leaves the store, or is not of the accepted form.
+    #[error("{0}: not a path within the store")]
+    BadPath(String),
+    /// The disk or the network said no.
+    #[error("{path}: {source}")]
+    Io {
+        /// The object.
+        path: String,
+        /// What the system answered.
+        source: std::io::Error,
+    },
+}
+
+/// An object store with create-only puts: all that the lake's commit protocol needs.
+pub trait Store: Send + Sync {
+    /// Writes an object that must not exist yet; atomic and durable.
+    fn create(&self, path: &str, bytes: &[u8]) -> Result<Created, StoreError>;
+    /// Reads an object whole.
+    fn get(&self, path: &str) -> Result<Vec<u8>, StoreError>;
+    /// Paths and sizes of all objects under a prefix (a folder path ending in `/`), sorted by path.
+    fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, StoreError>;
+    /// Deletes an object; fine when it is gone already.
+    fn delete(&self, path: &str) -> Result<(), StoreError>;
+    /// Where the object lies as a file, when the store is a local folder.
+    fn local_path(&self, path: &str) -> Option<PathBuf>;
+}
+
+/// A Parquet file of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScanFile {
+    /// Where it is: an absolute path.
+    pub path: PathBuf,
+    /// Rows in it.
+    pub rows: u64,
+    /// Its size.
+    pub bytes: u64,
+    /// Smallest and largest ts in it.
+    pub ts: (Timestamp, Timestamp),
+}
+
+/// A table at one moment: files, and rows that are in memory only.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The table's schema; files may lack trailing columns.
+    pub schema: SchemaRef,
+    /// The files, each row in exactly one.
+    pub files: Vec<ScanFile>,
+    /// Rows that are in no file yet.
+    pub batches: Vec<RecordBatch>,
+}
+
+/// Why a scan could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// No such table.
+    #[error("no table '{0}'")]
+    NoSuchTable(String),
+    /// The store said no, or holds something damaged.
+    #[error("{0}")]
+    Unreadable(String),
+}
+
+/// History as tables: the lake's side of SQL.
+pub trait Scan: Send + Sync {
+    /// Tables that can be asked.
+    fn tables(&self) -> Result<Vec<String>, ScanError>;
+    /// Everything committed in a table, in one consistent view.
+    fn snapshot(&self, table: &str) -> Result<Snapshot, ScanError>;
+}
+
+/// How an attempt to tell somebody ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delivery {
+    /// They have it.
+    Delivered,
+    /// Not now; perhaps later, not before `after`.
+    Retry {
+        /// What the other side asked us to wait.
+        after: Option<Span>,
+        /// What went wrong, without secrets.
+        error: String,
+    },
+    /// Never: the other side will not take it.
+    GiveUp {
+        /// What went wrong, without secrets.
+        error: String,
+    },
+}
+
+/// A channel to people.
+pub trait Notify: Send + Sync {
+    /// The receiver's name, as the configuration gives it.
+    fn receiver(&self) -> &str;
+    /// One attempt; bounded in time by the implementation.
+    fn notify(&self, notice: &Notice) -> Delivery;
+}

@@ -1,0 +1,135 @@
+//! A rule: what was written in SQL, checked, and ready to be evaluated.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::table::TableKind;
+use crate::time::Span;
+use crate::window::WindowSpec;
+
+/// How urgent an alert is: an attribute of its state, not of its identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing.
+    Info,
+    /// Worth a ticket.
+    Warning,
+    /// Worth waking somebody.
+    Critical,
+}
+
+/// What happens to an alert whose group stops reporting (contracts.md, Rules).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NoDataPolicy {
+    /// The alert stays as it is, marked stale. The default for sample tables.
+    Keep,
+    /// The alert resolves. The default for event tables.
+    Resolve,
+    /// Missing data is itself a match.
+    Alert,
+    /// As if the evaluation had not happened.
+    Ignore,
+}
+
+/// How a rule is evaluated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuleShape {
+    /// Once per slide, when the watermark closes the window.
+    Window(WindowSpec),
+    /// On arrival of each row.
+    Row,
+}
+
+/// The options of `WITH (...)`, checked and with their defaults filled in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RuleOptions {
+    /// `severity`; warning by default.
+    pub severity: Severity,
+    /// `for`: how long the condition must hold before the alert fires; zero by default.
+    pub hold: Span,
+    /// `keep_firing_for`: how long the alert goes on firing after the condition stopped holding; zero by default, ten
+    /// minutes for row rules on event tables.
+    pub keep_firing_for: Span,
+    /// `no_data`.
+    pub no_data: NoDataPolicy,
+    /// `delay`: how long windows wait for stragglers; 2 s by default.
+    pub delay: Span,
+    /// `"label.x"`: static labels, part of the identity.
+    pub labels: BTreeMap<String, String>,
+    /// `summary`, `description`, `runbook_url` and `"annotation.x"`: templates over labels and values.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// A checked rule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rule {
+    /// Its name; `alertname` of its alerts. State is kept across edits by this name.
+    pub name: String,
+    /// 16 hex digits: a hash of the normalised SELECT. Part of each event id.
+    pub version: String,
+    /// The normalised SELECT.
+    pub sql: String,
+    /// The table that it reads.
+    pub table: String,
+    /// Whether that table holds samples or events.
+    pub table_kind: TableKind,
+    /// When it is evaluated.
+    pub shape: RuleShape,
+    /// The columns that identify an alert, as the SELECT names them.
+    pub key: Vec<String>,
+    /// The checked options.
+    pub options: RuleOptions,
+    /// Where it was written: `file:line:column`.
+    pub source: String,
+}
+
+/// A word that is none of the accepted ones.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{found}' is not one of {expected}")]
+pub struct UnknownWord {
+    /// What was written.
+    pub found: String,
+    /// What is accepted, comma separated.
+    pub expected: &'static str,
+}
+
+impl FromStr for Severity {
+    type Err = UnknownWord;
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        match text {
+            "info" => Ok(Severity::Info),
+            "warning" => Ok(Severity::Warning),
+            "critical" => Ok(Severity::Critical),
+            found => Err(UnknownWord { found: found.to_string(), expected: "info, warning, critical" }),
+        }
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Severity::Info => "info",
+            Severity::Warning => "warning",
+            Severity::Critical => "critical",
+        })
+    }
+}
+
+impl FromStr for NoDataPolicy {
+    type Err = UnknownWord;
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        match text {
+            "keep" => Ok(NoDataPolicy::Keep),
+            "resolve" => Ok(NoDataPolicy::Resolve),
+            "alert" => Ok(NoDataPolicy::Alert),
+            "ignore" => Ok(NoDataPolicy::Ignore),
+            found => Err(UnknownWord { found: found.to_string(), expected: "keep, resolve, alert, ignore" }),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Values that leave the SQL engine: the key of a group (its labels) and the other columns of a row.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Timestamp;
+
+/// The identity of a group within a rule: label name to label value, sorted by name. A NULL is an absent label.
+pub type Key = BTreeMap<String, String>;
+
+/// The columns of a row that are not its identity, in SELECT order.
+pub type Values = Vec<(String, Value)>;
+
+/// One value of a row.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// SQL NULL.
+    Null,
+    /// A Bool.
+    Bool(bool),
+    /// An Int64 (narrower integers are widened).
+    Int(i64),
+    /// A Float64; not finite ones print as `NaN`, `+Inf`, `-Inf`.
+    Float(f64),
+    /// A Utf8, and whatever has no better form.
+    Text(String),
+}
+
+impl Value {
+    /// As a number, when it is one: the `value` column of `alert_event`.
+    pub fn as_f64(&self) -> Option<f64> {
+        match self {
+            Value::Int(value) => Some(*value as f64),
+            Value::Float(value) => Some(*value),
+            Value::Bool(value) => Some(f64::from(u8::from(*value))),
+            Value::Null | Value::Text(_) => None,
+        }
+    }
+}
+
+impl From<Timestamp> for Value {
+    fn from(ts: Timestamp) -> Self {
+        Value::Text(ts.to_string())
+    }
+}
+
+impl fmt::Display for Value {
+    /// As people and labels see it. Floats print the shortest digits that read back the same.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Null => Ok(()),
+            Value::Bool(value) => write!(f, "{value}"),
+            Value::Int(value) => write!(f, "{value}"),
+            Value::Float(value) if value.is_nan() => f.write_str("NaN"),
+            Value::Float(value) if value.is_infinite() => f.write_str(if *value > 0.0 { "+Inf" } else { "-Inf" }),
+            Value::Float(value) => write!(f, "{value}"),
+            Value::Text(value) => f.write_str(value),
+        }
+    }
+}
+
+/// The first number among the values: what `alert_event.value` holds.
+pub fn headline(values: &Values) -> Option<f64> {
+    values.iter().find_map(|(_, value)| value.as_f64())
+}
