@@ -1,1 +1,31 @@
-//! tidewatch-sql
+//! What a rule means. The only crate that imports DataFusion: the grammar of `CREATE ALERT`, windows in FROM, exact
+//! sums, the engine that turns rows and watermarks into evaluations, and history as SQL.
+//!
+//! It knows no file, no socket, no clock and no alert: rules come in as text, rows as batches, time as an argument, and
+//! what people are told is decided elsewhere.
+
+mod compile;
+mod engine;
+mod exact;
+mod exact_aggregate;
+mod fault;
+mod history;
+mod options;
+mod panes;
+mod ratio;
+mod rows_table;
+mod session;
+mod shape;
+mod statement;
+mod values;
+mod window_call;
+
+pub use compile::{CompiledRule, Compiler, Loaded};
+pub use engine::{Engine, EngineError, Feed, TableCounts};
+pub use exact::ExactSum;
+pub use fault::{Fault, Level, Location, suggestion};
+pub use history::{History, QueryError};
+pub use options::{LATER_OPTIONS, OPTIONS};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! History as SQL: everything committed to the lake, as read-only tables.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
+use datafusion::common::DataFusionError;
+use datafusion::datasource::MemTable;
+use datafusion::datasource::file_format::parquet::ParquetFormat;
+use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
+use datafusion::execution::context::{SQLOptions, SessionContext};
+use datafusion::sql::parser::DFParserBuilder;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use tidewatch_model::ports::{Scan, ScanError, ScanFile};
+use tidewatch_model::table::{self, TABLES};
+use tokio::runtime::Runtime;
+
+use crate::fault::suggestion;
+use crate::session::{history_session, stream};
+use futures::StreamExt;
+
+/// Why a question was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The question is wrong: whoever asked must change it.
+    #[error("{0}")]
+    Question(String),
+    /// The lake can't be read.
+    #[error(transparent)]
+    Lake(#[from] ScanError),
+    /// It failed on the way.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Answers questions over what is committed at the moment each is asked.
+pub struct History {
+    scan: Arc<dyn Scan>,
+    runtime: Runtime,
+    partitions: usize,
+}
+
+impl History {
+    /// Over this lake, with this many threads' worth of partitions per question.
+    ///
+    /// # Errors
+    /// When no runtime can be made.
+    pub fn new(scan: Arc<dyn Scan>, partitions: usize) -> Result<History, QueryError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(partitions.max(1))
+            .build()
+            .map_err(|error| QueryError::Failed(error.to_string()))?;
+        Ok(History { scan, runtime, partitions: partitions.max(1) })
+    }
+
+    /// Runs one read-only statement and hands each batch of the answer to `take`; timestamps are microseconds. The
+    /// first batch may be empty: it carries the schema of an answer without rows.
+    ///
+    /// # Errors
+    /// A question that can't be planned or is not read-only, a lake that can't be read, or what `take` returns.
+    pub fn query(
+        &self,
+        sql: &str,
+        mut take: impl FnMut(RecordBatch) -> Result<(), QueryError>,
+    ) -> Result<(), QueryError> {
+        self.runtime.block_on(async {
+            let context = history_session(self.partitions).map_err(question)?;
+            self.register_tables(&context, sql)?;
+            let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+            let frame = context.sql_with_options(sql, options).await.map_err(|error| self.explain(&error))?;
+            let plan = context.state().optimize(frame.logical_plan()).map_err(question)?;
+            let mut batches = stream(&context.state(), &plan).await.map_err(question)?;
+            let schema = micros_schema(&batches.schema());
+            take(RecordBatch::new_empty(schema.clone()))?;
+            while let Some(batch) = batches.next().await {
+                let batch = batch.map_err(|error| QueryError::Failed(error.strip_backtrace()))?;
+                let columns = batch
+                    .columns()
+                    .iter()
+                    .zip(schema.fields())
+                    .map(|(column, field)| to_type(column, field.data_type()));
+                let columns =
+                    columns.collect::<Result<Vec<_>, _>>().map_err(|error| QueryError::Failed(error.to_string()))?;
+                let batch = RecordBatch::try_new(schema.clone(), columns)
+                    .map_err(|error| QueryError::Failed(error.to_string()))?;
+                take(batch)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Registers the tables that the statement names; a registry table without rows is an empty one.
+    fn register_tables(&self, context: &SessionContext, sql: &str) -> Result<(), QueryError> {
+        let dialect = GenericDialect {};
+        let mut parser = DFParserBuilder::new(sql).with_dialect(&dialect).build().map_err(question)?;
+        let statements = parser.parse_statements().map_err(question)?;
+        if statements.len() != 1 {
+            return Err(QueryError::Question(format!("expected one statement, found {}", statements.len())));
+        }
+        let asked = context.state().resolve_table_references(&statements[0]).map_err(question)?;
+        let stored = self.scan.tables()?;
+        for reference in asked {
+            let name = reference.table();
+            if reference.schema().is_some() {
+                continue;
+            }
+            if stored.iter().any(|table| table == name) {
+                self.register_stored(context, name)?;
+            } else if let Some(known) = table::find(name) {
+                let empty = MemTable::try_new(known.schema(), vec![vec![]]).map_err(question)?;
+                context.register_table(name, Arc::new(empty)).map_err(question)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn register_stored(&self, context: &SessionContext, name: &str) -> Result<(), QueryError> {
+        let snapshot = self.scan.snapshot(name)?;
+        if snapshot.files.is_empty() {
+            let memory = MemTable::try_new(snapshot.schema, vec![snapshot.batches]).map_err(question)?;
+            context.register_table(name, Arc::new(memory)).map_err(question)?;
+            return Ok(());
+        }
+        let table = file_table(&snapshot.schema, &snapshot.files).map_err(question)?;
+        context.register_table(name, Arc::new(table)).map_err(question)?;
+        Ok(())
+    }
+
+    fn explain(&self, error: &DataFusionError) -> QueryError {
+        let text = error.find_root().strip_backtrace();
+        let Some(missing) = text.split("table '").nth(1).and_then(|rest| rest.split('\'').next()) else {
+            return QueryError::Question(text);
+        };
+        let name = missing.rsplit('.').next().unwrap_or(missing);
+        let near = suggestion(name, TABLES.iter().map(|table| table.name));
+        QueryError::Question(format!("unknown table '{name}'{near}"))
+    }
+}
+
+fn question(error: DataFusionError) -> QueryError {
+    QueryError::Question(error.find_root().strip_backtrace())
+}
+
+/// A table over exactly these files; files may lack trailing columns of the schema.
+fn file_table(schema: &SchemaRef, files: &[ScanFile]) -> Result<ListingTable, DataFusionError> {
+    let urls =
+        files.iter().map(|file| ListingTableUrl::parse(file.path.to_string_lossy())).collect::<Result<Vec<_>, _>>()?;
+    let options = ListingOptions::new(Arc::new(ParquetFormat::default().with_enable_pruning(true)))
+        .with_file_extension(".parquet");
+    let config =
+        ListingTableConfig::new_with_multi_paths(urls).with_listing_options(options).with_schema(schema.clone());
+    ListingTable::try_new(config)
+}
+
+/// The same schema with every timestamp in microseconds: DataFusion's own functions make nanoseconds, which Spark
+/// refuses to read.
+fn micros_schema(schema: &Schema) -> SchemaRef {
+    let fields = schema.fields().iter().map(|field| match field.data_type() {
+        DataType::Timestamp(_, zone) => {
+            let micros = DataType::Timestamp(TimeUnit::Microsecond, zone.clone());
+            Arc::new(Field::new(field.name(), micros, field.is_nullable()))
+        }
+        DataType::Utf8View | DataType::LargeUtf8 => {
+            Arc::new(Field::new(field.name(), DataType::Utf8, field.is_nullable()))
+        }
+        _ => field.clone(),
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+fn to_type(column: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, ArrowError> {
+    if column.data_type() == wanted { Ok(column.clone()) } else { cast(column, wanted) }
+}

@@ -1,0 +1,117 @@
+//! The options of `WITH (...)`: which exist, what they mean when absent, and which come later.
+
+use std::collections::{BTreeMap, HashSet};
+
+use tidewatch_model::limits::{EVENT_HOLD, RULE_DELAY};
+use tidewatch_model::table::TableKind;
+use tidewatch_model::{NoDataPolicy, RuleOptions, RuleShape, Severity, Span};
+
+use crate::fault::{Fault, suggestion};
+use crate::statement::WrittenOption;
+
+/// Every option that this version obeys. `"label.x"` and `"annotation.x"` come on top.
+pub const OPTIONS: [&str; 9] =
+    ["severity", "for", "keep_firing_for", "no_data", "delay", "key", "summary", "description", "runbook_url"];
+
+/// Options that the rule language has and this version does not obey yet: refused by name rather than ignored.
+pub const LATER_OPTIONS: [&str; 7] =
+    ["for_evaluations", "recover_when", "limit", "every", "over", "backfill", "notify"];
+
+/// The checked options, and the key columns that `key = '...'` names.
+#[derive(Debug)]
+pub struct CheckedOptions {
+    /// What the lifecycle obeys.
+    pub options: RuleOptions,
+    /// `key = 'a, b'`, when given.
+    pub key: Option<Vec<String>>,
+}
+
+/// Checks what was written; every fault is reported, not only the first.
+pub fn check_options(
+    written: &[WrittenOption],
+    kind: TableKind,
+    shape: RuleShape,
+) -> Result<CheckedOptions, Vec<Fault>> {
+    let mut checked = CheckedOptions { options: defaults(kind, shape), key: None };
+    let mut faults = Vec::new();
+    let mut seen = HashSet::new();
+    for option in written {
+        if !seen.insert(option.name.as_str()) {
+            faults.push(Fault::error(option.at.clone(), format!("option '{}' is given twice", option.name)));
+        } else if let Err(message) = apply(&mut checked, &option.name, &option.value) {
+            faults.push(Fault::error(option.at.clone(), message));
+        }
+    }
+    if faults.is_empty() { Ok(checked) } else { Err(faults) }
+}
+
+fn defaults(kind: TableKind, shape: RuleShape) -> RuleOptions {
+    let event = kind == TableKind::Event;
+    RuleOptions {
+        severity: Severity::Warning,
+        hold: Span::ZERO,
+        keep_firing_for: if event && shape == RuleShape::Row { EVENT_HOLD } else { Span::ZERO },
+        no_data: if event { NoDataPolicy::Resolve } else { NoDataPolicy::Keep },
+        delay: RULE_DELAY,
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+    }
+}
+
+fn apply(checked: &mut CheckedOptions, name: &str, value: &str) -> Result<(), String> {
+    let options = &mut checked.options;
+    match name {
+        "severity" => options.severity = value.parse().map_err(|error| format!("severity: {error}"))?,
+        "for" => options.hold = span(name, value)?,
+        "keep_firing_for" => options.keep_firing_for = span(name, value)?,
+        "no_data" => options.no_data = value.parse().map_err(|error| format!("no_data: {error}"))?,
+        "delay" => options.delay = span(name, value)?,
+        "key" => checked.key = Some(key_columns(value)?),
+        "summary" | "description" | "runbook_url" => {
+            options.annotations.insert(name.to_string(), value.to_string());
+        }
+        _ => return apply_prefixed(options, name, value),
+    }
+    Ok(())
+}
+
+fn apply_prefixed(options: &mut RuleOptions, name: &str, value: &str) -> Result<(), String> {
+    if let Some(label) = name.strip_prefix("label.") {
+        check_label(label)?;
+        options.labels.insert(label.to_string(), value.to_string());
+        return Ok(());
+    }
+    if let Some(annotation) = name.strip_prefix("annotation.") {
+        options.annotations.insert(annotation.to_string(), value.to_string());
+        return Ok(());
+    }
+    if LATER_OPTIONS.contains(&name) {
+        return Err(format!("option '{name}' is not supported by this version yet"));
+    }
+    let near = suggestion(name, OPTIONS.into_iter().chain(LATER_OPTIONS));
+    Err(format!("unknown option '{name}': expected one of {}, \"label.x\", \"annotation.x\"{near}", OPTIONS.join(", ")))
+}
+
+fn span(name: &str, value: &str) -> Result<Span, String> {
+    value.parse().map_err(|error| format!("{name}: {error}"))
+}
+
+fn key_columns(value: &str) -> Result<Vec<String>, String> {
+    let columns: Vec<String> = value.split(',').map(|column| column.trim().to_string()).collect();
+    if columns.iter().any(String::is_empty) {
+        return Err(format!("key: '{value}' is not a list of columns: expected names such as 'host, gpu_uuid'"));
+    }
+    Ok(columns)
+}
+
+/// Prometheus' form of a label name; `alertname` and `severity` are set by us.
+fn check_label(label: &str) -> Result<(), String> {
+    let mut letters = label.chars();
+    let good = letters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
+        && letters.all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
+    match label {
+        "alertname" | "severity" => Err(format!("label '{label}' is set by Tidewatch and can't be given")),
+        _ if good => Ok(()),
+        _ => Err(format!("'{label}' is not a label name: expected letters, digits and '_'")),
+    }
+}

@@ -1,0 +1,86 @@
+//! The DataFusion session that rules and history share: our functions, our window functions in FROM, one partition.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use datafusion::common::Result;
+use datafusion::datasource::provider_as_source;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::config::SessionConfig;
+use datafusion::execution::context::SessionContext;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::LogicalPlanBuilder;
+use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
+use datafusion::physical_plan::{collect, execute_stream};
+use datafusion::sql::sqlparser::ast::TableFactor;
+use tidewatch_model::table::{self, TABLES};
+
+use crate::exact_aggregate::exact_aggregates;
+use crate::ratio::ratio;
+use crate::rows_table::{RowsTable, windowed_schema};
+use crate::window_call::window_call;
+
+/// Plans `HOP(...)` and `TUMBLE(...)` in FROM as a table with `window_start` and `window_end` behind its columns.
+#[derive(Debug)]
+struct WindowPlanner;
+
+impl RelationPlanner for WindowPlanner {
+    fn plan_relation(
+        &self,
+        relation: TableFactor,
+        _context: &mut dyn RelationPlannerContext,
+    ) -> Result<RelationPlanning> {
+        let call = match window_call(&relation) {
+            None => return Ok(RelationPlanning::Original(Box::new(relation))),
+            Some(Err(fault)) => return Err(datafusion::common::DataFusionError::Plan(fault.message)),
+            Some(Ok(call)) => call,
+        };
+        let Some(found) = table::find(&call.table) else {
+            return Err(datafusion::common::DataFusionError::Plan(format!("unknown table '{}'", call.table)));
+        };
+        let source = provider_as_source(Arc::new(RowsTable::empty(windowed_schema(&found.schema()))));
+        let plan = LogicalPlanBuilder::scan(call.table.as_str(), source, None)?.build()?;
+        Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, call.alias))))
+    }
+}
+
+/// A session for rules: every registry table, empty; one partition, so results come in a fixed order.
+pub fn rule_session() -> Result<SessionContext> {
+    let context = SessionContext::new_with_state(session_state(1)?);
+    context.state_ref().write().register_relation_planner(Arc::new(WindowPlanner))?;
+    for table in TABLES {
+        context.register_table(table.name, Arc::new(RowsTable::empty(table.schema())))?;
+    }
+    Ok(context)
+}
+
+/// A session for questions about history: no tables yet.
+pub fn history_session(partitions: usize) -> Result<SessionContext> {
+    Ok(SessionContext::new_with_state(session_state(partitions)?))
+}
+
+fn session_state(partitions: usize) -> Result<SessionState> {
+    let mut config = SessionConfig::new().with_target_partitions(partitions).with_information_schema(true);
+    config.options_mut().sql_parser.collect_spans = true;
+    config.options_mut().execution.time_zone = Some("UTC".to_string());
+    let context =
+        SessionContext::new_with_state(SessionStateBuilder::new().with_default_features().with_config(config).build());
+    for aggregate in exact_aggregates() {
+        context.register_udaf(aggregate);
+    }
+    context.register_udf(ratio());
+    Ok(context.state())
+}
+
+/// Runs an optimised plan. The physical plan is made afresh each time: a plan that is run twice piles up its metrics.
+pub async fn run(state: &SessionState, plan: &LogicalPlan) -> Result<Vec<RecordBatch>> {
+    let physical = state.query_planner().create_physical_plan(plan, state).await?;
+    collect(physical, state.task_ctx()).await
+}
+
+/// Like [`run`], batch by batch.
+pub async fn stream(state: &SessionState, plan: &LogicalPlan) -> Result<SendableRecordBatchStream> {
+    let physical = state.query_planner().create_physical_plan(plan, state).await?;
+    execute_stream(physical, state.task_ctx())
+}

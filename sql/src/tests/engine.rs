@@ -1,0 +1,147 @@
+//! What the engine yields, by example.
+
+use tidewatch_model::{Evaluation, GroupState, Outcome, RuleShape, Span, Timestamp, WindowSpec};
+
+use super::{GpuRow, compile, gpu_batch};
+use crate::{Engine, Feed};
+
+const SECOND: i64 = 1_000_000;
+
+fn row(second: i64, host: &'static str, temperature: f64) -> GpuRow {
+    GpuRow { ts: second * SECOND, host, gpu: "g0", temperature: Some(temperature), power: None }
+}
+
+/// `end: key=state` per group, in seconds.
+fn show(evaluations: &[Evaluation]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for evaluation in evaluations {
+        let end = evaluation.window_end.0 / SECOND;
+        match &evaluation.outcome {
+            Outcome::Failed(error) => lines.push(format!("{end}: failed {error}")),
+            Outcome::Groups(findings) => lines.extend(findings.iter().map(|finding| {
+                let key: Vec<&str> = finding.key.values().map(String::as_str).collect();
+                let state = match &finding.state {
+                    GroupState::Firing(values) => {
+                        let values: Vec<String> =
+                            values.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                        format!("firing {}", values.join(" "))
+                    }
+                    GroupState::Clear => "clear".to_string(),
+                    GroupState::NoData => "no data".to_string(),
+                    GroupState::Unknown => "unknown".to_string(),
+                };
+                format!("{end}: {} {state}", key.join(","))
+            })),
+        }
+    }
+    lines
+}
+
+const HOT: &str = "CREATE ALERT hot AS SELECT host, avg(temperature_celsius) AS t
+    FROM HOP(gpu, ts, INTERVAL '10 seconds', INTERVAL '20 seconds') GROUP BY window_start, window_end, host HAVING avg(temperature_celsius) > 80";
+
+#[test]
+fn firing_clear_no_data_and_unknown() {
+    let mut engine = Engine::new(vec![compile(HOT)]).unwrap();
+    let rows = [row(5, "n1", 90.0), row(5, "n2", 50.0), row(15, "n1", 90.0), row(25, "n2", 85.0)];
+    engine.push("gpu", &gpu_batch(&rows), Feed::Live).unwrap();
+    let closed = engine.advance("gpu", Timestamp(42 * SECOND), false);
+    assert_eq!(
+        show(&closed),
+        [
+            "10: n1 firing t=90",
+            "10: n2 clear",
+            "20: n1 firing t=90",
+            "20: n2 clear",
+            "30: n1 firing t=90",
+            "30: n2 firing t=85",
+            "40: n1 no data",
+            "40: n2 firing t=85"
+        ]
+    );
+    assert_eq!(show(&engine.advance("gpu", Timestamp(52 * SECOND), true)), ["50: n1 unknown", "50: n2 unknown"]);
+    assert_eq!(show(&engine.advance("gpu", Timestamp(52 * SECOND), true)), [""; 0]);
+}
+
+#[test]
+fn spellings_mean_the_same_window() {
+    let spec = |slide, size| RuleShape::Window(WindowSpec { slide: Span::seconds(slide), size: Span::seconds(size) });
+    for (call, expected) in [
+        ("HOP(gpu, ts, INTERVAL '10 seconds', INTERVAL '1 minute')", spec(10, 60)),
+        ("hop(gpu, ts, INTERVAL '10' SECOND, INTERVAL '1' MINUTE)", spec(10, 60)),
+        ("HOP(gpu, ts, size => INTERVAL '1 minute', slide => INTERVAL '10 seconds')", spec(10, 60)),
+        ("HOP(gpu, ts, '7s', '20s')", spec(7, 20)),
+        ("TUMBLE(gpu, ts, INTERVAL '1 minute')", spec(60, 60)),
+        ("TUMBLE(gpu, ts, size => '1 minute') AS w", spec(60, 60)),
+    ] {
+        let rule = compile(&format!("CREATE ALERT x AS SELECT host, count(*) AS c FROM {call} GROUP BY host")).rule;
+        assert_eq!(rule.shape, expected, "{call}");
+        assert_eq!(rule.key, ["host"]);
+    }
+}
+
+#[test]
+fn a_row_rule_answers_at_once_and_by_time() {
+    let text = "CREATE ALERT hot AS SELECT host, gpu_uuid, temperature_celsius AS t FROM gpu WHERE temperature_celsius > 80 AND host <> 'spare'";
+    let mut engine = Engine::new(vec![compile(text)]).unwrap();
+    let rows = [row(2, "n1", 70.0), row(1, "n1", 90.0), row(1, "n2", 60.0), row(1, "spare", 99.0)];
+    let found = engine.push("gpu", &gpu_batch(&rows), Feed::Live).unwrap();
+    assert_eq!(show(&found), ["1: g0,n1 firing t=90", "1: g0,n2 clear", "2: g0,n1 clear"]);
+    assert!(engine.push("gpu", &gpu_batch(&rows), Feed::Replay).unwrap().is_empty());
+}
+
+#[test]
+fn an_aggregate_without_groups_is_one_alert() {
+    let text = "CREATE ALERT many AS SELECT count(*) AS c FROM TUMBLE(gpu, ts, '10s') HAVING count(*) > 1";
+    let mut engine = Engine::new(vec![compile(text)]).unwrap();
+    engine.push("gpu", &gpu_batch(&[row(1, "n1", 1.0), row(2, "n2", 1.0), row(11, "n1", 1.0)]), Feed::Live).unwrap();
+    let closed = engine.advance("gpu", Timestamp(32 * SECOND), false);
+    assert_eq!(show(&closed), ["10:  firing c=2", "20:  clear", "30:  no data"]);
+}
+
+#[test]
+fn a_value_filter_does_not_make_a_group_vanish() {
+    let text = "CREATE ALERT spikes AS SELECT host, count(*) AS c FROM TUMBLE(gpu, ts, '10s')
+        WHERE temperature_celsius > 80 AND host = 'n1' GROUP BY host HAVING count(*) > 1";
+    let mut engine = Engine::new(vec![compile(text)]).unwrap();
+    engine.push("gpu", &gpu_batch(&[row(1, "n1", 1.0), row(2, "n2", 99.0)]), Feed::Live).unwrap();
+    assert_eq!(show(&engine.advance("gpu", Timestamp(12 * SECOND), false)), ["10: n1 clear"]);
+}
+
+#[test]
+fn an_emitted_window_is_never_reopened() {
+    let mut engine = Engine::new(vec![compile(HOT)]).unwrap();
+    engine.push("gpu", &gpu_batch(&[row(5, "n1", 90.0), row(33, "n1", 90.0)]), Feed::Live).unwrap();
+    assert_eq!(engine.advance("gpu", Timestamp(33 * SECOND), false).len(), 3);
+    engine
+        .push("gpu", &gpu_batch(&[row(6, "n1", 90.0), row(19, "n1", 20.0), row(21, "n1", 20.0)]), Feed::Live)
+        .unwrap();
+    assert_eq!(engine.counts("gpu").late_rows, 2);
+    assert_eq!(show(&engine.advance("gpu", Timestamp(42 * SECOND), false)), ["40: n1 clear"]);
+}
+
+#[test]
+fn a_failing_evaluation_says_so_and_the_next_one_is_tried() {
+    let text = "CREATE ALERT broken AS SELECT host, sum(gpu_index) AS s FROM TUMBLE(gpu, ts, '10s') GROUP BY host HAVING 1 / sum(gpu_index) > 0";
+    let mut engine = Engine::new(vec![compile(text)]).unwrap();
+    engine.push("gpu", &gpu_batch(&[row(1, "n1", 1.0)]), Feed::Live).unwrap();
+    let closed = engine.advance("gpu", Timestamp(12 * SECOND), false);
+    assert!(
+        matches!(&closed[0].outcome, Outcome::Failed(error) if error.to_lowercase().contains("divide by zero")),
+        "{closed:?}"
+    );
+}
+
+#[test]
+fn a_restored_engine_goes_on_where_it_stood() {
+    let rows = [row(5, "n1", 90.0), row(15, "n1", 90.0), row(25, "n1", 90.0)];
+    let mut whole = Engine::new(vec![compile(HOT)]).unwrap();
+    whole.push("gpu", &gpu_batch(&rows), Feed::Live).unwrap();
+    let all = whole.advance("gpu", Timestamp(42 * SECOND), false);
+    let mut restored = Engine::new(vec![compile(HOT)]).unwrap();
+    restored.restore("hot", Timestamp(20 * SECOND), []);
+    assert_eq!(restored.replay_from("gpu"), Some(Timestamp(10 * SECOND)));
+    restored.push("gpu", &gpu_batch(&rows), Feed::Replay).unwrap();
+    let rest = restored.advance("gpu", Timestamp(42 * SECOND), false);
+    assert_eq!(rest, all[2..], "{:?}", show(&rest));
+}

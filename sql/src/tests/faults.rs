@@ -1,0 +1,149 @@
+//! Every fault names its place, says what was expected and suggests.
+
+use super::load;
+use crate::Level;
+
+/// The errors of a file, each as it is printed.
+fn check(text: &str, expected: &[&str]) {
+    let loaded = load(text);
+    let found: Vec<String> =
+        loaded.faults.iter().filter(|fault| fault.level == Level::Error).map(ToString::to_string).collect();
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected) || found.contains(expected), "found    {found}\nexpected {expected}");
+    }
+}
+
+const GOOD_SELECT: &str =
+    "SELECT host, avg(power_watts) AS p FROM HOP(gpu, ts, INTERVAL '10 s', INTERVAL '1 minute') GROUP BY host";
+
+#[test]
+fn grammar() {
+    check("CREATE ALRT x AS SELECT 1", &["rules.sql:1:8: error: expected ALERT, found 'ALRT'"]);
+    check("CREATE ALERT 9x AS SELECT 1", &["rules.sql:1:14: error: expected the name of the alert, found '9'"]);
+    check(
+        "CREATE ALERT x\nWITH (severity 'info') AS SELECT 1",
+        &["rules.sql:2:16: error: expected '=', found ''info''"],
+    );
+    check("CREATE ALERT x AS SELEC host FROM gpu", &["rules.sql:1:19: error: expected: SELECT"]);
+    check("CREATE ALERT x AS SELECT host FROM gpu WHERE", &["rules.sql:1:40: error: expected: an expression"]);
+    check("CREATE ALERT x AS SELECT 'open FROM gpu", &["rules.sql:1:26: error: Unterminated string literal"]);
+}
+
+#[test]
+fn options() {
+    let with = |options: &str| format!("CREATE ALERT x WITH ({options}) AS {GOOD_SELECT}");
+    check(
+        &with("serverity = 'info'"),
+        &[
+            "unknown option 'serverity': expected one of severity, for, keep_firing_for, no_data, delay, key, summary, description, runbook_url, \"label.x\", \"annotation.x\"; did you mean 'severity'? [x]",
+        ],
+    );
+    check(&with("severity = 'page'"), &["severity: 'page' is not one of info, warning, critical"]);
+    check(&with("for = '2 parsecs'"), &["for: '2 parsecs' is not a duration: expected a number and a unit"]);
+    check(
+        &with("limit = 10, notify = 'ops'"),
+        &[
+            "option 'limit' is not supported by this version yet",
+            "option 'notify' is not supported by this version yet",
+        ],
+    );
+    check(&with("\"label.alertname\" = 'y'"), &["label 'alertname' is set by Tidewatch"]);
+    check(&with("for = 10s, for = 20s"), &["option 'for' is given twice"]);
+}
+
+#[test]
+fn names_are_found_and_suggested() {
+    check(
+        "CREATE ALERT x AS\nSELECT host, avg(temprature_celsius) AS t\nFROM HOP(gpu, ts, INTERVAL '10 s', INTERVAL '1 m') GROUP BY host",
+        &[
+            "rules.sql:2:18: error: unknown column 'temprature_celsius' in table 'gpu'; did you mean 'temperature_celsius'?",
+        ],
+    );
+    check(
+        "CREATE ALERT x AS SELECT host FROM gpus",
+        &["rules.sql:1:36: error: unknown table 'gpus'; did you mean 'gpu'?"],
+    );
+    check(
+        "CREATE ALERT x AS SELECT host, averag(power_watts) FROM TUMBLE(gpu, ts, '1m') GROUP BY host",
+        &["rules.sql:1:32: error: invalid function 'averag'"],
+    );
+    check("CREATE ALERT x AS SELECT host FROM HOPP(gpu, ts, '1m', '1m')", &["unknown table function 'HOPP'"]);
+}
+
+#[test]
+fn windows() {
+    let from = |call: &str| format!("CREATE ALERT x AS SELECT host, count(*) AS c FROM {call} GROUP BY host");
+    check(&from("gpu"), &["no window bound: an aggregate over 'gpu' would never end; expected FROM HOP(gpu, ts, "]);
+    check(
+        &from("HOP(gpu, ts, INTERVAL '10 s')"),
+        &["HOP: argument 'size' is missing: expected HOP(table, ts, INTERVAL '10 seconds', INTERVAL '1 minute')"],
+    );
+    check(&from("HOP(gpu, time, '10 s', '1 m')"), &["'time' is not the time column: every table's is 'ts'"]);
+    check(&from("HOP(gpu, ts, '1 m', '10 s')"), &["the slide 1m is longer than the size 10s"]);
+    check(&from("TUMBLE(gpu, ts, '9 h')"), &["a window of 9h is over the limit of 2h"]);
+    check(&from("TUMBLE(gpu, ts, '0 s')"), &["'0 s' is not longer than zero"]);
+}
+
+#[test]
+fn what_comes_later_is_refused_by_name() {
+    check(
+        "CREATE ALERT x AS SELECT g.host FROM gpu g JOIN host h ON g.host = h.host",
+        &["a join needs the general path"],
+    );
+    check(
+        "CREATE ALERT x AS SELECT host FROM gpu WHERE host IN (SELECT host FROM host)",
+        &["a subquery needs the general path"],
+    );
+    check("CREATE ALERT x AS WITH a AS (SELECT 1) SELECT host FROM gpu", &["WITH needs the general path"]);
+    check(
+        "CREATE ALERT x AS SELECT host, avg(power_watts) OVER (PARTITION BY host) AS a FROM gpu",
+        &["OVER is not supported"],
+    );
+    check("CREATE ALERT x AS SELECT host FROM gpu WHERE ts < now()", &["now() is not deterministic"]);
+    check("CREATE ALERT x AS SELECT host FROM gpu ORDER BY host", &["ORDER BY and LIMIT have no meaning in a rule"]);
+}
+
+#[test]
+fn identity() {
+    check(
+        "CREATE ALERT x AS SELECT power_watts FROM gpu WHERE power_watts > 1",
+        &["nothing identifies the alerts: expected one of the identity columns of 'gpu' (host, gpu_uuid, mig_uuid)"],
+    );
+    check(
+        "CREATE ALERT x AS SELECT count(*) AS c FROM TUMBLE(gpu, ts, '1m') GROUP BY host",
+        &["GROUP BY column 'host' is part of the alert's identity"],
+    );
+    check(
+        "CREATE ALERT x WITH (key = 'nothing') AS SELECT host FROM gpu",
+        &["key: the SELECT has no column 'nothing': expected one of host"],
+    );
+}
+
+#[test]
+fn one_broken_rule_leaves_the_others() {
+    let loaded = load(&format!(
+        "CREATE ALERT a AS {GOOD_SELECT};\nCREATE ALERT b AS SELECT;\nCREATE ALERT c AS {GOOD_SELECT};\nCREATE ALERT a AS {GOOD_SELECT}"
+    ));
+    let names: Vec<&str> = loaded.rules.iter().map(|rule| rule.rule.name.as_str()).collect();
+    assert_eq!(names, ["a", "c"]);
+    let errors: Vec<&crate::Fault> = loaded.faults.iter().filter(|fault| fault.level == Level::Error).collect();
+    assert_eq!(errors.len(), 2);
+    assert!(errors[1].message.contains("defined twice: first at rules.sql:1:14"), "{}", errors[1]);
+}
+
+#[test]
+fn remarks() {
+    let remarks = |text: &str| -> Vec<String> { load(text).faults.iter().map(ToString::to_string).collect() };
+    let found = remarks(
+        "CREATE ALERT x AS SELECT host, power_watts / power_limit_watts AS share FROM gpu WHERE power_watts / power_limit_watts > 0.9",
+    );
+    assert!(found.iter().any(|remark| remark.contains("ratio(a, b) gives NULL instead")), "{found:?}");
+    let found = remarks("CREATE ALERT x AS SELECT job, rank, loss FROM train_step WHERE loss > 10");
+    assert!(found.iter().any(|remark| remark.contains("'loss' may hold NaN")), "{found:?}");
+    let found = remarks(&format!("CREATE ALERT x AS {GOOD_SELECT}"));
+    assert!(
+        found.iter().any(|remark| remark.contains("GROUP BY without window_start, window_end means them")),
+        "{found:?}"
+    );
+}

@@ -1,0 +1,58 @@
+//! What rules mean, by example and against plain DataFusion.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod engine;
+mod faults;
+mod oracle;
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
+};
+use tidewatch_model::table;
+
+use crate::{CompiledRule, Compiler, Loaded};
+
+/// One row of the table `gpu`, in the columns that tests use.
+#[derive(Debug, Clone, PartialEq)]
+struct GpuRow {
+    /// Microseconds since the epoch.
+    ts: i64,
+    host: &'static str,
+    gpu: &'static str,
+    temperature: Option<f64>,
+    power: Option<f64>,
+}
+
+fn gpu_batch(rows: &[GpuRow]) -> RecordBatch {
+    let schema = table::find("gpu").unwrap().schema();
+    let columns = schema.fields().iter().map(|field| -> ArrayRef {
+        match field.name().as_str() {
+            "ts" => Arc::new(
+                TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| row.ts)).with_timezone("UTC"),
+            ),
+            "host" => Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.host))),
+            "gpu_uuid" => Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.gpu))),
+            "temperature_celsius" => Arc::new(rows.iter().map(|row| row.temperature).collect::<Float64Array>()),
+            "power_watts" => Arc::new(rows.iter().map(|row| row.power).collect::<Float64Array>()),
+            "gpu_index" => Arc::new(Int64Array::from_iter_values(rows.iter().map(|_| 0))),
+            _ => new_null_array(field.data_type(), rows.len()),
+        }
+    });
+    RecordBatch::try_new(schema.clone(), columns.collect()).unwrap()
+}
+
+fn load(text: &str) -> Loaded {
+    let mut loaded = Loaded::default();
+    Compiler::new().unwrap().load("rules.sql", text, &mut loaded);
+    loaded
+}
+
+fn compile(text: &str) -> CompiledRule {
+    let mut loaded = load(text);
+    let errors: Vec<String> = loaded.faults.iter().map(ToString::to_string).collect();
+    assert_eq!(loaded.rules.len(), 1, "{errors:#?}");
+    loaded.rules.remove(0)
+}

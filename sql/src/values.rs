@@ -1,0 +1,101 @@
+//! From Arrow columns to the values that leave the engine.
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType};
+use arrow::error::ArrowError;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use tidewatch_model::{Key, Timestamp, Value, Values};
+
+/// One row of a rule's result.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResultRow {
+    /// Event time, for row rules.
+    pub ts: Option<Timestamp>,
+    /// The identity.
+    pub key: Key,
+    /// The other columns, in SELECT order.
+    pub values: Values,
+}
+
+/// Takes results apart: `key` names the identity columns, `time` an extra column that is neither.
+pub fn result_rows(batches: &[RecordBatch], key: &[String], time: Option<&str>) -> Result<Vec<ResultRow>, ArrowError> {
+    let mut rows = Vec::with_capacity(batches.iter().map(RecordBatch::num_rows).sum());
+    for batch in batches {
+        let columns =
+            batch.columns().iter().map(|column| Column::new(column.as_ref())).collect::<Result<Vec<_>, _>>()?;
+        let schema = batch.schema();
+        for row in 0..batch.num_rows() {
+            let mut result = ResultRow { ts: None, key: Key::new(), values: Values::new() };
+            for (field, column) in schema.fields().iter().zip(&columns) {
+                let value = column.value(row);
+                if time == Some(field.name()) {
+                    result.ts = column.instant(row);
+                } else if !key.contains(field.name()) {
+                    result.values.push((field.name().clone(), value));
+                } else if value != Value::Null {
+                    result.key.insert(field.name().clone(), value.to_string());
+                }
+            }
+            rows.push(result);
+        }
+    }
+    Ok(rows)
+}
+
+/// A column, brought to one of the few types that values have.
+enum Column {
+    Bool(arrow::array::BooleanArray),
+    Int(arrow::array::Int64Array),
+    Float(arrow::array::Float64Array),
+    Time(arrow::array::TimestampMicrosecondArray),
+    Text(Vec<Option<String>>),
+}
+
+impl Column {
+    fn new(array: &dyn Array) -> Result<Column, ArrowError> {
+        let column = match array.data_type() {
+            DataType::Boolean => Column::Bool(array.as_boolean().clone()),
+            DataType::Int64 => Column::Int(array.as_primitive::<Int64Type>().clone()),
+            DataType::Int8
+            | DataType::Int16
+            | DataType::Int32
+            | DataType::UInt8
+            | DataType::UInt16
+            | DataType::UInt32
+            | DataType::UInt64 => Column::Int(cast(array, &DataType::Int64)?.as_primitive::<Int64Type>().clone()),
+            DataType::Float64 => Column::Float(array.as_primitive::<Float64Type>().clone()),
+            DataType::Float16 | DataType::Float32 => {
+                Column::Float(cast(array, &DataType::Float64)?.as_primitive::<Float64Type>().clone())
+            }
+            DataType::Timestamp(_, zone) => {
+                let micros = cast(array, &DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))?;
+                Column::Time(micros.as_primitive::<TimestampMicrosecondType>().clone())
+            }
+            _ => {
+                let formatter = ArrayFormatter::try_new(array, &FormatOptions::default())?;
+                let text = (0..array.len()).map(|row| array.is_valid(row).then(|| formatter.value(row).to_string()));
+                Column::Text(text.collect())
+            }
+        };
+        Ok(column)
+    }
+
+    fn value(&self, row: usize) -> Value {
+        match self {
+            Column::Bool(array) if array.is_valid(row) => Value::Bool(array.value(row)),
+            Column::Int(array) if array.is_valid(row) => Value::Int(array.value(row)),
+            Column::Float(array) if array.is_valid(row) => Value::Float(array.value(row)),
+            Column::Time(array) if array.is_valid(row) => Timestamp(array.value(row)).into(),
+            Column::Text(text) => text[row].clone().map_or(Value::Null, Value::Text),
+            _ => Value::Null,
+        }
+    }
+
+    fn instant(&self, row: usize) -> Option<Timestamp> {
+        match self {
+            Column::Time(array) if array.is_valid(row) => Some(Timestamp(array.value(row))),
+            _ => None,
+        }
+    }
+}
