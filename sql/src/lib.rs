@@ -4,6 +4,7 @@
 //! It knows no file, no socket, no clock and no alert: rules come in as text, rows as batches, time as an argument, and
 //! what people are told is decided elsewhere.
 
+pub mod bundled;
 mod compile;
 mod engine;
 mod exact;

@@ -1,1 +1,11 @@
-//! tidewatch-serve
+//! The HTTP door: `/healthz` and `/metrics`, every route behind one authorisation layer.
+//!
+//! It knows nothing of rules, alerts or tables; what it shows it asks of a [`Status`].
+
+mod access;
+mod metrics;
+mod server;
+
+pub use access::Access;
+pub use metrics::{Metric, MetricKind, exposition};
+pub use server::{ROUTES, ServeError, Server, Status};

@@ -1,0 +1,181 @@
+//! The server: routes, a thread with its own small runtime, and a clean stop.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::sync::oneshot;
+
+use crate::access::{Access, authorise};
+use crate::metrics::{Metric, exposition};
+
+/// What the server shows.
+pub trait Status: Send + Sync + 'static {
+    /// `Ok` when rows flow; otherwise what is wrong, in a line.
+    fn health(&self) -> Result<(), String>;
+    /// The self-metrics.
+    fn metrics(&self) -> Vec<Metric>;
+}
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address can't be had: in use, or not ours.
+    #[error("can't listen on {address}: {source}")]
+    Listen {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system answered.
+        source: std::io::Error,
+    },
+    /// The address is open to others and there is no token.
+    #[error("{0} is not a loopback address: a token is needed")]
+    Open(SocketAddr),
+    /// No runtime could be made.
+    #[error("can't start the HTTP thread: {0}")]
+    Start(std::io::Error),
+}
+
+/// Every route, for tests that enumerate them.
+pub const ROUTES: [&str; 2] = ["/healthz", "/metrics"];
+
+/// A running server; dropping it stops it.
+pub struct Server {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Listens and serves on a thread of its own.
+    ///
+    /// # Errors
+    /// An address that can't be had, or that is open to others without a token.
+    pub fn start(address: SocketAddr, access: Access, status: Arc<dyn Status>) -> Result<Server, ServeError> {
+        if matches!(access, Access::Open) && !address.ip().is_loopback() {
+            return Err(ServeError::Open(address));
+        }
+        let refused = |source| ServeError::Listen { address, source };
+        let listener = TcpListener::bind(address).map_err(refused)?;
+        listener.set_nonblocking(true).map_err(refused)?;
+        let bound = listener.local_addr().map_err(refused)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Start)?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = std::thread::Builder::new().name("http".to_string()).spawn(move || {
+            runtime.block_on(async move {
+                let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+                let ended = async { drop(stopped.await) };
+                let serving = axum::serve(listener, router(access, status)).with_graceful_shutdown(ended);
+                drop(serving.await);
+            });
+        });
+        Ok(Server { address: bound, stop: Some(stop), thread: Some(thread.map_err(ServeError::Start)?) })
+    }
+
+    /// Where it listens; the port that the system chose when port 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+fn router(access: Access, status: Arc<dyn Status>) -> Router {
+    Router::new()
+        .route("/healthz", get(health))
+        .route("/metrics", get(metrics))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "no such page\n") })
+        .with_state(status)
+        // The layer wraps the fallback too: without a token nobody learns which routes exist.
+        .layer(from_fn_with_state(access, authorise))
+}
+
+async fn health(State(status): State<Arc<dyn Status>>) -> Response {
+    match status.health() {
+        Ok(()) => "ok\n".into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+async fn metrics(State(status): State<Arc<dyn Status>>) -> Response {
+    let text = exposition(&status.metrics());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::metrics::MetricKind;
+
+    struct Scripted(Result<(), String>);
+
+    impl Status for Scripted {
+        fn health(&self) -> Result<(), String> {
+            self.0.clone()
+        }
+
+        fn metrics(&self) -> Vec<Metric> {
+            vec![Metric::single("tidewatch_up", "always one", MetricKind::Gauge, 1.0)]
+        }
+    }
+
+    fn get(server: &Server, path: &str, token: Option<&str>) -> (u16, String) {
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let mut request = agent.get(format!("http://{}{path}", server.address()));
+        if let Some(token) = token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        let mut response = request.call().unwrap();
+        (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
+    }
+
+    fn start(access: Access, health: Result<(), String>) -> Server {
+        Server::start("127.0.0.1:0".parse().unwrap(), access, Arc::new(Scripted(health))).unwrap()
+    }
+
+    #[test]
+    fn every_route_asks_for_the_token() {
+        let server = start(Access::token("secret"), Ok(()));
+        for path in ROUTES.iter().copied().chain(["/", "/nothing", "//metrics", "/%2e/metrics"]) {
+            for token in [None, Some(""), Some("Secret"), Some("secret2")] {
+                assert_eq!(get(&server, path, token).0, 401, "{path} {token:?}");
+            }
+        }
+        for path in ROUTES {
+            assert_eq!(get(&server, path, Some("secret")).0, 200, "{path}");
+        }
+        assert_eq!(get(&server, "/nothing", Some("secret")).0, 404);
+    }
+
+    #[test]
+    fn health_and_metrics() {
+        let server = start(Access::Open, Ok(()));
+        assert_eq!(get(&server, "/healthz", None), (200, "ok\n".to_string()));
+        assert!(get(&server, "/metrics", None).1.contains("tidewatch_up 1\n"));
+        let sick = start(Access::Open, Err("the lake is full".to_string()));
+        assert_eq!(get(&sick, "/healthz", None), (503, "the lake is full\n".to_string()));
+    }
+
+    #[test]
+    fn addresses_that_cannot_be() {
+        let taken = start(Access::Open, Ok(()));
+        let again = Server::start(taken.address(), Access::Open, Arc::new(Scripted(Ok(()))));
+        assert!(matches!(again, Err(ServeError::Listen { .. })));
+        let open = Server::start("0.0.0.0:0".parse().unwrap(), Access::Open, Arc::new(Scripted(Ok(()))));
+        assert!(matches!(open, Err(ServeError::Open(_))));
+    }
+}

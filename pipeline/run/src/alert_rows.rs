@@ -1,0 +1,148 @@
+//! Transitions and notices as rows of `alert_event` and `notice_event`, and as JSON with the same names.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, Float64Array, Int64Array, MapBuilder, MapFieldNames, RecordBatch, StringArray, StringBuilder,
+    TimestampMicrosecondArray,
+};
+use arrow::datatypes::{DataType, Schema};
+use arrow::error::ArrowError;
+use serde_json::{Map, Value, json};
+use tidewatch_model::notice::Notice;
+use tidewatch_model::table;
+use tidewatch_model::value::headline;
+use tidewatch_model::{Timestamp, Transition};
+
+/// What happened to a notice in the end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NoticeOutcome {
+    /// The notice.
+    pub notice: Notice,
+    /// `delivered` or `gave_up`.
+    pub outcome: &'static str,
+    /// Attempts made.
+    pub attempts: i64,
+    /// The last error, when there was one.
+    pub error: Option<String>,
+}
+
+/// A transition as JSON: the columns of `alert_event`, in order. `processed_at` is left out of replays, which have none.
+pub fn transition_object(transition: &Transition, processed_at: Option<Timestamp>) -> Map<String, Value> {
+    let alert = &transition.alert;
+    let mut object = Map::new();
+    let mut put = |name: &str, value: Value| object.insert(name.to_string(), value);
+    put("ts", json!(transition.ts));
+    put("event_id", json!(transition.event_id));
+    put("rule", json!(alert.rule));
+    put("rule_version", json!(alert.rule_version));
+    put("fingerprint", json!(alert.fingerprint()));
+    put("labels", json!(alert.labels));
+    put("severity", json!(alert.severity));
+    put("from_state", json!(transition.from_state));
+    put("to_state", json!(transition.to_state));
+    put("reason", json!(transition.reason));
+    put("value", json!(headline(&alert.values)));
+    put("values", Value::Object(alert.values.iter().map(|(name, value)| (name.clone(), json!(value.to_string()))).collect()));
+    put("window_start", json!(transition.window_start));
+    put("window_end", json!(transition.window_end));
+    if let Some(processed_at) = processed_at {
+        put("processed_at", json!(processed_at));
+    }
+    object
+}
+
+/// Transitions as rows of `alert_event`.
+///
+/// # Errors
+/// None that a correct registry allows.
+pub fn transition_batch(transitions: &[Transition], processed_at: Timestamp) -> Result<RecordBatch, ArrowError> {
+    let text = |value: fn(&Transition) -> String| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(transitions.iter().map(value)))
+    };
+    let time = |value: fn(&Transition) -> Timestamp| -> ArrayRef {
+        Arc::new(TimestampMicrosecondArray::from_iter_values(transitions.iter().map(|row| value(row).0)).with_timezone("UTC"))
+    };
+    rows_of("alert_event", |column| {
+        Ok(match column {
+            "ts" => time(|row| row.ts),
+            "event_id" => text(|row| row.event_id.clone()),
+            "rule" => text(|row| row.alert.rule.clone()),
+            "rule_version" => text(|row| row.alert.rule_version.clone()),
+            "fingerprint" => text(|row| row.alert.fingerprint()),
+            "severity" => text(|row| row.alert.severity.to_string()),
+            "from_state" => text(|row| row.from_state.to_string()),
+            "to_state" => text(|row| row.to_state.to_string()),
+            "reason" => text(|row| row.reason.to_string()),
+            "window_start" => time(|row| row.window_start),
+            "window_end" => time(|row| row.window_end),
+            "value" => Arc::new(transitions.iter().map(|row| headline(&row.alert.values)).collect::<Float64Array>()),
+            "labels" => map_array(transitions.iter().map(|row| row.alert.labels.clone().into_iter().collect()))?,
+            "values" => map_array(transitions.iter().map(|row| {
+                let mut pairs: Vec<(String, String)> =
+                    row.alert.values.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
+                pairs.sort();
+                pairs
+            }))?,
+            "processed_at" => {
+                let instants = transitions.iter().map(|_| processed_at.0);
+                Arc::new(TimestampMicrosecondArray::from_iter_values(instants).with_timezone("UTC"))
+            }
+            other => return Err(ArrowError::SchemaError(format!("alert_event has an unknown column '{other}'"))),
+        })
+    })
+}
+
+/// Finished notices as rows of `notice_event`.
+///
+/// # Errors
+/// None that a correct registry allows.
+pub fn notice_batch(outcomes: &[NoticeOutcome], processed_at: Timestamp) -> Result<RecordBatch, ArrowError> {
+    let text = |value: fn(&NoticeOutcome) -> Option<String>| -> ArrayRef {
+        Arc::new(outcomes.iter().map(value).collect::<StringArray>())
+    };
+    let time = |value: &dyn Fn(&NoticeOutcome) -> Timestamp| -> ArrayRef {
+        Arc::new(TimestampMicrosecondArray::from_iter_values(outcomes.iter().map(|row| value(row).0)).with_timezone("UTC"))
+    };
+    rows_of("notice_event", |column| {
+        Ok(match column {
+            "ts" => time(&|row| row.notice.ts),
+            "notice_id" => text(|row| Some(row.notice.notice_id.clone())),
+            "receiver" => text(|row| Some(row.notice.receiver.clone())),
+            "group_key" => text(|row| Some(row.notice.group_key.clone())),
+            "status" => text(|row| serde_json::to_value(row.notice.status).ok()?.as_str().map(str::to_string)),
+            "reason" => text(|row| Some(row.notice.reason.clone())),
+            "outcome" => text(|row| Some(row.outcome.to_string())),
+            "attempts" => Arc::new(Int64Array::from_iter_values(outcomes.iter().map(|row| row.attempts))),
+            "alerts" => Arc::new(Int64Array::from_iter_values(outcomes.iter().map(|row| row.notice.alerts.len() as i64))),
+            "error" => text(|row| row.error.clone()),
+            "processed_at" => time(&|_| processed_at),
+            other => return Err(ArrowError::SchemaError(format!("notice_event has an unknown column '{other}'"))),
+        })
+    })
+}
+
+fn rows_of(name: &str, column: impl Fn(&str) -> Result<ArrayRef, ArrowError>) -> Result<RecordBatch, ArrowError> {
+    let schema = table::find(name).map_or_else(|| Arc::new(Schema::empty()), |table| table.schema());
+    let columns = schema.fields().iter().map(|field| column(field.name())).collect::<Result<Vec<_>, _>>()?;
+    RecordBatch::try_new(schema, columns)
+}
+
+/// Sorted pairs as the registry's Map type.
+fn map_array(rows: impl Iterator<Item = Vec<(String, String)>>) -> Result<ArrayRef, ArrowError> {
+    let names = MapFieldNames { entry: "entries".into(), key: "keys".into(), value: "values".into() };
+    let mut builder = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new());
+    for pairs in rows {
+        for (key, value) in pairs {
+            builder.keys().append_value(key);
+            builder.values().append_value(value);
+        }
+        builder.append(true)?;
+    }
+    let built = builder.finish();
+    let (_, offsets, entries, nulls, _) = built.into_parts();
+    let DataType::Map(field, sorted) = table::ColumnType::Map.arrow() else {
+        return Err(ArrowError::SchemaError("the registry's map type is no map".to_string()));
+    };
+    Ok(Arc::new(arrow::array::MapArray::try_new(field, offsets, entries, nulls, sorted)?))
+}

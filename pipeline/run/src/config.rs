@@ -1,0 +1,406 @@
+//! Configuration in two stages: what was written (file, environment, flags), and what was checked. Every fault is
+//! listed with its place; one is enough to keep the process from starting.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use tidewatch_model::Span;
+use tidewatch_sql::suggestion;
+use toml::de::{DeTable, DeValue};
+
+/// The checked configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where the log, the lake and the state live.
+    pub data_dir: PathBuf,
+    /// Folders or files with rules, besides the bundled ones.
+    pub rules_paths: Vec<PathBuf>,
+    /// Whether the bundled rules run.
+    pub rules_bundled: bool,
+    /// Where HTTP listens.
+    pub http_address: SocketAddr,
+    /// File with the bearer token that every route then asks for; needed for an address that is not loopback.
+    pub http_token_file: Option<PathBuf>,
+    /// Whether this machine's metrics are collected.
+    pub collect_enabled: bool,
+    /// Name of this machine in its rows; `None` asks the kernel.
+    pub collect_host: Option<String>,
+    /// Root of /proc.
+    pub collect_procfs: PathBuf,
+    /// Root of /sys.
+    pub collect_sysfs: PathBuf,
+    /// Where alerts are posted, in Alertmanager's webhook format.
+    pub webhook_url: Option<String>,
+    /// Length of the lake's event-time windows.
+    pub lake_window: Span,
+    /// Longest time that rows wait in memory before they are committed.
+    pub lake_flush_interval: Span,
+    /// A source without rows for this long does not hold windows back.
+    pub engine_idle_timeout: Span,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            data_dir: PathBuf::from("tidewatch-data"),
+            rules_paths: vec![],
+            rules_bundled: true,
+            http_address: SocketAddr::from(([127, 0, 0, 1], 7575)),
+            http_token_file: None,
+            collect_enabled: true,
+            collect_host: None,
+            collect_procfs: PathBuf::from("/proc"),
+            collect_sysfs: PathBuf::from("/sys"),
+            webhook_url: None,
+            lake_window: Span::minutes(5),
+            lake_flush_interval: Span::seconds(15),
+            engine_idle_timeout: tidewatch_model::limits::IDLE_TIMEOUT,
+        }
+    }
+}
+
+/// One thing that can be set: `section.key` in the file, `TIDEWATCH_SECTION__KEY` in the environment.
+struct Setting {
+    name: &'static str,
+    meaning: &'static str,
+    set: fn(&mut Config, &str) -> Result<(), String>,
+    show: fn(&Config) -> String,
+}
+
+fn optional_path(path: &Option<PathBuf>) -> String {
+    path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+}
+
+const SETTINGS: [Setting; 13] = [
+    Setting {
+        name: "data.dir",
+        meaning: "where the log, the lake and the state live",
+        set: |config, text| {
+            config.data_dir = path(text)?;
+            Ok(())
+        },
+        show: |config| config.data_dir.display().to_string(),
+    },
+    Setting {
+        name: "rules.paths",
+        meaning: "rule files or folders, comma separated",
+        set: |config, text| {
+            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+            config.rules_paths = parts.map(path).collect::<Result<_, _>>()?;
+            Ok(())
+        },
+        show: |config| config.rules_paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(","),
+    },
+    Setting {
+        name: "rules.bundled",
+        meaning: "whether the bundled rules run",
+        set: |config, text| {
+            config.rules_bundled = switch(text)?;
+            Ok(())
+        },
+        show: |config| config.rules_bundled.to_string(),
+    },
+    Setting {
+        name: "http.address",
+        meaning: "where HTTP listens",
+        set: |config, text| {
+            config.http_address =
+                text.parse().map_err(|_| format!("'{text}' is not an address: expected one such as 127.0.0.1:7575"))?;
+            Ok(())
+        },
+        show: |config| config.http_address.to_string(),
+    },
+    Setting {
+        name: "http.token_file",
+        meaning: "file with the bearer token that every route asks for",
+        set: |config, text| {
+            config.http_token_file = Some(path(text)?);
+            Ok(())
+        },
+        show: |config| optional_path(&config.http_token_file),
+    },
+    Setting {
+        name: "collect.enabled",
+        meaning: "whether this machine's metrics are collected",
+        set: |config, text| {
+            config.collect_enabled = switch(text)?;
+            Ok(())
+        },
+        show: |config| config.collect_enabled.to_string(),
+    },
+    Setting {
+        name: "collect.host",
+        meaning: "name of this machine in its rows; empty asks the kernel",
+        set: |config, text| {
+            config.collect_host = (!text.is_empty()).then(|| text.to_string());
+            Ok(())
+        },
+        show: |config| config.collect_host.clone().unwrap_or_default(),
+    },
+    Setting {
+        name: "collect.procfs",
+        meaning: "root of /proc",
+        set: |config, text| {
+            config.collect_procfs = path(text)?;
+            Ok(())
+        },
+        show: |config| config.collect_procfs.display().to_string(),
+    },
+    Setting {
+        name: "collect.sysfs",
+        meaning: "root of /sys",
+        set: |config, text| {
+            config.collect_sysfs = path(text)?;
+            Ok(())
+        },
+        show: |config| config.collect_sysfs.display().to_string(),
+    },
+    Setting {
+        name: "webhook.url",
+        meaning: "where alerts are posted, in Alertmanager's webhook format",
+        set: |config, text| {
+            let good = text.starts_with("http://") || text.starts_with("https://");
+            config.webhook_url = match (text.is_empty(), good) {
+                (true, _) => None,
+                (false, true) => Some(text.to_string()),
+                (false, false) => return Err("not a URL: expected http:// or https://".to_string()),
+            };
+            Ok(())
+        },
+        // The path and query of a webhook are often its secret.
+        show: |config| config.webhook_url.as_deref().map(redact).unwrap_or_default(),
+    },
+    Setting {
+        name: "lake.window",
+        meaning: "length of the lake's event-time windows",
+        set: |config, text| {
+            config.lake_window = span_between(text, Span::seconds(10), Span::days(1))?;
+            Ok(())
+        },
+        show: |config| config.lake_window.to_string(),
+    },
+    Setting {
+        name: "lake.flush_interval",
+        meaning: "longest time that rows wait in memory before they are committed",
+        set: |config, text| {
+            config.lake_flush_interval = span_between(text, Span::millis(100), Span::hours(1))?;
+            Ok(())
+        },
+        show: |config| config.lake_flush_interval.to_string(),
+    },
+    Setting {
+        name: "engine.idle_timeout",
+        meaning: "a source without rows for this long does not hold windows back",
+        set: |config, text| {
+            config.engine_idle_timeout = span_between(text, Span::seconds(1), Span::hours(1))?;
+            Ok(())
+        },
+        show: |config| config.engine_idle_timeout.to_string(),
+    },
+];
+
+/// `scheme://host` of a URL; the rest may be secret.
+pub fn redact(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}/...")
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("expected a path, found nothing".to_string()) } else { Ok(PathBuf::from(text)) }
+}
+
+fn switch(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| format!("'{text}' is not true or false"))
+}
+
+fn span_between(text: &str, least: Span, most: Span) -> Result<Span, String> {
+    let span: Span = text.parse().map_err(|error: tidewatch_model::time::TimeError| error.to_string())?;
+    if span < least || span > most {
+        return Err(format!("{span} is outside of {least} to {most}"));
+    }
+    Ok(span)
+}
+
+/// One fault of the configuration, with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigFault(pub String);
+
+impl fmt::Display for ConfigFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Reads the file (if any), then the environment on top of it.
+///
+/// # Errors
+/// Every fault that was found: syntax, unknown keys with a suggestion, values that are not what they must be.
+pub fn load(file: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Config, Vec<ConfigFault>> {
+    let mut config = Config::default();
+    let mut faults = Vec::new();
+    if let Some(file) = file {
+        match std::fs::read_to_string(file) {
+            Ok(text) => apply_file(&mut config, file, &text, &mut faults),
+            Err(error) => faults.push(ConfigFault(format!("{}: {error}", file.display()))),
+        }
+    }
+    apply_environment(&mut config, environment, &mut faults);
+    check_together(&config, &mut faults);
+    if faults.is_empty() { Ok(config) } else { Err(faults) }
+}
+
+/// Faults that no single setting has.
+pub fn check_together(config: &Config, faults: &mut Vec<ConfigFault>) {
+    if !config.http_address.ip().is_loopback() && config.http_token_file.is_none() {
+        faults.push(ConfigFault(format!(
+            "http.address: {} is not a loopback address: expected http.token_file too, so that not everybody may read",
+            config.http_address
+        )));
+    }
+}
+
+fn apply_file(config: &mut Config, file: &Path, text: &str, faults: &mut Vec<ConfigFault>) {
+    let place = |offset: usize| {
+        let before = &text[..offset.min(text.len())];
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|letter| *letter != '\n').count() + 1;
+        format!("{}:{line}:{column}", file.display())
+    };
+    let table = match DeTable::parse(text) {
+        Ok(table) => table,
+        Err(error) => {
+            let offset = error.span().map_or(0, |span| span.start);
+            faults.push(ConfigFault(format!("{}: {}", place(offset), error.message())));
+            return;
+        }
+    };
+    for (section, value) in table.get_ref() {
+        let DeValue::Table(keys) = value.get_ref() else {
+            faults.push(unknown(&place(section.span().start), section.get_ref()));
+            continue;
+        };
+        for (key, value) in keys {
+            let name = format!("{}.{}", section.get_ref(), key.get_ref());
+            let at = place(key.span().start);
+            let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
+                faults.push(unknown(&at, &name));
+                continue;
+            };
+            let set = text_of(value.get_ref()).and_then(|text| (setting.set)(config, &text));
+            if let Err(message) = set {
+                faults.push(ConfigFault(format!("{at}: {name}: {message}")));
+            }
+        }
+    }
+}
+
+fn text_of(value: &DeValue) -> Result<String, String> {
+    match value {
+        DeValue::String(text) => Ok(text.to_string()),
+        DeValue::Boolean(value) => Ok(value.to_string()),
+        DeValue::Integer(value) => Ok(value.as_str().to_string()),
+        DeValue::Array(items) => {
+            let texts = items.iter().map(|item| text_of(item.get_ref())).collect::<Result<Vec<_>, _>>()?;
+            Ok(texts.join(","))
+        }
+        _ => Err("expected a string, a number, true or false, or a list of strings".to_string()),
+    }
+}
+
+fn apply_environment(config: &mut Config, environment: impl Iterator<Item = (String, String)>, faults: &mut Vec<ConfigFault>) {
+    let mut ours: Vec<(String, String)> =
+        environment.filter(|(name, _)| name.starts_with("TIDEWATCH_") && name.contains("__")).collect();
+    ours.sort();
+    for (variable, text) in ours {
+        let name = variable["TIDEWATCH_".len()..].to_lowercase().replacen("__", ".", 1);
+        match SETTINGS.iter().find(|setting| setting.name == name) {
+            None => faults.push(unknown(&format!("environment: {variable}"), &name)),
+            Some(setting) => {
+                if let Err(message) = (setting.set)(config, &text) {
+                    faults.push(ConfigFault(format!("environment: {variable}: {message}")));
+                }
+            }
+        }
+    }
+}
+
+fn unknown(place: &str, name: &str) -> ConfigFault {
+    let near = suggestion(name, SETTINGS.iter().map(|setting| setting.name));
+    ConfigFault(format!("{place}: unknown setting '{name}'{near}"))
+}
+
+/// The configuration in force, as a file that would set it; what is unset is commented out.
+pub fn show(config: &Config) -> String {
+    let mut text = String::new();
+    let mut section = "";
+    for setting in &SETTINGS {
+        let (of, key) = setting.name.split_once('.').unwrap_or((setting.name, ""));
+        if of != section {
+            text += &format!("{}[{of}]\n", if section.is_empty() { "" } else { "\n" });
+            section = of;
+        }
+        let value = (setting.show)(config);
+        let comment = if value.is_empty() { "# " } else { "" };
+        text += &format!("{comment}{key} = {value:?} # {}\n", setting.meaning);
+    }
+    text
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    fn faults_of(text: &str, environment: &[(&str, &str)]) -> Vec<String> {
+        let file = tempfile::Builder::new().prefix("config").suffix(".toml").tempfile().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+        let faults = load(Some(file.path()), environment).err().unwrap_or_default();
+        let path = file.path().display().to_string();
+        faults.into_iter().map(|fault| fault.0.replace(&path, "tidewatch.toml")).collect()
+    }
+
+    #[test]
+    fn every_fault_is_listed_with_its_place() {
+        let text = "[http]\nadress = \"x\"\naddress = \"nowhere\"\n[lake]\nwindow = \"1s\"\n[bogus]\nx = 1\n";
+        let faults = faults_of(text, &[("TIDEWATCH_HTTP__PORT", "1"), ("TIDEWATCH_RULES__BUNDLED", "perhaps"), ("HOME", "/")]);
+        let expected = [
+            "tidewatch.toml:2:1: unknown setting 'http.adress'; did you mean 'http.address'?",
+            "tidewatch.toml:3:1: http.address: 'nowhere' is not an address: expected one such as 127.0.0.1:7575",
+            "tidewatch.toml:5:1: lake.window: 1s is outside of 10s to 1d",
+            "tidewatch.toml:7:1: unknown setting 'bogus.x'",
+            "environment: TIDEWATCH_HTTP__PORT: unknown setting 'http.port'",
+            "environment: TIDEWATCH_RULES__BUNDLED: 'perhaps' is not true or false",
+        ];
+        assert_eq!(faults.len(), expected.len(), "{faults:#?}");
+        for line in expected {
+            assert!(faults.iter().any(|fault| fault.starts_with(line)), "{line} is not among {faults:#?}");
+        }
+    }
+
+    #[test]
+    fn syntax_errors_have_a_place() {
+        let faults = faults_of("[http\naddress = 1", &[]);
+        assert!(faults[0].starts_with("tidewatch.toml:1:6: "), "{faults:?}");
+    }
+
+    #[test]
+    fn an_open_address_needs_a_token() {
+        assert_eq!(faults_of("[http]\naddress = \"0.0.0.0:7575\"", &[]).len(), 1);
+        assert!(faults_of("[http]\naddress = \"0.0.0.0:7575\"\ntoken_file = \"token\"", &[]).is_empty());
+    }
+
+    #[test]
+    fn what_is_shown_reads_back_and_hides_the_webhook() {
+        let mut config = Config { webhook_url: Some("https://user:pass@example.com/secret?x=1".to_string()), ..Config::default() };
+        let shown = show(&config);
+        assert!(shown.contains("https://example.com/...") && !shown.contains("secret") && !shown.contains("pass"), "{shown}");
+        config.webhook_url = None;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), show(&config)).unwrap();
+        assert_eq!(load(Some(file.path()), std::iter::empty()).unwrap(), config);
+    }
+}

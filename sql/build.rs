@@ -1,0 +1,34 @@
+//! Bundles the rule pack: writes a list of every `rules/**/*.sql` with its test file.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+fn main() {
+    let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
+    println!("cargo::rerun-if-changed=rules");
+    let mut files = Vec::new();
+    find(&root.join("rules"), &mut files);
+    files.sort();
+    let mut code = String::from("&[\n");
+    for file in files {
+        let inside = file.strip_prefix(&root).unwrap_or(&file).display().to_string();
+        let test = file.with_extension("test.yaml");
+        let _ = writeln!(code, "    RuleFile {{ path: {inside:?}, sql: include_str!({file:?}), test: include_str!({test:?}) }},");
+    }
+    code.push(']');
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_default()).join("bundled.rs");
+    if let Err(error) = std::fs::write(&out, code) {
+        println!("cargo::error=can't write {}: {error}", out.display());
+    }
+}
+
+fn find(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            find(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "sql") {
+            files.push(path);
+        }
+    }
+}
