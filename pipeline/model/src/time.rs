@@ -34,7 +34,9 @@ pub enum TimeError {
     #[error("'{0}' is not a time: expected RFC 3339 such as 2026-11-24T05:00:00Z")]
     Instant(String),
     /// Not a duration.
-    #[error("'{0}' is not a duration: expected a number and a unit (ms, s, m, h, d, w), such as 30s, 1h30m or '2 minutes'")]
+    #[error(
+        "'{0}' is not a duration: expected a number and a unit (ms, s, m, h, d, w), such as 30s, 1h30m or '2 minutes'"
+    )]
     Span(String),
 }
 
@@ -219,10 +221,7 @@ impl FromStr for Span {
             rest = rest[digits..].trim_start();
             let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
             let unit = rest[..letters].to_ascii_lowercase();
-            let (_, micros) = UNITS
-                .iter()
-                .find(|(names, _)| names.contains(&unit.as_str()))
-                .ok_or_else(wrong)?;
+            let (_, micros) = UNITS.iter().find(|(names, _)| names.contains(&unit.as_str())).ok_or_else(wrong)?;
             let part = count.checked_mul(*micros).ok_or_else(wrong)?;
             total = total.checked_add(part).ok_or_else(wrong)?;
             rest = rest[letters..].trim_start();
@@ -273,7 +272,8 @@ mod tests {
 
     #[test]
     fn spans_read_what_people_write() {
-        for (text, seconds) in [("30s", 30), ("2 minutes", 120), ("1h30m", 5400), ("1 hour 30 minutes", 5400), ("0", 0)] {
+        for (text, seconds) in [("30s", 30), ("2 minutes", 120), ("1h30m", 5400), ("1 hour 30 minutes", 5400), ("0", 0)]
+        {
             assert_eq!(text.parse::<Span>().unwrap(), Span::seconds(seconds), "{text}");
         }
         for text in ["", "30", "s", "-5s", "5 parsecs", "99999999999999999w"] {

@@ -51,8 +51,7 @@ mod tests {
             let spec = WindowSpec { slide: Span(slide), size: Span(size) };
             for ts in -130..130 {
                 let found: Vec<i64> = spec.starts_of(Timestamp(ts)).map(|start| start.0).collect();
-                let expected: Vec<i64> =
-                    (-300..300).filter(|s| s % slide == 0 && *s <= ts && ts < s + size).collect();
+                let expected: Vec<i64> = (-300..300).filter(|s| s % slide == 0 && *s <= ts && ts < s + size).collect();
                 assert_eq!(found, expected, "slide {slide} size {size} ts {ts}");
             }
         }
