@@ -26,7 +26,7 @@ fn grammar() {
         &["rules.sql:2:16: error: expected '=', found ''info''"],
     );
     check("CREATE ALERT x AS SELEC host FROM gpu", &["rules.sql:1:19: error: expected: SELECT"]);
-    check("CREATE ALERT x AS SELECT host FROM gpu WHERE", &["rules.sql:1:40: error: expected: an expression"]);
+    check("CREATE ALERT x AS SELECT host FROM gpu WHERE", &["rules.sql:1:45: error: expected: an expression"]);
     check("CREATE ALERT x AS SELECT 'open FROM gpu", &["rules.sql:1:26: error: Unterminated string literal"]);
 }
 

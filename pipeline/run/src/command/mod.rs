@@ -1,0 +1,11 @@
+//! One module per command of `tidewatch`.
+
+pub mod backtest;
+pub mod check;
+pub mod config;
+pub mod lake;
+pub mod query;
+pub mod simulate;
+pub mod tables;
+pub mod test;
+pub mod up;

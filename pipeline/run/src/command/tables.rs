@@ -1,0 +1,82 @@
+//! `tidewatch tables`: what can be asked.
+
+use serde_json::{Map, Value, json};
+use tidewatch_model::table::{self, ColumnType, TABLES, Table};
+use tidewatch_sql::suggestion;
+
+use crate::failure::Failure;
+use crate::output::{Format, format_or_default, print_objects};
+
+/// Which tables.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  tidewatch tables              every table\n  tidewatch tables gpu          the columns of one, with unit, source and meaning of NULL\n  tidewatch tables --format json | jq .")]
+pub struct Args {
+    /// The table whose columns are printed.
+    table: Option<String>,
+    /// How to print.
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let objects = match &args.table {
+        None => TABLES.iter().map(summary).collect(),
+        Some(name) => {
+            let found = table::find(name).ok_or_else(|| {
+                Failure::usage(format!("unknown table '{name}'{}", suggestion(name, TABLES.iter().map(|table| table.name))))
+            })?;
+            columns(found)
+        }
+    };
+    print_objects(format_or_default(args.format), &objects)
+}
+
+fn summary(table: &Table) -> Map<String, Value> {
+    let identity: Vec<&str> = table.identity().collect();
+    object([
+        ("table", json!(table.name)),
+        ("kind", json!(table.kind)),
+        ("interval", json!(if table.interval.0 > 0 { table.interval.to_string() } else { String::new() })),
+        ("identity", json!(identity.join(", "))),
+        ("columns", json!(table.columns.len() + 1)),
+        ("meaning", json!(format!("one row is {}", table.meaning))),
+    ])
+}
+
+fn columns(table: &Table) -> Vec<Map<String, Value>> {
+    let time = object([
+        ("column", json!("ts")),
+        ("type", json!(type_name(ColumnType::Timestamp))),
+        ("identity", json!("")),
+        ("unit", json!("microseconds since the epoch, UTC")),
+        ("source", json!("when the row was collected, or the event happened")),
+        ("null", json!("never")),
+    ]);
+    let rest = table.columns.iter().map(|column| {
+        object([
+            ("column", json!(column.name)),
+            ("type", json!(type_name(column.column_type))),
+            ("identity", json!(if column.identity { "identity" } else { "" })),
+            ("unit", json!(column.unit)),
+            ("source", json!(column.source)),
+            ("null", json!(column.null_means)),
+        ])
+    });
+    std::iter::once(time).chain(rest).collect()
+}
+
+fn type_name(kind: ColumnType) -> &'static str {
+    match kind {
+        ColumnType::Timestamp => "Timestamp(us, UTC)",
+        ColumnType::Int64 => "Int64",
+        ColumnType::Float64 | ColumnType::Float64WithNan => "Float64",
+        ColumnType::Utf8 => "Utf8",
+        ColumnType::Bool => "Bool",
+        ColumnType::Map => "Map<Utf8, Utf8>",
+    }
+}
+
+fn object<const N: usize>(pairs: [(&str, Value); N]) -> Map<String, Value> {
+    pairs.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
+}

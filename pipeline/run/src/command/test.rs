@@ -1,0 +1,89 @@
+//! `tidewatch test`: unit tests of rules.
+
+use std::path::{Path, PathBuf};
+
+use tidewatch_sql::{CompiledRule, Compiler, Loaded, bundled};
+
+use crate::failure::Failure;
+use crate::rule_files;
+use crate::rule_test::TestFile;
+
+/// Tests to run.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  tidewatch test                         the bundled rules' tests\n  tidewatch test rules/                  every .test.yaml file below a folder\n  tidewatch test rules/gpu_hot.test.yaml\n\nExit code: 0 when all pass, 1 when one fails, 2 when a path can't be read.")]
+pub struct Args {
+    /// Files or folders; the bundled rules' tests when none is given.
+    paths: Vec<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let mut outcome = Outcome::default();
+    if args.paths.is_empty() {
+        for file in bundled::FILES {
+            outcome.file(file.path, file.test, |_| Ok(compile(file.path, file.sql)));
+        }
+    }
+    for path in rule_files::files_with(&args.paths, ".test.yaml")? {
+        let text = std::fs::read_to_string(&path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+        outcome.file(&path.display().to_string(), &text, |names| load_beside(&path, names));
+    }
+    let summary = format!("{} passed, {} failed", outcome.passed, outcome.failures.len());
+    for failure in &outcome.failures {
+        eprintln!("{failure}");
+    }
+    println!("{summary}");
+    if outcome.failures.is_empty() { Ok(()) } else { Err(Failure::no(format!("{} tests failed", outcome.failures.len()))) }
+}
+
+#[derive(Default)]
+struct Outcome {
+    passed: usize,
+    failures: Vec<String>,
+}
+
+impl Outcome {
+    fn file(&mut self, name: &str, text: &str, rules: impl FnOnce(&[String]) -> Result<Loaded, String>) {
+        let parsed: TestFile = match serde_yaml_ng::from_str(text) {
+            Ok(parsed) => parsed,
+            Err(error) => return self.failures.push(format!("{name}: {error}")),
+        };
+        let loaded = match rules(&parsed.rule_files) {
+            Ok(loaded) => loaded,
+            Err(message) => return self.failures.push(format!("{name}: {message}")),
+        };
+        if loaded.has_errors() {
+            let faults: Vec<String> = loaded.faults.iter().map(ToString::to_string).collect();
+            return self.failures.push(format!("{name}: {}", faults.join("\n")));
+        }
+        for test in &parsed.tests {
+            self.test(name, test, &loaded.rules);
+        }
+    }
+
+    fn test(&mut self, file: &str, test: &crate::rule_test::RuleTest, rules: &[CompiledRule]) {
+        match test.run(rules) {
+            Ok(differences) if differences.is_empty() => self.passed += 1,
+            Ok(differences) => self.failures.push(format!("{file}: {}:\n  {}", test.name, differences.join("\n  "))),
+            Err(message) => self.failures.push(format!("{file}: {}: {message}", test.name)),
+        }
+    }
+}
+
+fn compile(path: &str, sql: &str) -> Loaded {
+    let mut loaded = Loaded::default();
+    if let Ok(compiler) = Compiler::new() {
+        compiler.load(path, sql, &mut loaded);
+    }
+    loaded
+}
+
+/// The rule files that a test file names, beside it.
+fn load_beside(test: &Path, names: &[String]) -> Result<Loaded, String> {
+    let folder = test.parent().unwrap_or(Path::new("."));
+    let paths: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
+    if paths.is_empty() {
+        return Err("rule_files: expected at least one".to_string());
+    }
+    rule_files::load(&paths, false).map_err(|failure| failure.message)
+}
