@@ -140,7 +140,22 @@ fn aggregated(
         true => builder.project(vec![lit(true)])?.limit(0, Some(1))?,
         false => builder.project(present)?.distinct()?,
     };
-    Ok(Ok(RulePlan { matching: plan.clone(), present: present.build()?, key }))
+    Ok(Ok(RulePlan { matching: grouped_by_window(plan)?, present: present.build()?, key }))
+}
+
+/// SQL's aggregate without GROUP BY yields a row even over nothing; one over windows has a window to group by, and over
+/// nothing there is no window.
+fn grouped_by_window(plan: &LogicalPlan) -> Result<LogicalPlan> {
+    let grouped = plan.clone().transform_up(|node| match node {
+        LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty() => {
+            let window = aggregate.input.schema().columns().into_iter().filter(|column| column.name == WINDOW_START);
+            let groups: Vec<Expr> = window.map(Expr::Column).collect();
+            let input = LogicalPlanBuilder::from(aggregate.input.as_ref().clone());
+            Ok(Transformed::yes(input.aggregate(groups, aggregate.aggr_expr.clone())?.build()?))
+        }
+        other => Ok(Transformed::yes(other.recompute_schema()?)),
+    })?;
+    Ok(grouped.data)
 }
 
 /// Rules without aggregation: each row is an instance, identified by the table's identity columns that the SELECT keeps.

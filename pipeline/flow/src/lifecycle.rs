@@ -1,0 +1,297 @@
+//! The life of an alert: pending, firing, resolved, and the promise that nothing resolves because data went missing.
+//!
+//! The reference is Prometheus (`for`, `keep_firing_for`, identity by labels); where we differ it is on purpose: a group
+//! without rows is not clear, a failed evaluation changes nothing, and event time comes from windows, not from a clock.
+
+use std::collections::BTreeMap;
+
+use tidewatch_model::alert::{Labels, event_id, fingerprint};
+use tidewatch_model::limits::{GONE_AFTER, RESOLVED_KEPT};
+use tidewatch_model::table::TableKind;
+use tidewatch_model::{
+    Alert, AlertState, Evaluation, Finding, GroupState, NoDataPolicy, Outcome, Reason, Rule, RuleShape, Span,
+    Timestamp, Transition, Values,
+};
+
+use crate::template;
+
+/// All alerts, by rule and fingerprint.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AlertBook {
+    alerts: BTreeMap<String, BTreeMap<String, Alert>>,
+    failures: BTreeMap<String, u32>,
+}
+
+impl AlertBook {
+    /// The alerts that are kept: pending, firing, and those resolved a short while ago.
+    pub fn alerts(&self) -> impl Iterator<Item = &Alert> {
+        self.alerts.values().flat_map(BTreeMap::values)
+    }
+
+    /// Puts alerts back, as they were before a restart.
+    pub fn restore(&mut self, alerts: impl IntoIterator<Item = Alert>) {
+        for alert in alerts {
+            self.alerts.entry(alert.rule.clone()).or_default().insert(alert.fingerprint(), alert);
+        }
+    }
+
+    /// How many evaluations of a rule in a row have failed.
+    pub fn failures(&self, rule: &str) -> u32 {
+        self.failures.get(rule).copied().unwrap_or(0)
+    }
+
+    /// Rules were loaded anew at event time `now`: alerts of rules that are gone, or whose identity columns changed, end.
+    /// Everything else keeps its state; an alert that has fired for less than a raised `for` goes back to pending.
+    pub fn reload(&mut self, rules: &[Rule], now: Timestamp) -> Vec<Transition> {
+        let mut transitions = Vec::new();
+        for (name, alerts) in &mut self.alerts {
+            let rule = rules.iter().find(|rule| rule.name == *name);
+            alerts.retain(|_, alert| {
+                let ended = match rule {
+                    None => Some(Reason::RuleRemoved),
+                    Some(rule) if !same_identity(rule, alert) => Some(Reason::RuleChanged),
+                    Some(rule) => {
+                        alert.severity = rule.options.severity;
+                        None
+                    }
+                };
+                let Some(reason) = ended else { return true };
+                let instant = Instant { ts: now, start: now, end: now };
+                match alert.state {
+                    AlertState::Firing => transitions.push(change(alert, AlertState::Resolved, reason, instant)),
+                    AlertState::Pending => transitions.push(change(alert, AlertState::Inactive, reason, instant)),
+                    AlertState::Inactive | AlertState::Resolved => {}
+                }
+                alert.state == AlertState::Resolved
+            });
+        }
+        transitions
+    }
+
+    /// Takes one evaluation of a rule; returns what changed, sorted by event time and fingerprint.
+    pub fn advance(&mut self, rule: &Rule, evaluation: &Evaluation) -> Vec<Transition> {
+        let findings = match &evaluation.outcome {
+            Outcome::Failed(_) => {
+                *self.failures.entry(rule.name.clone()).or_default() += 1;
+                return vec![];
+            }
+            Outcome::Groups(findings) => findings,
+        };
+        self.failures.remove(&rule.name);
+        let at = Instant { ts: evaluation.window_end, start: evaluation.window_start, end: evaluation.window_end };
+        let alerts = self.alerts.entry(rule.name.clone()).or_default();
+        let mut transitions = Vec::new();
+        if rule.shape == RuleShape::Row && rule.table_kind == TableKind::Event {
+            transitions.extend(end_events(rule, alerts, at));
+        }
+        for finding in findings {
+            transitions.extend(one_group(rule, alerts, finding, at));
+        }
+        alerts.retain(|_, alert| match alert.state {
+            AlertState::Inactive => false,
+            AlertState::Resolved => alert.resolved_at.is_none_or(|resolved| at.ts - resolved < RESOLVED_KEPT),
+            AlertState::Pending | AlertState::Firing => true,
+        });
+        transitions.sort_by_cached_key(|transition| (transition.ts, transition.alert.fingerprint()));
+        transitions
+    }
+}
+
+/// The moment of an evaluation, and its window.
+#[derive(Debug, Clone, Copy)]
+struct Instant {
+    ts: Timestamp,
+    start: Timestamp,
+    end: Timestamp,
+}
+
+fn labels_of(rule: &Rule, finding: &Finding) -> Labels {
+    let mut labels: Labels = finding.key.clone();
+    labels.extend(rule.options.labels.clone());
+    labels.insert("alertname".to_string(), rule.name.clone());
+    labels
+}
+
+/// Whether an alert made by an earlier form of the rule is one that this form could make.
+fn same_identity(rule: &Rule, alert: &Alert) -> bool {
+    let known =
+        |name: &String| name == "alertname" || rule.key.contains(name) || rule.options.labels.contains_key(name);
+    alert.labels.keys().all(known)
+        && rule.options.labels.iter().all(|(name, value)| alert.labels.get(name) == Some(value))
+}
+
+/// Makes the change on the alert and describes it.
+fn change(alert: &mut Alert, to: AlertState, reason: Reason, at: Instant) -> Transition {
+    let from = std::mem::replace(&mut alert.state, to);
+    if to == AlertState::Resolved {
+        alert.resolved_at = Some(at.ts);
+        alert.keep_since = None;
+        alert.stale_since = None;
+    }
+    Transition {
+        event_id: event_id(&alert.rule, &alert.rule_version, &alert.fingerprint(), to, reason, at.ts),
+        ts: at.ts,
+        from_state: from,
+        to_state: to,
+        reason,
+        window_start: at.start,
+        window_end: at.end,
+        alert: alert.clone(),
+    }
+}
+
+/// Ends the alerts on events whose time is over, each exactly at its own instant, however often time is asked.
+fn end_events(rule: &Rule, alerts: &mut BTreeMap<String, Alert>, at: Instant) -> Vec<Transition> {
+    let mut transitions = Vec::new();
+    for alert in alerts.values_mut().filter(|alert| alert.state == AlertState::Firing) {
+        let over = alert.last_match.saturating_add(rule.options.keep_firing_for);
+        if over <= at.ts {
+            alert.rule_version.clone_from(&rule.version);
+            transitions.push(change(
+                alert,
+                AlertState::Resolved,
+                Reason::ConditionCleared,
+                Instant { ts: over, start: over, end: over },
+            ));
+        }
+    }
+    transitions
+}
+
+fn one_group(rule: &Rule, alerts: &mut BTreeMap<String, Alert>, finding: &Finding, at: Instant) -> Vec<Transition> {
+    let labels = labels_of(rule, finding);
+    let fingerprint = fingerprint(&labels);
+    let existing =
+        alerts.get_mut(&fingerprint).filter(|alert| matches!(alert.state, AlertState::Pending | AlertState::Firing));
+    let out_of_order = |alert: &Alert| rule.shape == RuleShape::Row && at.ts < alert.last_match;
+    match (&finding.state, existing) {
+        (GroupState::Unknown, _) => vec![],
+        (_, Some(alert)) if out_of_order(alert) => vec![],
+        (GroupState::Firing(values), Some(alert)) => matched(rule, alert, values.clone(), at),
+        (GroupState::Firing(values), None) => {
+            begin(rule, alerts, labels, fingerprint, values.clone(), Reason::ConditionMet, at)
+        }
+        (GroupState::Clear, Some(alert)) => missed(rule, alert, Reason::ConditionCleared, at),
+        (GroupState::Clear, None) => vec![],
+        (GroupState::NoData, existing) => match (rule.options.no_data, existing) {
+            (NoDataPolicy::Ignore, _) => vec![],
+            (NoDataPolicy::Alert, Some(alert)) => matched(rule, alert, Values::new(), at),
+            (NoDataPolicy::Alert, None) => begin(rule, alerts, labels, fingerprint, Values::new(), Reason::NoData, at),
+            (NoDataPolicy::Resolve, Some(alert)) => missed(rule, alert, Reason::NoData, at),
+            (NoDataPolicy::Keep, Some(alert)) => went_silent(alert, at),
+            (NoDataPolicy::Resolve | NoDataPolicy::Keep, None) => vec![],
+        },
+    }
+}
+
+/// A new episode: pending, or firing at once without `for`.
+fn begin(
+    rule: &Rule,
+    alerts: &mut BTreeMap<String, Alert>,
+    labels: Labels,
+    fingerprint: String,
+    values: Values,
+    reason: Reason,
+    at: Instant,
+) -> Vec<Transition> {
+    let mut alert = Alert {
+        rule: rule.name.clone(),
+        rule_version: rule.version.clone(),
+        labels,
+        state: AlertState::Inactive,
+        severity: rule.options.severity,
+        active_at: at.ts,
+        fired_at: None,
+        resolved_at: None,
+        keep_since: None,
+        last_match: at.ts,
+        stale_since: None,
+        values: Values::new(),
+        annotations: BTreeMap::new(),
+    };
+    describe(rule, &mut alert, values);
+    let to = if rule.options.hold == Span::ZERO { AlertState::Firing } else { AlertState::Pending };
+    if to == AlertState::Firing {
+        alert.fired_at = Some(at.ts);
+    }
+    let transition = change(&mut alert, to, reason, at);
+    alerts.insert(fingerprint, alert);
+    vec![transition]
+}
+
+/// The condition holds for an alert that is alive.
+fn matched(rule: &Rule, alert: &mut Alert, values: Values, at: Instant) -> Vec<Transition> {
+    let was_stale = alert.stale_since.take();
+    if let (Some(since), AlertState::Pending) = (was_stale, alert.state) {
+        // While nothing was known, `for` did not progress.
+        alert.active_at = alert.active_at.saturating_add(at.ts - since);
+    }
+    alert.keep_since = None;
+    alert.last_match = at.ts;
+    alert.severity = rule.options.severity;
+    alert.rule_version.clone_from(&rule.version);
+    describe(rule, alert, values);
+    let held = at.ts - alert.active_at >= rule.options.hold;
+    match alert.state {
+        AlertState::Pending if held => {
+            alert.fired_at = Some(at.ts);
+            vec![change(alert, AlertState::Firing, Reason::HeldLongEnough, at)]
+        }
+        AlertState::Firing if !held => {
+            // `for` was raised: as in Prometheus, a young alert waits again.
+            alert.fired_at = None;
+            vec![change(alert, AlertState::Pending, Reason::RuleChanged, at)]
+        }
+        AlertState::Firing if was_stale.is_some() => vec![change(alert, AlertState::Firing, Reason::DataReturned, at)],
+        _ => vec![],
+    }
+}
+
+/// The condition does not hold any more.
+fn missed(rule: &Rule, alert: &mut Alert, reason: Reason, at: Instant) -> Vec<Transition> {
+    alert.stale_since = None;
+    alert.rule_version.clone_from(&rule.version);
+    if alert.state == AlertState::Pending {
+        return vec![change(alert, AlertState::Inactive, reason, at)];
+    }
+    let since = *alert.keep_since.get_or_insert(at.ts);
+    if at.ts - since < rule.options.keep_firing_for {
+        return vec![];
+    }
+    vec![change(alert, AlertState::Resolved, reason, at)]
+}
+
+/// No row came: the alert stays as it is, and says so once.
+fn went_silent(alert: &mut Alert, at: Instant) -> Vec<Transition> {
+    match (alert.stale_since, alert.state) {
+        (Some(since), AlertState::Firing) if at.ts - since >= GONE_AFTER => {
+            vec![change(alert, AlertState::Resolved, Reason::Gone, at)]
+        }
+        (Some(since), AlertState::Pending) if at.ts - since >= GONE_AFTER => {
+            vec![change(alert, AlertState::Inactive, Reason::Gone, at)]
+        }
+        (Some(_), _) => vec![],
+        (None, AlertState::Firing) => {
+            alert.stale_since = Some(at.ts);
+            vec![change(alert, AlertState::Firing, Reason::Stale, at)]
+        }
+        (None, _) => {
+            alert.stale_since = Some(at.ts);
+            vec![]
+        }
+    }
+}
+
+fn describe(rule: &Rule, alert: &mut Alert, values: Values) {
+    let rendered = rule
+        .options
+        .annotations
+        .iter()
+        .map(|(name, text)| (name.clone(), template::render(text, &alert.labels, &values)));
+    alert.annotations = rendered.collect();
+    alert.values = values;
+}
+
+#[cfg(test)]
+#[path = "lifecycle_tests.rs"]
+mod tests;

@@ -1,0 +1,267 @@
+//! The lifecycle by example, in one line per evaluation, and by property.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use proptest::prelude::*;
+use tidewatch_model::{Key, RuleOptions, Severity, Value, WindowSpec};
+
+use super::*;
+
+const MINUTE: i64 = 60_000_000;
+
+fn rule(hold: i64, keep: i64, no_data: NoDataPolicy) -> Rule {
+    let minute = Span::minutes(1);
+    Rule {
+        name: "hot".to_string(),
+        version: "v1".to_string(),
+        sql: String::new(),
+        table: "gpu".to_string(),
+        table_kind: TableKind::Sample,
+        shape: RuleShape::Window(WindowSpec { slide: minute, size: minute }),
+        key: vec!["host".to_string()],
+        options: RuleOptions {
+            severity: Severity::Warning,
+            hold: Span::minutes(hold),
+            keep_firing_for: Span::minutes(keep),
+            no_data,
+            delay: Span::ZERO,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::from([("summary".to_string(), "{{ host }} {{ t }}".to_string())]),
+        },
+        source: "x.sql:1:1".to_string(),
+    }
+}
+
+fn events(rule: Rule) -> Rule {
+    Rule { table_kind: TableKind::Event, shape: RuleShape::Row, ..rule }
+}
+
+fn finding(state: char) -> Finding {
+    let state = match state {
+        'F' => GroupState::Firing(vec![("t".to_string(), Value::Float(1.0))]),
+        'c' => GroupState::Clear,
+        '_' => GroupState::NoData,
+        '?' => GroupState::Unknown,
+        other => panic!("no state {other}"),
+    };
+    Finding { key: Key::from([("host".to_string(), "n1".to_string())]), state }
+}
+
+fn evaluation(minute: i64, state: char) -> Evaluation {
+    let end = Timestamp(minute * MINUTE);
+    let outcome = match state {
+        '!' => Outcome::Failed("boom".to_string()),
+        '.' => Outcome::Groups(vec![]),
+        state => Outcome::Groups(vec![finding(state)]),
+    };
+    Evaluation { rule: "hot".to_string(), window_start: end, window_end: end, outcome }
+}
+
+fn show(transition: &Transition) -> String {
+    format!("{} {}>{} {}", transition.ts.0 / MINUTE, transition.from_state, transition.to_state, transition.reason)
+}
+
+/// One evaluation a minute, from minute zero: F fires, c is clear, _ no data, ? unknown, ! failed, . nothing listed.
+fn check(rule: &Rule, states: &str, expected: &[&str]) {
+    let mut book = AlertBook::default();
+    let found: Vec<String> = states
+        .chars()
+        .enumerate()
+        .flat_map(|(minute, state)| book.advance(rule, &evaluation(minute as i64, state)))
+        .map(|transition| show(&transition))
+        .collect();
+    assert_eq!(found, expected, "{states}");
+}
+
+#[test]
+fn without_for_it_fires_at_once_and_resolves_at_once() {
+    check(
+        &rule(0, 0, NoDataPolicy::Keep),
+        "cFFcc",
+        &["1 inactive>firing condition_met", "3 firing>resolved condition_cleared"],
+    );
+}
+
+/// Checked with promtool: for 2m, keep_firing_for 3m, breach at minutes 0 to 3: firing at 2..6, gone at 7.
+#[test]
+fn promtools_example() {
+    check(
+        &rule(2, 3, NoDataPolicy::Keep),
+        "FFFFccccc",
+        &[
+            "0 inactive>pending condition_met",
+            "2 pending>firing held_long_enough",
+            "7 firing>resolved condition_cleared",
+        ],
+    );
+}
+
+#[test]
+fn pending_that_clears_is_dropped_and_keep_is_forgotten_when_seen_again() {
+    check(
+        &rule(2, 0, NoDataPolicy::Keep),
+        "FcF",
+        &[
+            "0 inactive>pending condition_met",
+            "1 pending>inactive condition_cleared",
+            "2 inactive>pending condition_met",
+        ],
+    );
+    check(
+        &rule(0, 2, NoDataPolicy::Keep),
+        "FcFccc",
+        &["0 inactive>firing condition_met", "5 firing>resolved condition_cleared"],
+    );
+}
+
+#[test]
+fn missing_data_never_resolves_by_itself() {
+    check(&rule(0, 0, NoDataPolicy::Keep), "F____", &["0 inactive>firing condition_met", "1 firing>firing stale"]);
+    check(
+        &rule(0, 0, NoDataPolicy::Keep),
+        "F__F_c",
+        &[
+            "0 inactive>firing condition_met",
+            "1 firing>firing stale",
+            "3 firing>firing data_returned",
+            "4 firing>firing stale",
+            "5 firing>resolved condition_cleared",
+        ],
+    );
+    check(&rule(0, 0, NoDataPolicy::Keep), "F???!!!", &["0 inactive>firing condition_met"]);
+}
+
+#[test]
+fn for_does_not_progress_without_data() {
+    check(
+        &rule(2, 0, NoDataPolicy::Keep),
+        "F____FFF",
+        &["0 inactive>pending condition_met", "6 pending>firing held_long_enough"],
+    );
+}
+
+#[test]
+fn the_other_policies() {
+    check(&rule(0, 0, NoDataPolicy::Resolve), "F_", &["0 inactive>firing condition_met", "1 firing>resolved no_data"]);
+    check(
+        &rule(0, 0, NoDataPolicy::Ignore),
+        "F__c",
+        &["0 inactive>firing condition_met", "3 firing>resolved condition_cleared"],
+    );
+    check(
+        &rule(1, 0, NoDataPolicy::Alert),
+        "c__c",
+        &["1 inactive>pending no_data", "2 pending>firing held_long_enough", "3 firing>resolved condition_cleared"],
+    );
+}
+
+#[test]
+fn a_silent_alert_is_gone_after_seven_days() {
+    let keep = rule(0, 0, NoDataPolicy::Keep);
+    let mut book = AlertBook::default();
+    book.advance(&keep, &evaluation(0, 'F'));
+    book.advance(&keep, &evaluation(1, '_'));
+    let week = 7 * 24 * 60;
+    assert!(book.advance(&keep, &evaluation(week, '_')).is_empty());
+    let gone = book.advance(&keep, &evaluation(week + 1, '_'));
+    assert_eq!(show(&gone[0]), format!("{} firing>resolved gone", week + 1));
+}
+
+#[test]
+fn an_event_holds_for_its_time_and_ends_exactly_then() {
+    let rule = events(rule(0, 3, NoDataPolicy::Resolve));
+    check(&rule, "F.....", &["0 inactive>firing condition_met", "3 firing>resolved condition_cleared"]);
+    check(
+        &rule,
+        "FF...F",
+        &["0 inactive>firing condition_met", "4 firing>resolved condition_cleared", "5 inactive>firing condition_met"],
+    );
+    // Asked late, and together with a new event: first the old episode ends, at its own time.
+    let mut book = AlertBook::default();
+    book.advance(&rule, &evaluation(0, 'F'));
+    let found: Vec<String> = book.advance(&rule, &evaluation(9, 'F')).iter().map(show).collect();
+    assert_eq!(found, ["3 firing>resolved condition_cleared", "9 inactive>firing condition_met"]);
+    assert!(book.advance(&rule, &evaluation(8, 'F')).is_empty(), "older than what was seen");
+}
+
+#[test]
+fn rules_that_change() {
+    let before = rule(0, 0, NoDataPolicy::Keep);
+    let mut book = AlertBook::default();
+    book.advance(&before, &evaluation(0, 'F'));
+    let now = Timestamp(5 * MINUTE);
+    let mut same = before.clone();
+    same.version = "v2".to_string();
+    same.options.severity = Severity::Critical;
+    assert!(book.reload(std::slice::from_ref(&same), now).is_empty());
+    assert_eq!(book.alerts().next().unwrap().severity, Severity::Critical);
+    let raised = rule(10, 0, NoDataPolicy::Keep);
+    assert_eq!(show(&book.clone().advance(&raised, &evaluation(6, 'F'))[0]), "6 firing>pending rule_changed");
+    let other_key = Rule { key: vec!["gpu_uuid".to_string()], ..before };
+    assert_eq!(show(&book.clone().reload(&[other_key], now)[0]), "5 firing>resolved rule_changed");
+    assert_eq!(show(&book.reload(&[], now)[0]), "5 firing>resolved rule_removed");
+}
+
+#[test]
+fn labels_and_annotations() {
+    let mut rule = rule(0, 0, NoDataPolicy::Keep);
+    rule.options.labels.insert("team".to_string(), "infra".to_string());
+    let alert = AlertBook::default().advance(&rule, &evaluation(0, 'F')).remove(0).alert;
+    let labels: Vec<String> = alert.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(labels, ["alertname=hot", "host=n1", "team=infra"]);
+    assert_eq!(alert.annotations["summary"], "n1 1.0");
+}
+
+fn any_states() -> impl Strategy<Value = Vec<char>> {
+    prop::collection::vec(prop::sample::select(vec!['F', 'F', 'c', '_', '?', '!']), 1..60)
+}
+
+fn any_rule() -> impl Strategy<Value = Rule> {
+    let policy = prop::sample::select(vec![
+        NoDataPolicy::Keep,
+        NoDataPolicy::Resolve,
+        NoDataPolicy::Alert,
+        NoDataPolicy::Ignore,
+    ]);
+    (0i64..4, 0i64..4, policy).prop_map(|(hold, keep, no_data)| rule(hold, keep, no_data))
+}
+
+proptest! {
+    #[test]
+    fn the_promises_hold(rule in any_rule(), states in any_states(), cut in any::<prop::sample::Index>()) {
+        let mut book = AlertBook::default();
+        let mut restored = None;
+        let cut = cut.index(states.len());
+        let mut last: HashMap<String, AlertState> = HashMap::new();
+        let mut ids = HashSet::new();
+        for (minute, state) in states.iter().enumerate() {
+            if minute == cut {
+                // A restart: everything through JSON.
+                let text: Vec<String> = book.alerts().map(|alert| serde_json::to_string(alert).unwrap()).collect();
+                let mut again = AlertBook::default();
+                again.restore(text.iter().map(|alert| serde_json::from_str::<Alert>(alert).unwrap()));
+                restored = Some(again);
+            }
+            let evaluation = evaluation(minute as i64, *state);
+            let transitions = book.advance(&rule, &evaluation);
+            if let Some(again) = &mut restored {
+                prop_assert_eq!(&again.advance(&rule, &evaluation), &transitions, "a restart changes nothing");
+            }
+            prop_assert!(transitions.is_empty() || !matches!(state, '?' | '!'), "nothing follows from what is not known");
+            for transition in &transitions {
+                let fingerprint = transition.alert.fingerprint();
+                let before = last.insert(fingerprint, transition.to_state).unwrap_or(AlertState::Inactive);
+                let before = if before == AlertState::Resolved { AlertState::Inactive } else { before };
+                prop_assert_eq!(transition.from_state, before, "states follow each other");
+                prop_assert!(ids.insert(transition.event_id.clone()), "event ids are unique");
+                if transition.to_state == AlertState::Resolved {
+                    prop_assert_eq!(before, AlertState::Firing, "only what fired resolves");
+                    let missing = *state == '_' && matches!(rule.options.no_data, NoDataPolicy::Keep | NoDataPolicy::Ignore | NoDataPolicy::Alert);
+                    prop_assert!(!missing, "missing data resolved an alert");
+                }
+            }
+        }
+    }
+}

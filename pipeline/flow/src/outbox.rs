@@ -1,0 +1,191 @@
+//! Notices on their way: one in flight per receiver, in order, tried again with backoff, given up in the end.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use tidewatch_model::limits::{NOTICES_WAITING, NOTIFY_BUDGET};
+use tidewatch_model::ports::Delivery;
+use tidewatch_model::{Notice, Span, Timestamp};
+
+/// The shortest wait before another attempt; it doubles up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Span = Span::seconds(1);
+/// The longest wait before another attempt, unless the other side asks for more.
+const LONGEST_WAIT: Span = Span::seconds(60);
+
+/// A notice that waits.
+#[derive(Debug, Clone, PartialEq)]
+struct Waiting {
+    notice: Notice,
+    since: Timestamp,
+    attempts: u32,
+    not_before: Timestamp,
+    in_flight: bool,
+}
+
+/// How an attempt changed the outbox.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Progress {
+    /// It was delivered, after so many attempts.
+    Delivered {
+        /// Attempts made.
+        attempts: u32,
+    },
+    /// It will be tried again.
+    Retrying {
+        /// Not before.
+        at: Timestamp,
+    },
+    /// It was given up.
+    GaveUp {
+        /// Attempts made.
+        attempts: u32,
+        /// The last error.
+        error: String,
+    },
+    /// The outbox does not know this notice.
+    Unknown,
+}
+
+/// Notices waiting, per receiver in order.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    receivers: BTreeMap<String, VecDeque<Waiting>>,
+}
+
+impl Outbox {
+    /// Takes a notice; one that is waiting already is not taken twice. Returns what had to be given up for it, because
+    /// too many wait for its receiver: the oldest that is not in flight.
+    pub fn push(&mut self, notice: Notice, now: Timestamp) -> Option<Notice> {
+        let queue = self.receivers.entry(notice.receiver.clone()).or_default();
+        if queue.iter().any(|waiting| waiting.notice.notice_id == notice.notice_id) {
+            return None;
+        }
+        queue.push_back(Waiting { notice, since: now, attempts: 0, not_before: now, in_flight: false });
+        if queue.len() <= NOTICES_WAITING {
+            return None;
+        }
+        let oldest = queue.iter().position(|waiting| !waiting.in_flight)?;
+        queue.remove(oldest).map(|waiting| waiting.notice)
+    }
+
+    /// The notices to try now, marked as in flight until [`Outbox::done`] tells how it went.
+    pub fn due(&mut self, now: Timestamp) -> Vec<Notice> {
+        let mut due = Vec::new();
+        for queue in self.receivers.values_mut() {
+            if let Some(first) = queue.front_mut().filter(|first| !first.in_flight && first.not_before <= now) {
+                first.in_flight = true;
+                first.attempts += 1;
+                due.push(first.notice.clone());
+            }
+        }
+        due
+    }
+
+    /// An attempt ended. A delivery that fails waits longer each time; one that has failed for the whole budget is given
+    /// up, so that it does not hold back what comes after it.
+    pub fn done(&mut self, receiver: &str, notice_id: &str, delivery: &Delivery, now: Timestamp) -> Progress {
+        let Some(queue) = self.receivers.get_mut(receiver) else { return Progress::Unknown };
+        let Some(index) = queue.iter().position(|waiting| waiting.notice.notice_id == notice_id) else {
+            return Progress::Unknown;
+        };
+        let waiting = &mut queue[index];
+        waiting.in_flight = false;
+        let attempts = waiting.attempts;
+        let progress = match delivery {
+            Delivery::Delivered => Progress::Delivered { attempts },
+            Delivery::GiveUp { error } => Progress::GaveUp { attempts, error: error.clone() },
+            Delivery::Retry { after, error } => {
+                let doubled = Span(FIRST_WAIT.0 << attempts.saturating_sub(1).min(10)).min(LONGEST_WAIT);
+                let at = now.saturating_add(doubled.max(after.unwrap_or(Span::ZERO)));
+                if at - waiting.since > NOTIFY_BUDGET {
+                    Progress::GaveUp { attempts, error: error.clone() }
+                } else {
+                    waiting.not_before = at;
+                    return Progress::Retrying { at };
+                }
+            }
+        };
+        queue.remove(index);
+        progress
+    }
+
+    /// How many wait, those in flight included.
+    pub fn waiting(&self) -> usize {
+        self.receivers.values().map(VecDeque::len).sum()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use tidewatch_model::NoticeStatus;
+
+    fn notice(id: &str, receiver: &str) -> Notice {
+        Notice {
+            notice_id: id.to_string(),
+            receiver: receiver.to_string(),
+            group_key: String::new(),
+            status: NoticeStatus::Firing,
+            reason: String::new(),
+            alerts: vec![],
+            ts: Timestamp(0),
+        }
+    }
+
+    fn ids(notices: Vec<Notice>) -> Vec<String> {
+        notices.into_iter().map(|notice| notice.notice_id).collect()
+    }
+
+    fn retry(after: Option<Span>) -> Delivery {
+        Delivery::Retry { after, error: "busy".to_string() }
+    }
+
+    #[test]
+    fn one_in_flight_per_receiver_in_order() {
+        let mut outbox = Outbox::default();
+        let now = Timestamp(0);
+        for (id, receiver) in [("a", "x"), ("b", "x"), ("c", "y"), ("a", "x")] {
+            assert_eq!(outbox.push(notice(id, receiver), now), None);
+        }
+        assert_eq!(ids(outbox.due(now)), ["a", "c"]);
+        assert!(outbox.due(now).is_empty());
+        assert_eq!(outbox.done("x", "a", &Delivery::Delivered, now), Progress::Delivered { attempts: 1 });
+        assert_eq!(ids(outbox.due(now)), ["b"]);
+        assert_eq!(outbox.done("x", "zzz", &Delivery::Delivered, now), Progress::Unknown);
+        assert_eq!(outbox.waiting(), 2);
+    }
+
+    #[test]
+    fn waits_double_honour_the_other_side_and_end() {
+        let mut outbox = Outbox::default();
+        let mut now = Timestamp(0);
+        outbox.push(notice("a", "x"), now);
+        let mut waits = Vec::new();
+        loop {
+            assert_eq!(ids(outbox.due(now)), ["a"]);
+            let after = (waits.len() == 2).then_some(Span::seconds(30));
+            match outbox.done("x", "a", &retry(after), now) {
+                Progress::Retrying { at } => {
+                    assert!(outbox.due(Timestamp(at.0 - 1)).is_empty());
+                    waits.push((at - now).0 / 1_000_000);
+                    now = at;
+                }
+                Progress::GaveUp { error, .. } => break assert_eq!(error, "busy"),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(waits[..7], [1, 2, 30, 8, 16, 32, 60]);
+        assert!(now - Timestamp(0) <= NOTIFY_BUDGET);
+        assert_eq!(outbox.waiting(), 0);
+    }
+
+    #[test]
+    fn a_full_outbox_gives_up_the_oldest() {
+        let mut outbox = Outbox::default();
+        for index in 0..NOTICES_WAITING {
+            assert_eq!(outbox.push(notice(&index.to_string(), "x"), Timestamp(0)), None);
+        }
+        assert_eq!(ids(outbox.due(Timestamp(0))), ["0"]);
+        assert_eq!(outbox.push(notice("new", "x"), Timestamp(0)).unwrap().notice_id, "1");
+    }
+}

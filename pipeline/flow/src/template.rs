@@ -1,0 +1,105 @@
+//! Annotations: templates over an alert's labels and values, checked when the rule loads.
+
+use std::collections::BTreeMap;
+
+use minijinja::{Environment, UndefinedBehavior, Value as TemplateValue};
+use tidewatch_model::alert::Labels;
+use tidewatch_model::value::headline;
+use tidewatch_model::{Value, Values};
+
+/// Names that every template may use besides the rule's columns: all labels, all values, the first number, and the
+/// functions and tests of the template language that count as names.
+const ALWAYS: [&str; 5] = ["labels", "values", "value", "alertname", "loop"];
+
+/// Checks a template against the names that it may use.
+///
+/// # Errors
+/// What is wrong, in words: its syntax, or a name that is no column of the rule.
+pub fn check(text: &str, known: &[&str]) -> Result<(), String> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    let template = environment.template_from_str(text).map_err(|error| format!("template {text:?}: {error}"))?;
+    let mut unknown: Vec<String> = template.undeclared_variables(false).into_iter().collect();
+    unknown.retain(|name| {
+        !known.contains(&name.as_str())
+            && !ALWAYS.contains(&name.as_str())
+            && environment.globals().all(|(global, _)| global != name)
+    });
+    unknown.sort();
+    match unknown.first() {
+        None => Ok(()),
+        Some(name) => Err(format!(
+            "template {text:?} uses '{name}', which is no column of the rule: expected one of {}",
+            known.join(", ")
+        )),
+    }
+}
+
+/// Renders a template; one that fails on these values comes back as it is written, since a page without its text is
+/// better than no page.
+pub fn render(text: &str, labels: &Labels, values: &Values) -> String {
+    let mut context: BTreeMap<&str, TemplateValue> = BTreeMap::new();
+    for (name, value) in values {
+        context.insert(name, template_value(value));
+    }
+    for (name, value) in labels {
+        context.insert(name, TemplateValue::from(value.as_str()));
+    }
+    context.insert("labels", TemplateValue::from_serialize(labels));
+    context.insert(
+        "values",
+        TemplateValue::from_iter(values.iter().map(|(name, value)| (name.clone(), template_value(value)))),
+    );
+    context.insert(
+        "value",
+        headline(values).map_or(TemplateValue::UNDEFINED, |number| TemplateValue::from(short(number))),
+    );
+    let environment = Environment::new();
+    environment.render_str(text, context).unwrap_or_else(|_| text.to_string())
+}
+
+fn template_value(value: &Value) -> TemplateValue {
+    match value {
+        Value::Null => TemplateValue::from(""),
+        Value::Bool(value) => TemplateValue::from(*value),
+        Value::Int(value) => TemplateValue::from(*value),
+        Value::Float(value) => TemplateValue::from(short(*value)),
+        Value::Text(value) => TemplateValue::from(value.as_str()),
+    }
+}
+
+/// Four decimals at most: people read `91.2`, not `91.19999999999999`.
+fn short(value: f64) -> f64 {
+    let scaled = value * 1e4;
+    if scaled.is_finite() && scaled.abs() < 9e15 { scaled.round() / 1e4 } else { value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked_at_load() {
+        assert_eq!(
+            check("GPU {{ gpu_uuid }} at {{ value }} {% if t > 3 %}{{ labels.host }}{% endif %}", &["gpu_uuid", "t"]),
+            Ok(())
+        );
+        assert!(
+            check("{{ gpu }}", &["gpu_uuid"])
+                .unwrap_err()
+                .contains("uses 'gpu', which is no column of the rule: expected one of gpu_uuid")
+        );
+        assert!(check("{{ gpu", &["gpu"]).unwrap_err().contains("syntax error"));
+    }
+
+    #[test]
+    fn values_are_shown_short() {
+        let labels = Labels::from([("host".to_string(), "n1".to_string())]);
+        let values = vec![("t".to_string(), Value::Float(91.199_999_999)), ("n".to_string(), Value::Int(3))];
+        assert_eq!(
+            render("{{ host }}: {{ t }} C, {{ n }}, {{ value }}, {{ labels.host }}", &labels, &values),
+            "n1: 91.2 C, 3, 91.2, n1"
+        );
+        assert_eq!(render("{{ t | nonsense }}", &labels, &values), "{{ t | nonsense }}");
+    }
+}
