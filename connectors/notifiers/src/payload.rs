@@ -1,0 +1,84 @@
+//! The body of a webhook: Alertmanager's, version 4, which hundreds of receivers understand.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use tidewatch_model::{Alert, AlertState, Notice, Timestamp};
+
+/// What Alertmanager writes as the end of an alert that has not ended: Go's zero time.
+const NOT_ENDED: &str = "0001-01-01T00:00:00Z";
+
+/// The body for a notice. `external_url` is where people reach this Tidewatch; it may be empty.
+pub fn webhook_body(notice: &Notice, external_url: &str) -> Value {
+    let all_labels: Vec<BTreeMap<String, String>> = notice.alerts.iter().map(wire_labels).collect();
+    let all_annotations: Vec<BTreeMap<String, String>> =
+        notice.alerts.iter().map(|alert| alert.annotations.clone()).collect();
+    let alerts: Vec<Value> = notice.alerts.iter().map(|alert| alert_body(alert, external_url)).collect();
+    // The built-in route groups by all labels.
+    let group_labels = notice.alerts.first().map(|alert| alert.labels.clone()).unwrap_or_default();
+    json!({
+        "version": "4",
+        "groupKey": notice.group_key,
+        "truncatedAlerts": 0,
+        "status": notice.status,
+        "receiver": notice.receiver,
+        "groupLabels": group_labels,
+        "commonLabels": common(&all_labels),
+        "commonAnnotations": common(&all_annotations),
+        "externalURL": external_url,
+        "alerts": alerts,
+    })
+}
+
+/// Severity is an attribute of an alert's state here and a label on the wire.
+fn wire_labels(alert: &Alert) -> BTreeMap<String, String> {
+    let mut labels = alert.labels.clone();
+    labels.insert("severity".to_string(), alert.severity.to_string());
+    labels
+}
+
+fn alert_body(alert: &Alert, external_url: &str) -> Value {
+    let resolved = alert.state == AlertState::Resolved;
+    let ends_at = alert.resolved_at.filter(|_| resolved).map_or_else(|| NOT_ENDED.to_string(), |ts| ts.to_string());
+    let mut annotations = alert.annotations.clone();
+    if let Some(since) = alert.stale_since {
+        annotations.insert("stale_since".to_string(), since.to_string());
+    }
+    json!({
+        "status": if resolved { "resolved" } else { "firing" },
+        "labels": wire_labels(alert),
+        "annotations": annotations,
+        "startsAt": alert.fired_at.unwrap_or(alert.active_at),
+        "endsAt": ends_at,
+        "generatorURL": external_url,
+        "fingerprint": alert.fingerprint(),
+    })
+}
+
+/// What all of them have with the same value.
+fn common(maps: &[BTreeMap<String, String>]) -> BTreeMap<String, String> {
+    let Some((first, rest)) = maps.split_first() else { return BTreeMap::new() };
+    let shared = first.iter().filter(|(name, value)| rest.iter().all(|other| other.get(*name) == Some(value)));
+    shared.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// Alerts as one line for people: state, severity, name, labels, summary. Control characters are escaped.
+pub fn line(alert: &Alert, status: &str, ts: Timestamp) -> String {
+    let labels: Vec<String> = alert
+        .labels
+        .iter()
+        .filter(|(name, _)| *name != "alertname")
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let summary = alert.annotations.get("summary").map(|text| format!(" · {text}")).unwrap_or_default();
+    let text = format!(
+        "{} {status:<8} {:<8} {} {}{summary}",
+        ts.utc().format("%H:%M:%S"),
+        alert.severity.to_string(),
+        alert.rule,
+        labels.join(" ")
+    );
+    text.chars()
+        .flat_map(|letter| if letter.is_control() { letter.escape_default().collect::<Vec<_>>() } else { vec![letter] })
+        .collect()
+}
