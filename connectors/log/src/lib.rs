@@ -1,1 +1,12 @@
-//! tidewatch-log
+//! The log port: the durable local log (also the agents' spool), a scripted one for tests, and the contract that both
+//! pass. Kafka joins them behind the same port.
+
+#[doc(hidden)]
+pub mod contract;
+mod files;
+mod local;
+mod scripted;
+
+pub use files::{Files, RealFiles};
+pub use local::{FsyncPolicy, LocalLog, LocalLogOptions};
+pub use scripted::ScriptedLog;
