@@ -1,1 +1,34 @@
-//! tidewatch-lake
+//! The lake: Parquet that anybody can read, each row once.
+//!
+//! Rows go to private hot files first; one create-only commit chain per partition of the log says which of them count,
+//! and is the only place where offsets are kept. A settler then merges the hot files of each event-time window into one
+//! immutable public file. A crash at any point leaves orphans that nobody reads, never a lost or doubled row.
+
+mod chain;
+mod error;
+mod layout;
+mod local_store;
+mod ls;
+mod parquet_files;
+mod scripted_store;
+mod settle;
+mod snapshot;
+mod verify;
+mod view;
+mod writer;
+
+#[doc(hidden)]
+pub mod contract;
+
+pub use chain::{Counts, Entry, HotFile, SourceSeq};
+pub use error::LakeError;
+pub use local_store::LocalStore;
+pub use ls::{LsEntry, ls};
+pub use scripted_store::{Fault, ScriptedStore};
+pub use settle::{SettleOptions, SettleReport, Settler};
+pub use snapshot::LakeScan;
+pub use verify::{VerifyReport, verify};
+pub use writer::{Flushed, LakeOptions, LakeWriter, Progress};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! The commit chain of one partition of the log: the only place where its offsets are kept.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tidewatch_model::ports::{Created, Store, StoreError};
+use tidewatch_model::{Span, Timestamp};
+
+use crate::error::LakeError;
+use crate::layout;
+
+/// A hot file that an entry commits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HotFile {
+    /// Where it lies in the store.
+    pub path: String,
+    /// The table of its rows.
+    pub table: String,
+    /// Start of the event-time window of all its rows.
+    pub window_start: Timestamp,
+    /// Length of that window.
+    pub window: Span,
+    /// Rows.
+    pub rows: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Smallest ts.
+    pub min_ts: Timestamp,
+    /// Largest ts.
+    pub max_ts: Timestamp,
+    /// SHA-256 of its content, hexadecimal.
+    pub sha256: String,
+    /// Fingerprint of its schema.
+    pub schema: String,
+}
+
+/// What became of the records of an entry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Records read from the log.
+    pub records: u64,
+    /// Rows in the files.
+    pub rows: u64,
+    /// Records, or rows of them, that went to the dead-letter topic.
+    pub dead_letters: u64,
+    /// Records that had been read before.
+    pub duplicates: u64,
+    /// Offsets that the log could not give: damaged frames, or deleted by retention.
+    pub missing: u64,
+}
+
+/// The last frame that was taken of a source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceSeq {
+    /// Which start of the source.
+    pub incarnation: String,
+    /// Which frame.
+    pub seq: u64,
+}
+
+/// One commit: everything up to `to` is durable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Version of this form.
+    pub version: u32,
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
+    /// Number of the entry; the first is 1.
+    pub seq: u64,
+    /// First offset that it covers.
+    pub from: u64,
+    /// The offset after the last.
+    pub to: u64,
+    /// Files with its rows.
+    pub files: Vec<HotFile>,
+    /// What became of its records.
+    pub counts: Counts,
+    /// The last frame of each source so far.
+    pub last_seq: BTreeMap<String, SourceSeq>,
+    /// Who wrote it: new at every start of a writer.
+    pub writer: String,
+    /// When, by the writer's clock.
+    pub committed_at: Timestamp,
+}
+
+/// Reads an entry.
+pub fn read_entry(store: &dyn Store, path: &str) -> Result<Entry, LakeError> {
+    let bytes = store.get(path)?;
+    let damaged = |problem: String| LakeError::Damaged { path: path.to_string(), problem };
+    let entry: Entry =
+        serde_json::from_slice(&bytes).map_err(|error| damaged(format!("not an entry of a chain: {error}")))?;
+    if entry.version != 1 {
+        return Err(damaged(format!("version {}: expected 1", entry.version)));
+    }
+    if layout::chain_entry(&entry.topic, entry.partition, entry.seq) != path {
+        return Err(damaged(format!("holds entry {} of {}/{}", entry.seq, entry.topic, entry.partition)));
+    }
+    Ok(entry)
+}
+
+/// The newest entry of a chain, if it has any.
+pub fn newest(store: &dyn Store, topic: &str, partition: u32) -> Result<Option<Entry>, LakeError> {
+    match store.list(&layout::chain_folder(topic, partition))?.last() {
+        Some((path, _)) => read_entry(store, path).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Appends an entry. Whatever a put answers, what lies there decides: ours, somebody else's, or nothing.
+pub fn append(store: &dyn Store, entry: &Entry) -> Result<(), LakeError> {
+    let path = layout::chain_entry(&entry.topic, entry.partition, entry.seq);
+    let bytes = serde_json::to_vec_pretty(entry)
+        .map_err(|error| LakeError::Damaged { path: path.clone(), problem: error.to_string() })?;
+    let answer = store.create(&path, &bytes);
+    if matches!(answer, Ok(Created::Now)) {
+        return Ok(());
+    }
+    match (store.get(&path), answer) {
+        (Ok(found), _) if found == bytes => Ok(()),
+        (Ok(_), _) => {
+            let writer =
+                read_entry(store, &path).map_or_else(|_| "an unreadable entry".to_string(), |found| found.writer);
+            Err(LakeError::Fenced { topic: entry.topic.clone(), partition: entry.partition, seq: entry.seq, writer })
+        }
+        (Err(StoreError::NotFound(_)), Err(error)) => Err(error.into()),
+        (Err(error), _) => Err(error.into()),
+    }
+}

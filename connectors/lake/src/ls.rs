@@ -1,0 +1,78 @@
+//! The lake's files, for readers that want an exact list.
+
+use tidewatch_model::ports::Store;
+use tidewatch_model::{Span, Timestamp};
+
+use crate::error::LakeError;
+use crate::view::View;
+
+/// One file.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct LsEntry {
+    /// The table.
+    pub table: String,
+    /// Where it lies in the store.
+    pub path: String,
+    /// Whether it is public and final; a hot file is neither.
+    pub settled: bool,
+    /// Start of its window.
+    pub window_start: Timestamp,
+    /// Length of its window.
+    pub window: Span,
+    /// Rows.
+    pub rows: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Smallest ts.
+    pub min_ts: Timestamp,
+    /// Largest ts.
+    pub max_ts: Timestamp,
+}
+
+/// Settled files, and with `fresh` also the hot files that none of them covers: together each committed row once. Only
+/// files with rows in `[from, to)` when bounds are given.
+///
+/// # Errors
+/// The store's, or a damaged file.
+pub fn ls(
+    store: &dyn Store,
+    table: Option<&str>,
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+    fresh: bool,
+) -> Result<Vec<LsEntry>, LakeError> {
+    let mut view = View::default();
+    view.refresh(store)?;
+    let settled = view.settled().map(|claim| LsEntry {
+        table: claim.table.clone(),
+        path: claim.output.clone(),
+        settled: true,
+        window_start: claim.window_start,
+        window: claim.window,
+        rows: claim.rows,
+        bytes: view.public.get(&claim.output).copied().unwrap_or(0),
+        min_ts: claim.min_ts,
+        max_ts: claim.max_ts,
+    });
+    let hot = view.uncovered().into_iter().filter(|_| fresh).map(|file| LsEntry {
+        table: file.table.clone(),
+        path: file.path.clone(),
+        settled: false,
+        window_start: file.window_start,
+        window: file.window,
+        rows: file.rows,
+        bytes: file.bytes,
+        min_ts: file.min_ts,
+        max_ts: file.max_ts,
+    });
+    let mut entries: Vec<LsEntry> = settled.chain(hot).collect();
+    entries.retain(|entry| {
+        table.is_none_or(|table| entry.table == table)
+            && from.is_none_or(|from| entry.max_ts >= from)
+            && to.is_none_or(|to| entry.min_ts < to)
+    });
+    entries.sort_by(|left, right| {
+        (&left.table, left.window_start, &left.path).cmp(&(&right.table, right.window_start, &right.path))
+    });
+    Ok(entries)
+}

@@ -1,0 +1,185 @@
+//! The settler: hot files of a window that is over become one public file. Any process may do it, any number of times;
+//! the claim, which only one can create, decides what goes in, and its output is a function of the claim alone.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use tidewatch_model::alert::hex;
+use tidewatch_model::ports::Store;
+use tidewatch_model::{Span, Timestamp};
+
+use crate::chain::HotFile;
+use crate::error::LakeError;
+use crate::layout;
+use crate::parquet_files::{footer_rows, from_bytes, merge_sorted, to_bytes};
+use crate::view::{Claim, Input, Receipt, View, WindowKey, read_claim};
+
+/// When a window is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SettleOptions {
+    /// Every partition that carries the table has committed rows this far beyond the window's end.
+    pub after_rows: Span,
+    /// Or the wall clock is this far beyond it.
+    pub after_clock: Span,
+}
+
+impl Default for SettleOptions {
+    fn default() -> Self {
+        SettleOptions { after_rows: Span::seconds(30), after_clock: Span::minutes(2) }
+    }
+}
+
+/// What a run of the settler did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SettleReport {
+    /// Claims made.
+    pub claims: u64,
+    /// Public files written.
+    pub files: u64,
+    /// Rows in them.
+    pub rows: u64,
+}
+
+/// Settles windows; keeps what it has read between runs.
+pub struct Settler {
+    store: Arc<dyn Store>,
+    options: SettleOptions,
+    view: View,
+}
+
+impl Settler {
+    /// A settler on a store.
+    pub fn new(store: Arc<dyn Store>, options: SettleOptions) -> Self {
+        Settler { store, options, view: View::default() }
+    }
+
+    /// Settles every window that is over; with `force`, every window with committed rows, as at a clean stop (rows that
+    /// come later for such a window become its next generation).
+    ///
+    /// # Errors
+    /// The store's, or a damaged file; what was done until then stays done.
+    pub fn run(&mut self, now: Timestamp, force: bool) -> Result<SettleReport, LakeError> {
+        let mut report = SettleReport::default();
+        self.view.refresh(self.store.as_ref())?;
+        for (key, inputs) in self.unclaimed() {
+            if force || self.is_over(&key, now) {
+                self.claim(&key, &inputs)?;
+                report.claims += 1;
+            }
+        }
+        if report.claims > 0 {
+            self.view.refresh(self.store.as_ref())?;
+        }
+        let missing: Vec<Claim> =
+            self.view.claims.values().filter(|claim| !self.view.public.contains_key(&claim.output)).cloned().collect();
+        for claim in missing {
+            self.execute(&claim)?;
+            report.files += 1;
+            report.rows += claim.rows;
+        }
+        Ok(report)
+    }
+
+    /// Windows with inputs that no claim has, in order.
+    fn unclaimed(&self) -> BTreeMap<WindowKey, Vec<(Input, HotFile)>> {
+        let claimed = self.view.claimed();
+        let mut open: BTreeMap<WindowKey, Vec<(Input, HotFile)>> = BTreeMap::new();
+        for (input, file) in self.view.hot_files() {
+            let key = (file.table.clone(), file.window_start, file.window);
+            if !claimed.get(&key).is_some_and(|inputs| inputs.contains(&input)) {
+                open.entry(key).or_default().push((input, file.clone()));
+            }
+        }
+        open
+    }
+
+    fn is_over(&self, (table, start, window): &WindowKey, now: Timestamp) -> bool {
+        let end = *start + *window;
+        let mut newest: HashMap<(&str, u32), Timestamp> = HashMap::new();
+        for entry in self.view.entries.values() {
+            for file in entry.files.iter().filter(|file| file.table == *table) {
+                let seen = newest.entry((&entry.topic, entry.partition)).or_insert(file.max_ts);
+                *seen = (*seen).max(file.max_ts);
+            }
+        }
+        let by_rows = newest.values().all(|seen| *seen >= end + self.options.after_rows);
+        by_rows || now >= end + self.options.after_clock
+    }
+
+    fn claim(&self, (table, start, window): &WindowKey, inputs: &[(Input, HotFile)]) -> Result<(), LakeError> {
+        let taken = self
+            .view
+            .claims
+            .values()
+            .filter(|claim| (&claim.table, &claim.window_start, &claim.window) == (table, start, window));
+        let generation = taken.map(|claim| claim.generation).max().unwrap_or(0) + 1;
+        let mut named: Vec<Input> = inputs.iter().map(|(input, _)| input.clone()).collect();
+        named.dedup();
+        let hash = hex(&Sha256::digest(serde_json::to_vec(&named).unwrap_or_default()));
+        let (min_ts, max_ts) = inputs.iter().fold((Timestamp::MAX, Timestamp::MIN), |(min, max), (_, file)| {
+            (min.min(file.min_ts), max.max(file.max_ts))
+        });
+        let claim = Claim {
+            version: 1,
+            table: table.clone(),
+            window_start: *start,
+            window: *window,
+            generation,
+            inputs: named,
+            output: layout::settled_file(table, *start, *window, generation, &hash),
+            rows: inputs.iter().map(|(_, file)| file.rows).sum(),
+            min_ts,
+            max_ts,
+        };
+        let path = layout::claim(table, *start, *window, generation);
+        let bytes = serde_json::to_vec_pretty(&claim)
+            .map_err(|error| LakeError::Damaged { path: path.clone(), problem: error.to_string() })?;
+        let answer = self.store.create(&path, &bytes);
+        // Whoever's claim lies there is the claim; only when none does has the put failed.
+        match (read_claim(self.store.as_ref(), &path), answer) {
+            (Ok(_), _) => Ok(()),
+            (Err(_), Err(error)) => Err(error.into()),
+            (Err(error), Ok(_)) => Err(error),
+        }
+    }
+
+    fn execute(&self, claim: &Claim) -> Result<(), LakeError> {
+        let mut batches = Vec::new();
+        for input in &claim.inputs {
+            let entry = &self.view.entries[&layout::chain_entry(&input.topic, input.partition, input.seq)];
+            let mine = |file: &&HotFile| {
+                file.table == claim.table && file.window_start == claim.window_start && file.window == claim.window
+            };
+            for file in entry.files.iter().filter(mine) {
+                let bytes = self.store.get(&file.path)?;
+                if hex(&Sha256::digest(&bytes)) != file.sha256 {
+                    let problem = "its content is not what was committed: the window stays unsettled".to_string();
+                    return Err(LakeError::Damaged { path: file.path.clone(), problem });
+                }
+                batches.extend(from_bytes(&file.path, bytes)?);
+            }
+        }
+        let rows = merge_sorted(&claim.table, &batches)?;
+        let sources: Vec<String> =
+            claim.inputs.iter().map(|input| format!("{}/{}@{}", input.topic, input.partition, input.seq)).collect();
+        let facts = [
+            ("table", claim.table.clone()),
+            ("window_start", claim.window_start.to_string()),
+            ("window", claim.window.to_string()),
+            ("generation", claim.generation.to_string()),
+            ("sources", sources.join(",")),
+            ("rows", claim.rows.to_string()),
+        ];
+        let bytes = to_bytes(&claim.table, &rows, &facts)?;
+        if rows.num_rows() as u64 != claim.rows || footer_rows(&claim.output, bytes.clone())? != claim.rows {
+            let problem = format!("{} rows came out of a claim of {}", rows.num_rows(), claim.rows);
+            return Err(LakeError::Damaged { path: claim.output.clone(), problem });
+        }
+        self.store.create(&claim.output, &bytes)?;
+        let receipt = Receipt { bytes: bytes.len() as u64, sha256: hex(&Sha256::digest(&bytes)) };
+        let path = layout::receipt(&claim.table, claim.window_start, claim.window, claim.generation);
+        self.store.create(&path, &serde_json::to_vec(&receipt).unwrap_or_default())?;
+        Ok(())
+    }
+}

@@ -1,0 +1,274 @@
+//! The protocol under crashes: whatever put fails, before or after it was applied, a restarted writer and settler end with
+//! every row once, in the snapshot and in a plain listing of the public files.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, AsArray, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
+};
+use arrow::datatypes::{Float64Type, TimestampMicrosecondType};
+use proptest::prelude::*;
+use tidewatch_model::ports::{Scan, Store};
+use tidewatch_model::scripted::SeededRandom;
+use tidewatch_model::table;
+use tidewatch_model::{Span, Timestamp};
+
+use crate::parquet_files::from_bytes;
+use crate::*;
+
+const TOPIC: &str = "tidewatch.host";
+
+/// Rows of `host`: (ts in seconds, host); load1 is the row's number.
+fn batch(rows: &[(i64, usize)], first: usize) -> RecordBatch {
+    let schema = table::find("host").unwrap().schema();
+    let columns = schema.fields().iter().map(|field| -> ArrayRef {
+        match field.name().as_str() {
+            "ts" => Arc::new(
+                TimestampMicrosecondArray::from_iter_values(rows.iter().map(|(ts, _)| ts * 1_000_000))
+                    .with_timezone("UTC"),
+            ),
+            "host" => Arc::new(StringArray::from_iter_values(rows.iter().map(|(_, host)| format!("n{host}")))),
+            "load1" => {
+                Arc::new(Float64Array::from_iter_values((first..first + rows.len()).map(|number| number as f64)))
+            }
+            _ => new_null_array(field.data_type(), rows.len()),
+        }
+    });
+    RecordBatch::try_new(schema.clone(), columns.collect()).unwrap()
+}
+
+/// The log: one record per batch.
+type Log = Vec<Vec<(i64, usize)>>;
+
+/// The numbers that the log's rows carry.
+fn all_numbers(log: &Log) -> Vec<usize> {
+    (0..log.iter().map(Vec::len).sum()).collect()
+}
+
+fn numbers(batches: &[RecordBatch]) -> Vec<usize> {
+    let columns = batches
+        .iter()
+        .flat_map(|batch| batch.column_by_name("load1").unwrap().as_primitive::<Float64Type>().values().iter());
+    let mut found: Vec<usize> = columns.map(|number| *number as usize).collect();
+    found.sort_unstable();
+    found
+}
+
+fn options() -> LakeOptions {
+    LakeOptions { window: Span::minutes(5), ..LakeOptions::default() }
+}
+
+/// One life of a process: reads the log from the committed position, commits every few records and settles; ends at the
+/// first failure, as after a crash.
+fn live(store: &Arc<ScriptedStore>, log: &Log, every: usize, seed: u64) -> Result<(), LakeError> {
+    let mut writer = LakeWriter::new(store.clone(), Arc::new(SeededRandom::new(seed)), options());
+    let mut settler = Settler::new(store.clone(), SettleOptions::default());
+    let start = writer.position(TOPIC, 0)? as usize;
+    for (offset, rows) in log.iter().enumerate().skip(start) {
+        let first: usize = log[..offset].iter().map(Vec::len).sum();
+        writer.rows(TOPIC, 0, "host", &batch(rows, first))?;
+        let counts = Counts { records: 1, ..Counts::default() };
+        let now = Timestamp(0);
+        writer.advance(TOPIC, 0, &Progress { next: offset as u64 + 1, counts, sources: vec![] }, now)?;
+        if (offset + 1) % every == 0 {
+            writer.flush(now)?;
+            settler.run(now, false)?;
+        }
+    }
+    writer.flush(Timestamp(0))?;
+    settler.run(Timestamp(0), true)?;
+    Ok(())
+}
+
+fn snapshot_numbers(store: &Arc<ScriptedStore>) -> Vec<usize> {
+    numbers(&LakeScan::new(store.clone()).snapshot("host").unwrap().batches)
+}
+
+fn glob_numbers(store: &ScriptedStore) -> Vec<usize> {
+    let files = store.list("lake/").unwrap();
+    let batches: Vec<RecordBatch> =
+        files.iter().flat_map(|(path, _)| from_bytes(path, store.get(path).unwrap()).unwrap()).collect();
+    numbers(&batches)
+}
+
+fn log() -> impl Strategy<Value = Log> {
+    prop::collection::vec(prop::collection::vec((0i64..1500, 0usize..4), 0..6), 1..20)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_row_once_whatever_fails(log in log(), every in 1usize..6, crashes in prop::collection::vec((0u32..25, any::<bool>()), 0..6)) {
+        let store = Arc::new(ScriptedStore::default());
+        let mut lives = 0;
+        for (after, applied) in crashes {
+            store.fail_put(after, if applied { Fault::After } else { Fault::Before });
+            lives += 1;
+            let ended = live(&store, &log, every, lives);
+            if let Err(error) = ended {
+                prop_assert!(matches!(error, LakeError::Store(_)), "{error}");
+            }
+            let report = verify(store.as_ref()).unwrap();
+            prop_assert_eq!(&report.problems, &Vec::<String>::new());
+        }
+        store.fail_put(u32::MAX, Fault::Before);
+        live(&store, &log, every, 99).unwrap();
+        let expected = all_numbers(&log);
+        prop_assert_eq!(snapshot_numbers(&store), expected.clone());
+        prop_assert_eq!(glob_numbers(&store), expected);
+        let report = verify(store.as_ref()).unwrap();
+        prop_assert_eq!(report.problems, Vec::<String>::new());
+        prop_assert_eq!(report.settled_rows, report.rows);
+    }
+}
+
+fn a_lake() -> (Arc<ScriptedStore>, Log) {
+    let store = Arc::new(ScriptedStore::default());
+    let log = vec![vec![(10, 1), (5, 2)], vec![(400, 1)], vec![(20, 0)], vec![(500, 1), (30, 3)]];
+    live(&store, &log, 2, 1).unwrap();
+    (store, log)
+}
+
+#[test]
+fn files_are_sorted_and_say_what_they_are() {
+    let (store, log) = a_lake();
+    assert_eq!(glob_numbers(&store), all_numbers(&log));
+    let files: Vec<String> = store.list("lake/").unwrap().into_iter().map(|(path, _)| path).collect();
+    assert!(files[0].starts_with("lake/host/dt=1970-01-01/host-19700101T000000Z-5m-g01-000-"), "{files:?}");
+    let rows = from_bytes(&files[0], store.get(&files[0]).unwrap()).unwrap();
+    let hosts: Vec<&str> = rows[0].column_by_name("host").unwrap().as_string::<i32>().iter().flatten().collect();
+    let mut sorted = hosts.clone();
+    sorted.sort_unstable();
+    assert_eq!(hosts, sorted);
+    assert_eq!(rows[0].schema(), table::find("host").unwrap().schema(), "types are the registry's");
+}
+
+#[test]
+fn late_rows_become_a_new_generation() {
+    let (store, mut log) = a_lake();
+    let before: Vec<(String, u64)> = store.list("lake/").unwrap();
+    log.push(vec![(15, 2)]);
+    live(&store, &log, 1, 2).unwrap();
+    let after = store.list("lake/").unwrap();
+    assert!(before.iter().all(|file| after.contains(file)), "a settled file is never rewritten");
+    assert!(after.iter().any(|(path, _)| path.contains("-g02-")));
+    assert_eq!(glob_numbers(&store), all_numbers(&log));
+}
+
+#[test]
+fn a_window_waits_for_its_rows_or_the_clock() {
+    let store = Arc::new(ScriptedStore::default());
+    let mut writer = LakeWriter::new(store.clone(), Arc::new(SeededRandom::new(1)), options());
+    let mut settler = Settler::new(store.clone(), SettleOptions::default());
+    let mut push = |offset: u64, second: i64| {
+        writer.rows(TOPIC, 0, "host", &batch(&[(second, 1)], 0)).unwrap();
+        let counts = Counts { records: 1, ..Counts::default() };
+        writer.advance(TOPIC, 0, &Progress { next: offset + 1, counts, sources: vec![] }, Timestamp(0)).unwrap();
+        writer.flush(Timestamp(0)).unwrap();
+    };
+    push(0, 10);
+    push(1, 329);
+    assert_eq!(settler.run(Timestamp::from_seconds(419), false).unwrap().files, 0);
+    push(2, 330);
+    assert_eq!(settler.run(Timestamp::from_seconds(331), false).unwrap().files, 1);
+    assert_eq!(
+        settler.run(Timestamp::from_seconds(720), false).unwrap().files,
+        1,
+        "two minutes after its end by the clock"
+    );
+}
+
+#[test]
+fn two_writers_fence_each_other() {
+    let (store, log) = a_lake();
+    let mut first = LakeWriter::new(store.clone(), Arc::new(SeededRandom::new(5)), options());
+    let mut second = LakeWriter::new(store.clone(), Arc::new(SeededRandom::new(6)), options());
+    let next = log.len() as u64;
+    for writer in [&mut first, &mut second] {
+        assert_eq!(writer.position(TOPIC, 0).unwrap(), next);
+        writer.rows(TOPIC, 0, "host", &batch(&[(1, 1)], 6)).unwrap();
+        let counts = Counts { records: 1, ..Counts::default() };
+        writer.advance(TOPIC, 0, &Progress { next: next + 1, counts, sources: vec![] }, Timestamp(0)).unwrap();
+    }
+    assert_eq!(first.flush(Timestamp(0)).unwrap().rows, 1);
+    assert!(matches!(second.flush(Timestamp(0)), Err(LakeError::Fenced { .. })));
+    assert_eq!(snapshot_numbers(&store), (0..7).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_failed_flush_is_tried_again() {
+    let store = Arc::new(ScriptedStore::default());
+    let mut writer = LakeWriter::new(store.clone(), Arc::new(SeededRandom::new(1)), options());
+    writer.position(TOPIC, 0).unwrap();
+    writer.rows(TOPIC, 0, "host", &batch(&[(1, 1), (2, 2)], 0)).unwrap();
+    let source = ("n1".to_string(), SourceSeq { incarnation: "a".to_string(), seq: 4 });
+    let counts = Counts { records: 1, ..Counts::default() };
+    writer.advance(TOPIC, 0, &Progress { next: 1, counts, sources: vec![source.clone()] }, Timestamp(0)).unwrap();
+    store.fail_put(1, Fault::Before);
+    assert!(writer.flush(Timestamp(0)).is_err());
+    assert_eq!(writer.waiting_rows(), 2);
+    assert!(!writer.due(Timestamp(1)) && writer.due(Timestamp::from_seconds(15)));
+    assert_eq!(writer.flush(Timestamp(0)).unwrap().rows, 2);
+    assert_eq!(writer.flush(Timestamp(0)).unwrap(), Flushed::default(), "nothing waits, nothing is written");
+    let mut again = LakeWriter::new(store.clone(), Arc::new(SeededRandom::new(2)), options());
+    assert_eq!(again.last_seqs(TOPIC, 0).unwrap(), [source].into());
+    assert_eq!(snapshot_numbers(&store), [0, 1]);
+}
+
+#[test]
+fn verify_notices_what_is_done_to_a_lake() {
+    let paths = |store: &ScriptedStore, prefix: &str| {
+        store.list(prefix).unwrap().into_iter().map(|(path, _)| path).collect::<Vec<_>>()
+    };
+    let check = |harm: &dyn Fn(&ScriptedStore), expected: &str| {
+        let (store, _) = a_lake();
+        assert_eq!(verify(store.as_ref()).unwrap().problems, Vec::<String>::new());
+        harm(&store);
+        let problems = verify(store.as_ref()).unwrap().problems;
+        assert!(problems.iter().any(|problem| problem.contains(expected)), "{expected}: {problems:?}");
+    };
+    let flip = |bytes: &mut Vec<u8>| bytes[40] ^= 1;
+    check(&|store| store.tamper(&paths(store, "lake/")[0], flip), "is not what was settled");
+    check(&|store| store.tamper(&paths(store, "internal/hot/")[0], flip), "is not what was committed");
+    check(&|store| store.delete(&paths(store, "lake/")[0]).unwrap(), "was settled and is missing");
+    check(&|store| store.delete(&paths(store, "internal/hot/")[0]).unwrap(), "is committed and missing");
+    check(&|store| assert!(store.create("lake/host/x.parquet", b"x").is_ok()), "no claim has this file");
+    check(&|store| store.delete(&paths(store, "internal/log/")[0]).unwrap(), "entry 1 is missing before it");
+    check(&|store| store.tamper(&paths(store, "internal/log/")[0], flip), "internal/log/tidewatch.host-00000/00000000000000000001.json: ");
+    check(
+        &|store| {
+            let claim = paths(store, "internal/settle/").into_iter().find(|path| path.ends_with("g0001.json")).unwrap();
+            let text = String::from_utf8(store.get(&claim).unwrap()).unwrap().replace("-g01-", "-g02-");
+            assert!(store.create(&claim.replace("g0001", "g0002"), text.as_bytes()).is_ok());
+        },
+        "is in another claim too",
+    );
+}
+
+#[test]
+fn ls_names_each_row_once() {
+    let (store, mut log) = a_lake();
+    log.push(vec![(700, 1)]);
+    let mut writer = LakeWriter::new(store.clone(), Arc::new(SeededRandom::new(9)), options());
+    writer.position(TOPIC, 0).unwrap();
+    writer.rows(TOPIC, 0, "host", &batch(&log[4], 6)).unwrap();
+    let counts = Counts { records: 1, ..Counts::default() };
+    writer.advance(TOPIC, 0, &Progress { next: 5, counts, sources: vec![] }, Timestamp(0)).unwrap();
+    writer.flush(Timestamp(0)).unwrap();
+    let rows = |fresh| {
+        ls(store.as_ref(), Some("host"), None, None, fresh).unwrap().iter().map(|entry| entry.rows).sum::<u64>()
+    };
+    assert_eq!((rows(false), rows(true)), (6, 7));
+    let late = ls(store.as_ref(), None, Some(Timestamp::from_seconds(600)), None, true).unwrap();
+    assert_eq!(late.len(), 1);
+    assert!(!late[0].settled);
+    let times: Vec<i64> = from_bytes("x", store.get(&late[0].path).unwrap()).unwrap()[0]
+        .column(0)
+        .as_primitive::<TimestampMicrosecondType>()
+        .values()
+        .to_vec();
+    assert_eq!(times, [700_000_000]);
+}

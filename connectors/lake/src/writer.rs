@@ -1,0 +1,322 @@
+//! The writer: rows of each partition are held, written to hot files, and committed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::TimestampMicrosecondType;
+use sha2::{Digest, Sha256};
+use tidewatch_model::alert::hex;
+use tidewatch_model::limits::HOT_BYTES;
+use tidewatch_model::ports::{Random, Store};
+use tidewatch_model::table::{TIME_COLUMN, schema_fingerprint};
+use tidewatch_model::{Span, Timestamp};
+
+use crate::chain::{self, Counts, Entry, HotFile, SourceSeq};
+use crate::error::LakeError;
+use crate::layout;
+use crate::parquet_files::{merge_sorted, time_range, to_bytes};
+
+/// How the writer works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LakeOptions {
+    /// Length of event-time windows: a file never spans two.
+    pub window: Span,
+    /// Longest time that rows wait in memory.
+    pub flush_interval: Span,
+    /// Most bytes of Arrow that wait in memory per partition.
+    pub flush_bytes: usize,
+}
+
+impl Default for LakeOptions {
+    fn default() -> Self {
+        LakeOptions { window: Span::minutes(5), flush_interval: Span::seconds(15), flush_bytes: HOT_BYTES }
+    }
+}
+
+/// How far a partition was read, and what became of the records since the last call.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The offset after the last record read.
+    pub next: u64,
+    /// What became of them; rows are counted by the writer.
+    pub counts: Counts,
+    /// Sources whose last frame moved.
+    pub sources: Vec<(String, SourceSeq)>,
+}
+
+/// What a flush did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Flushed {
+    /// Entries committed.
+    pub entries: u64,
+    /// Rows in them.
+    pub rows: u64,
+    /// Bytes of hot files.
+    pub bytes: u64,
+}
+
+/// Writes hot files and commits them.
+pub struct LakeWriter {
+    store: Arc<dyn Store>,
+    random: Arc<dyn Random>,
+    options: LakeOptions,
+    writer: String,
+    partitions: BTreeMap<(String, u32), Partition>,
+}
+
+/// One partition: what is committed, and what waits.
+#[derive(Default)]
+struct Partition {
+    seq: u64,
+    committed: u64,
+    next: u64,
+    counts: Counts,
+    last_seq: BTreeMap<String, SourceSeq>,
+    waiting: BTreeMap<(String, Timestamp), Vec<RecordBatch>>,
+    bytes: usize,
+    since: Option<Timestamp>,
+}
+
+impl LakeWriter {
+    /// A writer with an identity of its own.
+    pub fn new(store: Arc<dyn Store>, random: Arc<dyn Random>, options: LakeOptions) -> Self {
+        let writer = format!("{:016x}{:016x}", random.next_u64(), random.next_u64());
+        LakeWriter { store, random, options, writer, partitions: BTreeMap::new() }
+    }
+
+    /// Where a partition is to be read from: after everything committed.
+    ///
+    /// # Errors
+    /// The store's, or a damaged chain.
+    pub fn position(&mut self, topic: &str, partition: u32) -> Result<u64, LakeError> {
+        Ok(self.partition(topic, partition)?.next)
+    }
+
+    /// The last committed frame of each source of a partition, to know duplicates by.
+    ///
+    /// # Errors
+    /// The store's, or a damaged chain.
+    pub fn last_seqs(&mut self, topic: &str, partition: u32) -> Result<BTreeMap<String, SourceSeq>, LakeError> {
+        Ok(self.partition(topic, partition)?.last_seq.clone())
+    }
+
+    fn partition(&mut self, topic: &str, partition: u32) -> Result<&mut Partition, LakeError> {
+        let key = (topic.to_string(), partition);
+        if !self.partitions.contains_key(&key) {
+            let newest = chain::newest(self.store.as_ref(), topic, partition)?;
+            let known = newest.map_or_else(Partition::default, |entry| Partition {
+                seq: entry.seq,
+                committed: entry.to,
+                next: entry.to,
+                last_seq: entry.last_seq,
+                ..Partition::default()
+            });
+            self.partitions.insert(key.clone(), known);
+        }
+        Ok(self.partitions.entry(key).or_default())
+    }
+
+    /// Takes rows of a table, read from a partition. They count once [`LakeWriter::advance`] was told how far was read.
+    ///
+    /// # Errors
+    /// Rows without a ts.
+    pub fn rows(&mut self, topic: &str, partition: u32, table: &str, rows: &RecordBatch) -> Result<(), LakeError> {
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let window = self.options.window;
+        let parts = by_window(table, rows, window)?;
+        let held = self.partition(topic, partition)?;
+        held.bytes += rows.get_array_memory_size();
+        for (start, part) in parts {
+            held.waiting.entry((table.to_string(), start)).or_default().push(part);
+        }
+        Ok(())
+    }
+
+    /// Says how far a partition was read.
+    ///
+    /// # Errors
+    /// The store's, when the partition was not known yet.
+    pub fn advance(
+        &mut self,
+        topic: &str,
+        partition: u32,
+        progress: &Progress,
+        now: Timestamp,
+    ) -> Result<(), LakeError> {
+        let held = self.partition(topic, partition)?;
+        held.next = progress.next;
+        held.since.get_or_insert(now);
+        let (sum, more) = (&mut held.counts, &progress.counts);
+        sum.records += more.records;
+        sum.dead_letters += more.dead_letters;
+        sum.duplicates += more.duplicates;
+        sum.missing += more.missing;
+        held.last_seq.extend(progress.sources.iter().cloned());
+        Ok(())
+    }
+
+    /// Whether rows wait long enough, or are enough, to be written.
+    pub fn due(&self, now: Timestamp) -> bool {
+        self.partitions.values().any(|held| {
+            held.bytes >= self.options.flush_bytes
+                || held.since.is_some_and(|since| now - since >= self.options.flush_interval)
+        })
+    }
+
+    /// Rows that wait, of all partitions.
+    pub fn waiting_rows(&self) -> usize {
+        let batches = self.partitions.values().flat_map(|held| held.waiting.values().flatten());
+        batches.map(RecordBatch::num_rows).sum()
+    }
+
+    /// Writes and commits everything that waits. What fails is kept, and the next flush tries again under new names.
+    ///
+    /// # Errors
+    /// The first failure; partitions after it are tried all the same.
+    pub fn flush(&mut self, now: Timestamp) -> Result<Flushed, LakeError> {
+        let mut flushed = Flushed::default();
+        let mut failure = None;
+        for ((topic, partition), held) in &mut self.partitions {
+            if held.next == held.committed {
+                continue;
+            }
+            let committer = Committer {
+                store: self.store.as_ref(),
+                random: self.random.as_ref(),
+                window: self.options.window,
+                writer: &self.writer,
+            };
+            match committer.commit(topic, *partition, held, now) {
+                Ok(entry) => {
+                    flushed.entries += 1;
+                    flushed.rows += entry.counts.rows;
+                    flushed.bytes += entry.files.iter().map(|file| file.bytes).sum::<u64>();
+                    held.seq = entry.seq;
+                    held.committed = entry.to;
+                    held.counts = Counts::default();
+                    held.waiting.clear();
+                    held.bytes = 0;
+                    held.since = None;
+                }
+                Err(error) => {
+                    // Not before the next interval: a full disk is not asked again at every row.
+                    held.since = Some(now);
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(flushed),
+        }
+    }
+}
+
+/// What a commit needs besides the rows.
+struct Committer<'a> {
+    store: &'a dyn Store,
+    random: &'a dyn Random,
+    window: Span,
+    writer: &'a str,
+}
+
+impl Committer<'_> {
+    fn commit(&self, topic: &str, partition: u32, held: &Partition, now: Timestamp) -> Result<Entry, LakeError> {
+        let seq = held.seq + 1;
+        let mut files = Vec::new();
+        for ((table, start), batches) in &held.waiting {
+            files.push(self.hot_file(topic, partition, seq, table, *start, batches)?);
+        }
+        let counts = Counts { rows: files.iter().map(|file| file.rows).sum(), ..held.counts };
+        let entry = Entry {
+            version: 1,
+            topic: topic.to_string(),
+            partition,
+            seq,
+            from: held.committed,
+            to: held.next,
+            files,
+            counts,
+            last_seq: held.last_seq.clone(),
+            writer: self.writer.to_string(),
+            committed_at: now,
+        };
+        chain::append(self.store, &entry)?;
+        Ok(entry)
+    }
+
+    fn hot_file(
+        &self,
+        topic: &str,
+        partition: u32,
+        seq: u64,
+        table: &str,
+        start: Timestamp,
+        batches: &[RecordBatch],
+    ) -> Result<HotFile, LakeError> {
+        let rows = merge_sorted(table, batches)?;
+        let schema = schema_fingerprint(&rows.schema());
+        self.register_schema(table, &schema, &rows)?;
+        let facts = [("table", table.to_string()), ("schema", schema.clone()), ("rows", rows.num_rows().to_string())];
+        let bytes = to_bytes(table, &rows, &facts)?;
+        let path = layout::hot_file(table, topic, partition, seq, start, self.random.next_u64());
+        self.store.create(&path, &bytes)?;
+        let (min_ts, max_ts) = time_range(table, &rows)?;
+        Ok(HotFile {
+            path,
+            table: table.to_string(),
+            window_start: start,
+            window: self.window,
+            rows: rows.num_rows() as u64,
+            bytes: bytes.len() as u64,
+            min_ts,
+            max_ts,
+            sha256: hex(&Sha256::digest(&bytes)),
+            schema,
+        })
+    }
+
+    /// Writes down what a fingerprint stands for, the first time that it is used.
+    fn register_schema(&self, table: &str, fingerprint: &str, rows: &RecordBatch) -> Result<(), LakeError> {
+        let path = layout::schema_file(table, fingerprint);
+        if self.store.get(&path).is_ok() {
+            return Ok(());
+        }
+        let schema = rows.schema();
+        let fields = schema
+            .fields()
+            .iter()
+            .map(|field| serde_json::json!({"name": field.name(), "type": field.data_type().to_string()}));
+        let text = serde_json::json!({"version": 1, "table": table, "fields": fields.collect::<Vec<_>>()});
+        self.store.create(&path, text.to_string().as_bytes())?;
+        Ok(())
+    }
+}
+
+/// The rows of each window.
+fn by_window(table: &str, rows: &RecordBatch, window: Span) -> Result<Vec<(Timestamp, RecordBatch)>, LakeError> {
+    let (min, max) = time_range(table, rows)?;
+    if min.floor(window) == max.floor(window) {
+        return Ok(vec![(min.floor(window), rows.clone())]);
+    }
+    let Some(times) =
+        rows.column_by_name(TIME_COLUMN).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>())
+    else {
+        return Ok(vec![]);
+    };
+    let mut starts: Vec<Timestamp> = times.values().iter().map(|ts| Timestamp(*ts).floor(window)).collect();
+    starts.sort_unstable();
+    starts.dedup();
+    let part = |start: Timestamp| {
+        let inside: BooleanArray =
+            times.values().iter().map(|ts| Some(Timestamp(*ts).floor(window) == start)).collect();
+        let kept = filter_record_batch(rows, &inside)
+            .map_err(|error| LakeError::Rows { table: table.to_string(), problem: error.to_string() })?;
+        Ok((start, kept))
+    };
+    starts.into_iter().map(part).collect()
+}
