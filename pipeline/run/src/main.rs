@@ -1,2 +1,117 @@
-//! main
-fn main() {}
+//! `tidewatch`: the one program of the engine's side. This crate chooses and wires the parts; what they do stands in
+//! theirs.
+
+// A command's work is to print; its library crates may not.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod alert_rows;
+mod command;
+mod config;
+mod failure;
+mod input;
+mod judge;
+mod lake_access;
+mod output;
+mod progress;
+mod randomness;
+mod rule_files;
+mod rule_test;
+mod screen;
+mod self_metrics;
+mod station;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+use crate::failure::Failure;
+
+/// Watches AI infrastructure: alert rules in SQL over sliding windows, and an open history in Parquet.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "Examples:\n  tidewatch up\n  tidewatch query \"SELECT * FROM alert_event ORDER BY ts\"\n  tidewatch check rules/ && tidewatch test rules/\n  tidewatch simulate --gpus 64 --duration 1h --out fleet.parquet\n  tidewatch backtest --input gpu=fleet.parquet --input gpu_event=fleet.gpu_event.parquet\n\nEnvironment: TIDEWATCH_SECTION__KEY sets a key of the configuration, TIDEWATCH_CONFIG names its file.\nExit codes: 0 done, 1 the answer is no, 2 it can't be asked like this.")]
+struct Cli {
+    /// The configuration file; tidewatch.toml in the current folder when it is there.
+    #[arg(long, global = true, env = "TIDEWATCH_CONFIG")]
+    config: Option<PathBuf>,
+    /// The data folder: log, lake and state.
+    #[arg(long, global = true)]
+    data: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run everything on this machine: collect, judge, tell, store.
+    Up(command::up::Args),
+    /// Check rules: errors, warnings and what was assumed, with file, line and column.
+    Check(command::check::Args),
+    /// Run the unit tests of rules.
+    Test(command::test::Args),
+    /// Run rules over rows from files and print every change of an alert.
+    Backtest(command::backtest::Args),
+    /// Ask the history in SQL.
+    Query(command::query::Args),
+    /// Print the tables that can be asked and collected.
+    Tables(command::tables::Args),
+    /// Look at the files of the history.
+    #[command(subcommand)]
+    Lake(command::lake::Command),
+    /// Make rows of a synthetic GPU fleet with known incidents.
+    Simulate(command::simulate::Args),
+    /// Print the configuration in force.
+    Config,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                eprintln!("error: {failure}");
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    match &cli.command {
+        Command::Check(args) => return command::check::run(args),
+        Command::Test(args) => return command::test::run(args),
+        Command::Backtest(args) => return command::backtest::run(args),
+        Command::Tables(args) => return command::tables::run(args),
+        Command::Simulate(args) => return command::simulate::run(args, cli.data.as_deref()),
+        Command::Up(_) | Command::Query(_) | Command::Lake(_) | Command::Config => {}
+    }
+    let mut config = configuration(&cli)?;
+    match &cli.command {
+        Command::Up(args) => {
+            command::up::configure(args, &mut config)?;
+            command::up::run(args, &config)
+        }
+        Command::Query(args) => command::query::run(args, &config),
+        Command::Lake(command) => command::lake::run(command, &config),
+        _ => {
+            command::config::run(&config);
+            Ok(())
+        }
+    }
+}
+
+/// File, then environment, then flags.
+fn configuration(cli: &Cli) -> Result<Config, Failure> {
+    let default = PathBuf::from("tidewatch.toml");
+    let file = cli.config.clone().or_else(|| default.exists().then_some(default));
+    let mut config = config::load(file.as_deref(), std::env::vars()).map_err(|faults| {
+        let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        Failure::usage(format!("the configuration has {} faults:\n{}", lines.len(), lines.join("\n")))
+    })?;
+    if let Some(data) = &cli.data {
+        config.data_dir = data.clone();
+    }
+    Ok(config)
+}

@@ -1,0 +1,74 @@
+//! `tidewatch lake`: the files of the history.
+
+use serde_json::{Map, Value, json};
+use tidewatch_lake::{ls, verify};
+use tidewatch_model::Timestamp;
+
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::lake_access::open_store;
+use crate::output::{Format, format_or_default, print_objects};
+
+/// What to do.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// List the files of the history.
+    #[command(after_help = "Examples:\n  tidewatch lake ls --table gpu\n  tidewatch lake ls --fresh --format csv      the exact list for DuckDB's read_parquet([...]), newest rows included")]
+    Ls(LsArgs),
+    /// Read everything and check it: chains, counts, claims, hashes, stray files.
+    #[command(after_help = "Exit code: 0 when all is well, 1 when there are problems.")]
+    Verify {
+        /// How to print.
+        #[arg(long, value_enum)]
+        format: Option<Format>,
+    },
+}
+
+/// Which files.
+#[derive(Debug, clap::Args)]
+pub struct LsArgs {
+    /// Only this table.
+    #[arg(long)]
+    table: Option<String>,
+    /// Only files with rows at or after this instant.
+    #[arg(long)]
+    from: Option<Timestamp>,
+    /// Only files with rows before this instant.
+    #[arg(long)]
+    to: Option<Timestamp>,
+    /// Committed hot files too, which are not in the public folder yet.
+    #[arg(long)]
+    fresh: bool,
+    /// How to print.
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+}
+
+/// Runs the command.
+pub fn run(command: &Command, config: &Config) -> Result<(), Failure> {
+    let store = open_store(config)?;
+    match command {
+        Command::Ls(args) => {
+            let entries = ls(store.as_ref(), args.table.as_deref(), args.from, args.to, args.fresh).map_err(Failure::no)?;
+            let objects: Vec<Map<String, Value>> = entries
+                .iter()
+                .filter_map(|entry| {
+                    let mut object = serde_json::to_value(entry).ok()?.as_object()?.clone();
+                    object.insert("path".to_string(), json!(config.data_dir.join(&entry.path)));
+                    Some(object)
+                })
+                .collect();
+            print_objects(format_or_default(args.format), &objects)
+        }
+        Command::Verify { format } => {
+            let report = verify(store.as_ref()).map_err(Failure::no)?;
+            let summary = json!({
+                "partitions": report.partitions, "entries": report.entries, "records": report.records, "rows": report.rows,
+                "settled_rows": report.settled_rows, "settled_files": report.settled_files, "hot_files": report.hot_files,
+                "orphans": report.orphans.len(), "problems": report.problems.len(),
+            });
+            print_objects(format_or_default(*format), &[summary.as_object().cloned().unwrap_or_default()])?;
+            if report.problems.is_empty() { Ok(()) } else { Err(Failure::no(report.problems.join("\n"))) }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! `tidewatch simulate`: a synthetic GPU fleet with faults whose truth is known.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use clap::ValueEnum;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use tidewatch_collect::simulate::{Fleet, FleetOptions, Noise, incidents_from_json};
+use tidewatch_log::{LocalLog, LocalLogOptions};
+use tidewatch_model::ports::{Clock, Log};
+use tidewatch_model::time::SystemClock;
+use tidewatch_model::wire::{Origin, encode_split};
+use tidewatch_model::{Span, Timestamp, table};
+
+use crate::failure::Failure;
+use crate::progress::Progress;
+use crate::station::row_topic;
+
+/// What to simulate.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  tidewatch simulate --gpus 64 --duration 1h --out fleet.parquet\n  tidewatch simulate --gpus 64 --duration 1h --data tidewatch-data        into the log that 'up' reads\n  tidewatch simulate --gpus 8 --duration 10m --data tidewatch-data --real-time\n\nBeside the rows stand <name>.truth.json (what must be found, and what must not) and, with --out, one file per further\ntable: <name>.gpu_event.parquet, <name>.train_step.parquet, <name>.job_event.parquet.")]
+pub struct Args {
+    /// GPUs in the fleet, eight to a machine.
+    #[arg(long, default_value = "64")]
+    gpus: usize,
+    /// Time between two rows of a GPU.
+    #[arg(long, default_value = "1s")]
+    interval: Span,
+    /// How much time to simulate.
+    #[arg(long, default_value = "1h")]
+    duration: Span,
+    /// The same seed gives the same rows.
+    #[arg(long, default_value = "1")]
+    seed: u64,
+    /// When it begins (RFC 3339): by default 2026-01-01T00:00:00Z with --out, `duration` ago with --data.
+    #[arg(long)]
+    start: Option<Timestamp>,
+    /// How noisy values are: byte rates with eleven random digits and jittered ts, or rounded and on the tick.
+    #[arg(long, value_enum, default_value = "low")]
+    noise: NoiseChoice,
+    /// Incidents from a JSON file instead of the default set.
+    #[arg(long)]
+    incidents: Option<PathBuf>,
+    /// Write a Parquet file instead of into the log of --data.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Go at the speed of the clock, beginning now, instead of as fast as possible; with --data.
+    #[arg(long, conflicts_with = "out")]
+    real_time: bool,
+}
+
+/// How noisy.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum NoiseChoice {
+    /// Rounded values, ts on the tick.
+    Low,
+    /// Eleven random digits, jittered ts.
+    High,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, data: Option<&Path>) -> Result<(), Failure> {
+    if args.out.is_some() == data.is_some() {
+        return Err(Failure::usage("expected either --data DIR or --out FILE.parquet"));
+    }
+    let incidents = match &args.incidents {
+        None => None,
+        Some(file) => {
+            let text = std::fs::read_to_string(file).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
+            Some(incidents_from_json(&text).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?)
+        }
+    };
+    let now = SystemClock.now();
+    let start = args.start.unwrap_or(match (data, args.real_time) {
+        (Some(_), true) => now.floor(Span::seconds(1)),
+        (Some(_), false) => (now - args.duration).floor(Span::seconds(1)),
+        (None, _) => Timestamp::from_seconds(1_767_225_600),
+    });
+    let noise = match args.noise {
+        NoiseChoice::Low => Noise::Low,
+        NoiseChoice::High => Noise::High,
+    };
+    let options = FleetOptions { gpus: args.gpus, gpus_per_host: 8, interval: args.interval, duration: args.duration, start, seed: args.seed, noise, incidents };
+    let mut fleet = Fleet::new(options).map_err(Failure::usage)?;
+    let truth = serde_json::to_string_pretty(&fleet.truth()).map_err(Failure::no)?;
+    let rows = match (data, &args.out) {
+        (Some(folder), _) => to_log(args, &mut fleet, folder, &truth, start)?,
+        (None, Some(file)) => to_parquet(args, &mut fleet, file, &truth, start)?,
+        (None, None) => 0,
+    };
+    eprintln!("{rows} rows from {start} to {}", start + args.duration);
+    Ok(())
+}
+
+fn write_truth(path: &Path, truth: &str) -> Result<(), Failure> {
+    std::fs::write(path, truth).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+}
+
+fn to_log(args: &Args, fleet: &mut Fleet, folder: &Path, truth: &str, start: Timestamp) -> Result<u64, Failure> {
+    let log: Arc<dyn Log> = Arc::new(LocalLog::open(&folder.join("log"), LocalLogOptions::default()).map_err(Failure::usage)?);
+    write_truth(&folder.join("simulate.truth.json"), truth)?;
+    let incarnation = format!("seed-{}-{}", args.seed, start.0);
+    let mut origins: std::collections::BTreeMap<&'static str, Origin> = std::collections::BTreeMap::new();
+    let mut progress = Progress::new("simulate", args.duration.0 as u64);
+    let mut rows = 0;
+    while let Some(tick) = fleet.next_tick() {
+        if args.real_time {
+            let wait = tick.ts - SystemClock.now();
+            std::thread::sleep(wait.to_std());
+        }
+        for (name, batch) in tick.batches {
+            let origin = origins.entry(name).or_insert_with(|| Origin { source: "simulate".to_string(), incarnation: incarnation.clone(), seq: 0 });
+            let records = encode_split(name, origin, &batch).map_err(Failure::no)?;
+            let topic = format!("{}{name}", table::TOPIC_PREFIX);
+            log.create_topic(&topic, &row_topic()).map_err(Failure::no)?;
+            log.append(&topic, 0, &records).map_err(Failure::no)?;
+            rows += batch.num_rows() as u64;
+        }
+        progress.set((tick.ts - start).0.max(0) as u64);
+    }
+    log.sync().map_err(Failure::no)?;
+    Ok(rows)
+}
+
+/// Ticks per row group: enough that Parquet's columns compress.
+const TICKS_PER_WRITE: usize = 300;
+
+fn to_parquet(args: &Args, fleet: &mut Fleet, file: &Path, truth: &str, start: Timestamp) -> Result<u64, Failure> {
+    let mut writers: std::collections::BTreeMap<&'static str, TableFile> = std::collections::BTreeMap::new();
+    let mut progress = Progress::new("simulate", args.duration.0 as u64);
+    let mut rows = 0;
+    while let Some(tick) = fleet.next_tick() {
+        for (name, batch) in tick.batches {
+            rows += batch.num_rows() as u64;
+            if !writers.contains_key(name) {
+                writers.insert(name, TableFile::create(&beside(file, name))?);
+            }
+            if let Some(writer) = writers.get_mut(name) {
+                writer.push(batch)?;
+            }
+        }
+        progress.set((tick.ts - start).0.max(0) as u64);
+    }
+    for writer in writers.into_values() {
+        writer.close()?;
+    }
+    write_truth(&file.with_extension("truth.json"), truth)?;
+    Ok(rows)
+}
+
+/// The GPUs' rows get the name that was asked for, other tables one beside it.
+fn beside(file: &Path, name: &str) -> PathBuf {
+    if name == "gpu" { file.to_path_buf() } else { file.with_extension(format!("{name}.parquet")) }
+}
+
+struct TableFile {
+    path: PathBuf,
+    writer: Option<ArrowWriter<File>>,
+    held: Vec<RecordBatch>,
+}
+
+impl TableFile {
+    fn create(path: &Path) -> Result<TableFile, Failure> {
+        File::create(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+        Ok(TableFile { path: path.to_path_buf(), writer: None, held: vec![] })
+    }
+
+    fn push(&mut self, batch: RecordBatch) -> Result<(), Failure> {
+        self.held.push(batch);
+        if self.held.len() < TICKS_PER_WRITE { Ok(()) } else { self.write() }
+    }
+
+    fn write(&mut self) -> Result<(), Failure> {
+        let wrong = |error: String| Failure::no(format!("{}: {error}", self.path.display()));
+        let Some(first) = self.held.first() else { return Ok(()) };
+        let schema = first.schema();
+        let whole = arrow::compute::concat_batches(&schema, &self.held).map_err(|error| wrong(error.to_string()))?;
+        if self.writer.is_none() {
+            let file = File::create(&self.path).map_err(|error| wrong(error.to_string()))?;
+            let level = ZstdLevel::try_new(1).map_err(|error| wrong(error.to_string()))?;
+            let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).build();
+            self.writer = Some(ArrowWriter::try_new(file, schema, Some(properties)).map_err(|error| wrong(error.to_string()))?);
+        }
+        if let Some(writer) = &mut self.writer {
+            writer.write(&whole).map_err(|error| Failure::no(format!("{}: {error}", self.path.display())))?;
+        }
+        self.held.clear();
+        Ok(())
+    }
+
+    fn close(mut self) -> Result<(), Failure> {
+        self.write()?;
+        match self.writer.take() {
+            Some(writer) => writer.close().map(drop).map_err(|error| Failure::no(format!("{}: {error}", self.path.display()))),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! `tidewatch up`: everything on one machine.
+
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tidewatch_collect::{Pump, Roots, host_collectors, host_name};
+use tidewatch_lake::{LakeOptions, LocalStore};
+use tidewatch_log::{LocalLog, LocalLogOptions};
+use tidewatch_model::limits::SYNC_INTERVAL;
+use tidewatch_model::ports::{Clock, Log, Notify, Random};
+use tidewatch_model::time::SystemClock;
+use tidewatch_model::{Alert, Span, Timestamp};
+use tidewatch_notifiers::{TerminalNotifier, WebhookNotifier};
+use tidewatch_serve::{Access, Server};
+use tidewatch_sql::Level;
+
+use crate::config::{Config, redact};
+use crate::failure::Failure;
+use crate::lake_access::log_folder;
+use crate::output::colour;
+use crate::randomness::OsRandom;
+use crate::rule_files;
+use crate::screen::{RecentLines, Screen};
+use crate::self_metrics::Shown;
+use crate::station::{Parts, Station};
+
+/// Flags that override the configuration.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  tidewatch up\n  tidewatch up --data /var/lib/tidewatch --rules rules/ --webhook http://127.0.0.1:9000/hook\n  tidewatch up --no-collect --data demo        judge and store only what others write into the log\n\nStops cleanly at SIGINT and SIGTERM: commits, settles, exits 0. A second signal ends it at once.")]
+pub struct Args {
+    /// Rule files or folders, besides the bundled rules. Repeatable.
+    #[arg(long)]
+    rules: Vec<PathBuf>,
+    /// Only the rules of --rules.
+    #[arg(long)]
+    no_bundled_rules: bool,
+    /// Where HTTP listens.
+    #[arg(long)]
+    http: Option<SocketAddr>,
+    /// Where alerts are posted, in Alertmanager's webhook format.
+    #[arg(long)]
+    webhook: Option<String>,
+    /// Collect nothing on this machine.
+    #[arg(long)]
+    no_collect: bool,
+    /// Plain lines instead of the live screen, also on a terminal.
+    #[arg(long)]
+    plain: bool,
+}
+
+/// How long the loop rests when there is nothing to do.
+const REST: Duration = Duration::from_millis(20);
+/// How often plain output says how things stand.
+const REPORT_INTERVAL: Span = Span::seconds(30);
+/// How often the screen is drawn and the shown figures are renewed.
+const SHOW_INTERVAL: Span = Span::millis(500);
+/// How often old segments are deleted.
+const RETAIN_INTERVAL: Span = Span::minutes(1);
+
+/// Applies the flags to the configuration.
+pub fn configure(args: &Args, config: &mut Config) -> Result<(), Failure> {
+    config.rules_paths.extend(args.rules.iter().cloned());
+    config.rules_bundled &= !args.no_bundled_rules;
+    config.collect_enabled &= !args.no_collect;
+    if let Some(address) = args.http {
+        config.http_address = address;
+    }
+    if let Some(url) = &args.webhook {
+        config.webhook_url = Some(url.clone());
+    }
+    let mut faults = Vec::new();
+    crate::config::check_together(config, &mut faults);
+    match faults.first() {
+        Some(fault) => Err(Failure::usage(fault)),
+        None => Ok(()),
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
+    let clock = SystemClock;
+    let stop = stop_signal()?;
+    let loaded = rule_files::load(&config.rules_paths, config.rules_bundled)?;
+    // Bad rules are said and left out; the good ones run.
+    for fault in loaded.faults.iter().filter(|fault| fault.level != Level::Note) {
+        eprintln!("{fault}");
+    }
+    let rules = loaded.rules.len();
+    let on_screen = std::io::stdout().is_terminal() && !args.plain;
+    let recent = RecentLines::default();
+    let folder = log_folder(config);
+    let log = Arc::new(LocalLog::open(&folder, LocalLogOptions::default()).map_err(|error| unusable(config, error))?);
+    let store = Arc::new(LocalStore::open(&config.data_dir).map_err(|error| unusable(config, error))?);
+    let parts = Parts {
+        log: log.clone(),
+        store: store.clone(),
+        random: Arc::new(OsRandom),
+        rules: loaded.rules,
+        receivers: receivers(config, on_screen, &recent),
+        lake: LakeOptions { window: config.lake_window, flush_interval: config.lake_flush_interval, ..LakeOptions::default() },
+        idle_timeout: config.engine_idle_timeout,
+    };
+    let mut station = Station::open(parts, clock.now()).map_err(|error| unusable(config, error))?;
+    // Only now is it certain that no other process writes here.
+    store.clean_staging().map_err(|error| unusable(config, error))?;
+    let shown = Arc::new(Shown::default());
+    let server = Server::start(config.http_address, access(config)?, shown.clone()).map_err(Failure::usage)?;
+    let collector = if config.collect_enabled { Some(collect(config, log.clone(), stop.clone())?) } else { None };
+    say(on_screen, &format!("tidewatch: {rules} rules, data in {}, http://{}/metrics", config.data_dir.display(), server.address()));
+    let mut screen = Screen::new(on_screen, recent, config.data_dir.display().to_string(), server.address());
+    let mut loop_state = LoopState { log: &log, shown: &shown, screen: &mut screen, times: Times::at(clock.now()) };
+    while !stop.load(Ordering::SeqCst) {
+        let now = clock.now();
+        let more = match station.step(now) {
+            Ok(more) => {
+                station.set_trouble(None);
+                more
+            }
+            Err(error) => {
+                // Nothing is lost: rows stay in the log until the step succeeds.
+                loop_state.trouble(&mut station, error.to_string());
+                false
+            }
+        };
+        loop_state.between_steps(&mut station, now);
+        if !more {
+            std::thread::sleep(REST);
+        }
+    }
+    screen.leave();
+    say(on_screen, "tidewatch: stopping");
+    if let Some(collector) = collector {
+        drop(collector.join());
+    }
+    drop(server);
+    station.close(clock.now()).map_err(|error| Failure::no(format!("could not stop cleanly: {error}")))?;
+    let stats = station.stats();
+    say(on_screen, &format!("tidewatch: stopped; {} rows committed, {} transitions", stats.lake_rows, stats.transitions));
+    Ok(())
+}
+
+fn say(on_screen: bool, line: &str) {
+    if on_screen {
+        println!("{line}");
+    } else {
+        eprintln!("{} {line}", SystemClock.now().floor(Span::seconds(1)));
+    }
+}
+
+fn unusable(config: &Config, error: impl std::fmt::Display) -> Failure {
+    Failure::usage(format!("can't use the data folder {}: {error}", config.data_dir.display()))
+}
+
+/// When each of the loop's side jobs was last done.
+struct Times {
+    shown: Timestamp,
+    reported: Timestamp,
+    synced: Timestamp,
+    retained: Timestamp,
+}
+
+impl Times {
+    fn at(now: Timestamp) -> Self {
+        Times { shown: now, reported: now, synced: now, retained: now }
+    }
+}
+
+struct LoopState<'a> {
+    log: &'a LocalLog,
+    shown: &'a Shown,
+    screen: &'a mut Screen,
+    times: Times,
+}
+
+impl LoopState<'_> {
+    fn between_steps(&mut self, station: &mut Station, now: Timestamp) {
+        if now - self.times.synced >= SYNC_INTERVAL {
+            self.times.synced = now;
+            if let Err(error) = self.log.sync() {
+                self.trouble(station, error.to_string());
+            }
+        }
+        if now - self.times.retained >= RETAIN_INTERVAL {
+            self.times.retained = now;
+            if let Err(error) = self.log.retain(now) {
+                self.trouble(station, error.to_string());
+            }
+        }
+        if now - self.times.shown >= SHOW_INTERVAL {
+            self.times.shown = now;
+            let alerts: Vec<Alert> = station.live_alerts();
+            self.shown.set(station.stats(), &alerts, self.log.corrupt_frames());
+            self.screen.draw(station.stats(), &alerts, now);
+        }
+        if now - self.times.reported >= REPORT_INTERVAL {
+            self.times.reported = now;
+            self.screen.report(station.stats(), &station.live_alerts(), now);
+        }
+    }
+
+    /// Says what is wrong, once as long as it stays the same.
+    fn trouble(&mut self, station: &mut Station, message: String) {
+        if station.stats().trouble.as_ref() != Some(&message) {
+            self.screen.say(&format!("error: {message}"));
+        }
+        station.set_trouble(Some(message));
+        self.shown.set(station.stats(), &station.live_alerts(), self.log.corrupt_frames());
+        // A disk that is full is not asked fifty times a second.
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+fn receivers(config: &Config, on_screen: bool, recent: &RecentLines) -> Vec<Arc<dyn Notify>> {
+    let out: Box<dyn Write + Send> = if on_screen { Box::new(recent.clone()) } else { Box::new(std::io::stdout()) };
+    let with_colour = colour(on_screen);
+    let mut receivers: Vec<Arc<dyn Notify>> = vec![Arc::new(TerminalNotifier::new(out, with_colour))];
+    if let Some(url) = &config.webhook_url {
+        let external = format!("http://{}", config.http_address);
+        receivers.push(Arc::new(WebhookNotifier::new("webhook", url, &external)));
+        say(on_screen, &format!("tidewatch: alerts go to {}", redact(url)));
+    }
+    receivers
+}
+
+fn access(config: &Config) -> Result<Access, Failure> {
+    let Some(file) = &config.http_token_file else { return Ok(Access::Open) };
+    let text = std::fs::read_to_string(file).map_err(|error| Failure::usage(format!("http.token_file: {}: {error}", file.display())))?;
+    match text.trim() {
+        "" => Err(Failure::usage(format!("http.token_file: {} is empty", file.display()))),
+        token => Ok(Access::token(token)),
+    }
+}
+
+/// This machine's collectors, on a thread of their own: one that hangs does not hold up alerts.
+fn collect(config: &Config, log: Arc<LocalLog>, stop: Arc<AtomicBool>) -> Result<JoinHandle<()>, Failure> {
+    let roots = Roots { proc: config.collect_procfs.clone(), sys: config.collect_sysfs.clone() };
+    let host = match &config.collect_host {
+        Some(host) => host.clone(),
+        None => host_name(&roots).unwrap_or_else(|| "localhost".to_string()),
+    };
+    let incarnation = format!("{:016x}", OsRandom.next_u64());
+    let mut pump = Pump::new(host_collectors(&roots, &host), host, incarnation, log as Arc<dyn Log>);
+    let work = move || {
+        while !stop.load(Ordering::SeqCst) {
+            let next = pump.tick(SystemClock.now());
+            let wait = (next - SystemClock.now()).to_std();
+            // Short sleeps, so that a stop is not waited for.
+            std::thread::sleep(wait.min(Duration::from_millis(100)));
+        }
+    };
+    std::thread::Builder::new().name("collect".to_string()).spawn(work).map_err(Failure::no)
+}
+
+/// Becomes true at the first SIGINT or SIGTERM; the second ends the process.
+fn stop_signal() -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::no)?;
+    let ready = Arc::new(Mutex::new(None));
+    let failed = ready.clone();
+    let (begun, wait) = std::sync::mpsc::channel();
+    let watch = move || {
+        runtime.block_on(async move {
+            use tokio::signal::unix::{SignalKind, signal};
+            let (mut interrupt, mut terminate) = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+                (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
+                (Err(error), _) | (_, Err(error)) => {
+                    *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+                    drop(begun);
+                    return;
+                }
+            };
+            drop(begun);
+            loop {
+                tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+                if flag.swap(true, Ordering::SeqCst) {
+                    std::process::exit(1);
+                }
+            }
+        });
+    };
+    std::thread::Builder::new().name("signals".to_string()).spawn(watch).map_err(Failure::no)?;
+    // The handlers must stand before anything is opened.
+    let _: Result<(), _> = wait.recv();
+    match ready.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(error) => Err(Failure::no(format!("can't watch for signals: {error}"))),
+        None => Ok(stop),
+    }
+}

@@ -1,0 +1,343 @@
+//! The station: one loop that reads the log, judges, writes the lake, keeps the state and tells people.
+//!
+//! It has no thread and no clock of its own: [`Station::step`] is called with the time, does what there is to do, and
+//! returns. Everything that must survive is in the log or in the lake before anything that depends on it is.
+
+mod letters;
+mod messages;
+mod source;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use tidewatch_flow::outbox::Outbox;
+use tidewatch_flow::watermark::{Tick, Watermark};
+use tidewatch_lake::{LakeError, LakeOptions, LakeWriter, SettleOptions, Settler};
+use tidewatch_model::limits::{LOG_RETENTION, LOG_RETENTION_BYTES};
+use tidewatch_model::ports::{Log, LogError, Notify, Random, Record, Store, TopicOptions};
+use tidewatch_model::table::TABLES;
+use tidewatch_model::wire::{Origin, WireError};
+use tidewatch_model::{Alert, AlertState, Span, Timestamp, Transition};
+use tidewatch_sql::{CompiledRule, EngineError};
+
+use crate::judge::Judge;
+use messages::Messages;
+use source::Source;
+
+/// Why the station can't go on, or could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum StationError {
+    /// The log's: mostly a disk.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The lake's: mostly a disk.
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    /// The engine's: a bug, or too many rules.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A frame of our own could not be made: a bug.
+    #[error("a frame of our own: {0}")]
+    Wire(#[from] WireError),
+    /// Rows of our own could not be made: a bug.
+    #[error("rows of our own: {0}")]
+    Rows(#[from] arrow::error::ArrowError),
+    /// State that can't be read.
+    #[error("{topic}, offset {offset}: not a state that this version knows: {problem}")]
+    State {
+        /// The topic.
+        topic: &'static str,
+        /// The record.
+        offset: u64,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// What the station is made of.
+pub struct Parts {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// The lake's store.
+    pub store: Arc<dyn Store>,
+    /// Names that must not collide.
+    pub random: Arc<dyn Random>,
+    /// The rules.
+    pub rules: Vec<CompiledRule>,
+    /// Whom to tell.
+    pub receivers: Vec<Arc<dyn Notify>>,
+    /// The lake's settings.
+    pub lake: LakeOptions,
+    /// When a silent source does not hold windows back.
+    pub idle_timeout: Span,
+}
+
+/// What happened since the start, for people and metrics.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Stats {
+    /// Rows taken, by table.
+    pub rows: BTreeMap<String, u64>,
+    /// Records that can't be read, by topic.
+    pub dead_letters: BTreeMap<String, u64>,
+    /// Rows too far ahead or behind, by table.
+    pub odd_time_rows: BTreeMap<String, u64>,
+    /// Rows that came after the windows that wanted them, by table.
+    pub late_rows: BTreeMap<String, u64>,
+    /// Records read twice.
+    pub duplicates: u64,
+    /// Offsets that the log could not give.
+    pub missing: u64,
+    /// Watermarks, by table.
+    pub watermarks: BTreeMap<String, Timestamp>,
+    /// Records not yet read, by table.
+    pub lag: BTreeMap<String, u64>,
+    /// Evaluations made.
+    pub evaluations: u64,
+    /// Evaluations that failed, by rule.
+    pub rule_failures: BTreeMap<String, u64>,
+    /// Transitions.
+    pub transitions: u64,
+    /// Notices by outcome.
+    pub notices: BTreeMap<&'static str, u64>,
+    /// Notices that wait.
+    pub notices_waiting: usize,
+    /// Rows committed to the lake.
+    pub lake_rows: u64,
+    /// Bytes of hot files written.
+    pub lake_bytes: u64,
+    /// Rows that wait for the next commit.
+    pub lake_waiting_rows: usize,
+    /// Rows settled into public files.
+    pub settled_rows: u64,
+    /// When the lake was last written.
+    pub last_flush: Option<Timestamp>,
+    /// What is wrong right now, if anything.
+    pub trouble: Option<String>,
+}
+
+/// The loop's body and everything it holds.
+pub struct Station {
+    log: Arc<dyn Log>,
+    lake: LakeWriter,
+    settler: Settler,
+    judge: Judge,
+    sources: Vec<Source>,
+    watermarks: BTreeMap<&'static str, Watermark>,
+    messages: Messages,
+    outbox: Outbox,
+    origin: Origin,
+    /// Transitions whose records are not in the log yet.
+    pending: Vec<Transition>,
+    /// Ids of transitions that were in the log before this start.
+    known_events: HashSet<String>,
+    /// Alerts as they stand in the log, by key.
+    saved_alerts: BTreeMap<String, Alert>,
+    saved_at: Timestamp,
+    ticked_at: Timestamp,
+    settled_at: Timestamp,
+    retained_at: Timestamp,
+    stats: Stats,
+}
+
+/// Topics of the station's own.
+const STATE_TOPIC: &str = "tidewatch.alert_state";
+const NOTICE_TOPIC: &str = "tidewatch.notice_state";
+const TICK_TOPIC: &str = "tidewatch.tick";
+
+/// How often the state is written when no alert changes.
+const SAVE_INTERVAL: Span = Span::seconds(5);
+/// How often the settler looks for windows that are over.
+const SETTLE_INTERVAL: Span = Span::seconds(10);
+/// How often ids from before the start are looked at.
+const RETAIN_INTERVAL: Span = Span::minutes(1);
+/// How often the wall clock may move a watermark.
+const TICK_INTERVAL: Span = Span::seconds(1);
+
+impl Station {
+    /// Opens everything, restores the state, and goes back in the log as far as open windows need.
+    ///
+    /// # Errors
+    /// A disk, a damaged lake or state, or another process that writes here.
+    pub fn open(parts: Parts, now: Timestamp) -> Result<Station, StationError> {
+        create_topics(parts.log.as_ref())?;
+        let incarnation = format!("{:016x}", parts.random.next_u64());
+        let lake = LakeWriter::new(parts.store.clone(), parts.random.clone(), parts.lake);
+        let mut station = Station {
+            settler: Settler::new(parts.store, SettleOptions::default()),
+            judge: Judge::new(parts.rules)?,
+            watermarks: TABLES.iter().map(|table| (table.name, Watermark::new(parts.idle_timeout))).collect(),
+            messages: Messages::start(parts.receivers),
+            outbox: Outbox::default(),
+            origin: Origin { source: "engine".to_string(), incarnation, seq: 0 },
+            log: parts.log,
+            lake,
+            sources: vec![],
+            pending: vec![],
+            known_events: HashSet::new(),
+            saved_alerts: BTreeMap::new(),
+            saved_at: now,
+            ticked_at: now,
+            settled_at: now,
+            retained_at: now,
+            stats: Stats::default(),
+        };
+        station.restore(now)?;
+        Ok(station)
+    }
+
+    /// Does what there is to do. Returns whether more is waiting in the log, so that the caller need not sleep.
+    ///
+    /// # Errors
+    /// What keeps it from going on now; nothing is lost, and the next step tries again.
+    pub fn step(&mut self, now: Timestamp) -> Result<bool, StationError> {
+        self.collect_deliveries(now)?;
+        // Nothing new is read while what was decided is not written down.
+        self.persist(now)?;
+        let mut more = false;
+        for index in 0..self.sources.len() {
+            more |= self.read_source(index, now)?;
+        }
+        self.tick(now)?;
+        self.persist(now)?;
+        self.send_due(now);
+        self.maintain(now)?;
+        self.update_stats();
+        Ok(more)
+    }
+
+    /// A clean stop: everything read is committed, every window settled, so that plain readers see what SQL sees.
+    ///
+    /// # Errors
+    /// A disk; what was committed stays so.
+    pub fn close(&mut self, now: Timestamp) -> Result<(), StationError> {
+        self.persist(now)?;
+        self.send_due(now);
+        self.messages.stop();
+        self.collect_deliveries(now)?;
+        // Changes of alerts are rows too: read what was just written.
+        for index in 0..self.sources.len() {
+            while self.read_source(index, now)? {}
+        }
+        self.save_state(now)?;
+        self.log.sync()?;
+        self.flush(now)?;
+        let report = self.settler.run(now, true)?;
+        self.stats.settled_rows += report.rows;
+        Ok(())
+    }
+
+    /// What happened since the start.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Says what is wrong, or that nothing is any more.
+    pub fn set_trouble(&mut self, trouble: Option<String>) {
+        self.stats.trouble = trouble;
+    }
+
+    /// Alerts that are pending or firing.
+    pub fn live_alerts(&self) -> Vec<Alert> {
+        let alive = |alert: &&Alert| matches!(alert.state, AlertState::Pending | AlertState::Firing);
+        self.judge.alerts().filter(alive).cloned().collect()
+    }
+
+    /// Moves the watermarks of tables whose sources are silent, by the wall clock, and writes those ticks down.
+    fn tick(&mut self, now: Timestamp) -> Result<(), StationError> {
+        if now - self.ticked_at < TICK_INTERVAL {
+            return Ok(());
+        }
+        self.ticked_at = now;
+        let mut records = Vec::new();
+        for table in TABLES {
+            let lagging = self.sources.iter().any(|source| source.table.name == table.name && source.lag > 0);
+            let Some(tick) = self.watermarks.get_mut(table.name).and_then(|watermark| watermark.advance(Some(now))) else { continue };
+            if lagging && tick.from_clock {
+                continue;
+            }
+            if tick.from_clock {
+                records.push(tick_record(table.name, tick, now));
+            }
+            let transitions = self.judge.advance(table.name, tick.watermark, lagging);
+            self.pending.extend(transitions);
+        }
+        if !records.is_empty() {
+            self.log.append(TICK_TOPIC, 0, &records)?;
+        }
+        Ok(())
+    }
+
+    fn maintain(&mut self, now: Timestamp) -> Result<(), StationError> {
+        if self.lake.due(now) {
+            self.save_state(now)?;
+            // An offset is committed only when the state that its rows made is durable.
+            self.log.sync()?;
+            self.flush(now)?;
+        }
+        if now - self.settled_at >= SETTLE_INTERVAL {
+            self.settled_at = now;
+            let report = self.settler.run(now, false)?;
+            self.stats.settled_rows += report.rows;
+        }
+        if now - self.retained_at >= RETAIN_INTERVAL {
+            self.retained_at = now;
+            if self.sources.iter().all(|source| source.lag == 0) {
+                // What was judged again after the start is judged.
+                self.known_events.clear();
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, now: Timestamp) -> Result<(), StationError> {
+        let flushed = self.lake.flush(now)?;
+        self.stats.lake_rows += flushed.rows;
+        self.stats.lake_bytes += flushed.bytes;
+        if flushed.entries > 0 {
+            self.stats.last_flush = Some(now);
+        }
+        Ok(())
+    }
+
+    fn update_stats(&mut self) {
+        let stats = &mut self.stats;
+        stats.evaluations = self.judge.evaluations();
+        for (rule, _) in self.judge.take_failures() {
+            *stats.rule_failures.entry(rule).or_default() += 1;
+        }
+        let tables: BTreeSet<&'static str> = self.sources.iter().map(|source| source.table.name).collect();
+        for table in tables {
+            if let Some(watermark) = self.watermarks.get(table).and_then(Watermark::current) {
+                stats.watermarks.insert(table.to_string(), watermark);
+            }
+            let lag = self.sources.iter().filter(|source| source.table.name == table).map(|source| source.lag).sum();
+            stats.lag.insert(table.to_string(), lag);
+            stats.late_rows.insert(table.to_string(), self.judge.engine().counts(table).late_rows);
+        }
+        stats.lake_waiting_rows = self.lake.waiting_rows();
+        stats.notices_waiting = self.outbox.waiting();
+    }
+}
+
+fn tick_record(table: &str, tick: Tick, now: Timestamp) -> Record {
+    let text = serde_json::json!({ "table": table, "watermark": tick.watermark, "at": now });
+    Record { key: table.as_bytes().to_vec(), headers: vec![], value: Some(text.to_string().into_bytes()), timestamp: now }
+}
+
+/// How the log keeps rows.
+pub fn row_topic() -> TopicOptions {
+    TopicOptions { partitions: 1, compacted: false, retention: Some(LOG_RETENTION), retention_bytes: Some(LOG_RETENTION_BYTES) }
+}
+
+fn create_topics(log: &dyn Log) -> Result<(), LogError> {
+    for table in TABLES {
+        log.create_topic(&table.topic(), &row_topic())?;
+    }
+    log.create_topic(TICK_TOPIC, &row_topic())?;
+    let compacted = TopicOptions { partitions: 1, compacted: true, retention: None, retention_bytes: None };
+    log.create_topic(STATE_TOPIC, &compacted)?;
+    log.create_topic(NOTICE_TOPIC, &compacted)
+}

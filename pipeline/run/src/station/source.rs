@@ -1,0 +1,171 @@
+//! Reading one partition of one table: decode, admit, judge, keep.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use tidewatch_flow::admit::{Admit, newest};
+use tidewatch_lake::{Counts, Progress, SourceSeq};
+use tidewatch_model::limits::READ_BYTES;
+use tidewatch_model::ports::{Log, LogError, Record};
+use tidewatch_model::table::Table;
+use tidewatch_model::wire::{self, Header};
+use tidewatch_model::Timestamp;
+use tidewatch_sql::Feed;
+
+use super::letters::dead_letter;
+use super::{Station, StationError};
+
+/// A partition, and how far it was read.
+pub struct Source {
+    /// The table that its topic carries.
+    pub table: &'static Table,
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
+    /// The next offset to read.
+    pub next: u64,
+    /// From here on rows are not in the lake yet.
+    pub lake_from: u64,
+    /// From here on rows were not judged before the restart.
+    pub judge_from: u64,
+    /// Records not yet read.
+    pub lag: u64,
+    /// Admission, and the last frame of each source of rows.
+    pub admit: Admit,
+    /// Whether `admit` remembers what the lake has committed; not while reading again what came before.
+    pub caught_up: bool,
+}
+
+/// What one record turned out to be.
+enum Taken {
+    Rows { header: Header, rows: RecordBatch, rejected: Option<Record>, odd: u64 },
+    Duplicate,
+    Dead(String),
+}
+
+impl Station {
+    /// Reads what a source has, up to a limit. Returns whether there is more.
+    pub(super) fn read_source(&mut self, index: usize, now: Timestamp) -> Result<bool, StationError> {
+        let log: Arc<dyn Log> = self.log.clone();
+        let source = &mut self.sources[index];
+        let read = match log.read(&source.topic, source.partition, source.next, READ_BYTES) {
+            Err(LogError::OutOfRange { available, .. }) if source.next < available.start => {
+                return self.skip_missing(index, available.start, now).map(|()| true);
+            }
+            read => read?,
+        };
+        for (offset, record) in &read.records {
+            self.take(index, *offset, record, now)?;
+        }
+        if self.sources[index].next < read.next {
+            self.skip_missing(index, read.next, now)?;
+        }
+        let source = &mut self.sources[index];
+        source.lag = log.range(&source.topic, source.partition)?.end.saturating_sub(source.next);
+        Ok(source.lag > 0)
+    }
+
+    /// Offsets that the log does not have: damaged frames, or deleted before they were read. They are counted.
+    fn skip_missing(&mut self, index: usize, to: u64, now: Timestamp) -> Result<(), StationError> {
+        let source = &mut self.sources[index];
+        let from = source.next.max(source.lake_from);
+        source.next = to;
+        if to > from {
+            let counts = Counts { missing: to - from, ..Counts::default() };
+            self.stats.missing += to - from;
+            let progress = Progress { next: to, counts, sources: vec![] };
+            self.lake.advance(&source.topic, source.partition, &progress, now)?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, index: usize, offset: u64, record: &Record, now: Timestamp) -> Result<(), StationError> {
+        if self.sources[index].next < offset {
+            self.skip_missing(index, offset, now)?;
+        }
+        self.catch_up(index, offset)?;
+        let source = &mut self.sources[index];
+        let for_lake = offset >= source.lake_from;
+        let feed = if offset >= source.judge_from { Feed::Live } else { Feed::Replay };
+        let mut progress = Progress { next: offset + 1, counts: Counts { records: 1, ..Counts::default() }, sources: vec![] };
+        match read_record(source, record, now) {
+            Taken::Rows { header, rows, rejected, odd } => {
+                if let Some(rejected) = rejected.filter(|_| for_lake) {
+                    let reason = format!("{odd} rows are more than 24h behind or 5m ahead of the clock");
+                    dead_letter(self.log.as_ref(), &source.topic, source.partition, offset, &rejected, &reason)?;
+                    progress.counts.dead_letters = 1;
+                    *self.stats.odd_time_rows.entry(source.table.name.to_string()).or_default() += odd;
+                }
+                let (topic, partition, table) = (source.topic.clone(), source.partition, source.table.name);
+                progress.sources.push((header.source, SourceSeq { incarnation: header.incarnation, seq: header.seq }));
+                if for_lake {
+                    self.lake.rows(&topic, partition, table, &rows)?;
+                    *self.stats.rows.entry(table.to_string()).or_default() += rows.num_rows() as u64;
+                }
+                self.judge_rows(table, partition, &rows, feed, now)?;
+            }
+            Taken::Duplicate => {
+                progress.counts.duplicates = 1;
+                self.stats.duplicates += u64::from(for_lake);
+            }
+            Taken::Dead(reason) if for_lake => {
+                dead_letter(self.log.as_ref(), &source.topic, source.partition, offset, record, &reason)?;
+                progress.counts.dead_letters = 1;
+                *self.stats.dead_letters.entry(source.topic.clone()).or_default() += 1;
+            }
+            Taken::Dead(_) => {}
+        }
+        let source = &mut self.sources[index];
+        source.next = offset + 1;
+        if for_lake {
+            self.lake.advance(&source.topic, source.partition, &progress, now)?;
+        }
+        Ok(())
+    }
+
+    /// When reading again reaches what is new, admission remembers what was committed.
+    fn catch_up(&mut self, index: usize, offset: u64) -> Result<(), StationError> {
+        let source = &mut self.sources[index];
+        if source.caught_up || offset < source.lake_from {
+            return Ok(());
+        }
+        source.caught_up = true;
+        let last = self.lake.last_seqs(&source.topic, source.partition)?;
+        source.admit.restore(last.into_iter().map(|(name, seq)| (name, (seq.incarnation, seq.seq))));
+        Ok(())
+    }
+
+    /// After each record event time moves on, so that what is late does not depend on how much is read at once.
+    fn judge_rows(&mut self, table: &'static str, partition: u32, rows: &RecordBatch, feed: Feed, now: Timestamp) -> Result<(), StationError> {
+        let Some(newest) = newest(rows) else { return Ok(()) };
+        self.pending.extend(self.judge.push(table, rows, feed)?);
+        let Some(watermark) = self.watermarks.get_mut(table) else { return Ok(()) };
+        watermark.observe(partition, newest, now);
+        if let Some(tick) = watermark.advance(None) {
+            self.pending.extend(self.judge.advance(table, tick.watermark, false));
+        }
+        Ok(())
+    }
+}
+
+fn read_record(source: &mut Source, record: &Record, now: Timestamp) -> Taken {
+    let (header, batch) = match wire::decode(record) {
+        Ok(decoded) => decoded,
+        Err(error) => return Taken::Dead(error.to_string()),
+    };
+    if header.table != source.table.name {
+        return Taken::Dead(format!("rows of table '{}' on topic {}", header.table, source.topic));
+    }
+    if source.admit.is_duplicate(&header.source, &header.incarnation, header.seq) {
+        return Taken::Duplicate;
+    }
+    let admitted = match source.admit.admit(&batch, Some(now)) {
+        Ok(admitted) => admitted,
+        Err(error) => return Taken::Dead(error.to_string()),
+    };
+    let odd = admitted.rejected.num_rows() as u64;
+    let origin = wire::Origin { source: header.source.clone(), incarnation: header.incarnation.clone(), seq: header.seq };
+    let rejected = (odd > 0).then(|| wire::encode(source.table.name, &origin, &admitted.rejected).unwrap_or_else(|_| record.clone()));
+    Taken::Rows { header, rows: admitted.rows, rejected, odd }
+}

@@ -1,0 +1,213 @@
+//! What survives a restart: alerts and positions in a compacted topic, transitions as rows, notices not yet told.
+//!
+//! Order of writing: intents to tell, then transitions, then alerts with the position. A crash in between makes the next
+//! start judge again from the older position; what it finds has the same ids and is not written or told twice.
+
+use std::collections::{BTreeMap, HashSet};
+
+use arrow::array::{AsArray, RecordBatch};
+use serde::{Deserialize, Serialize};
+use tidewatch_flow::admit::Admit;
+use tidewatch_model::limits::READ_BYTES;
+use tidewatch_model::ports::{Log, Record};
+use tidewatch_model::table::TABLES;
+use tidewatch_model::wire;
+use tidewatch_model::{Alert, Notice, Span, Timestamp, Transition};
+
+use super::source::Source;
+use super::{NOTICE_TOPIC, SAVE_INTERVAL, STATE_TOPIC, Station, StationError};
+use crate::alert_rows::{NoticeOutcome, transition_batch};
+
+/// Up to where everything was judged.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct Position {
+    version: u32,
+    /// End of the last window of each rule.
+    rules: BTreeMap<String, Timestamp>,
+    /// The next record to judge, by topic (one partition each).
+    offsets: BTreeMap<String, u64>,
+}
+
+const POSITION_KEY: &[u8] = b"position";
+/// Transitions are looked for this far before the oldest position: rules that ended alerts exactly at a time in the past.
+const EVENT_SLACK: Span = Span::hours(1);
+
+impl Station {
+    /// Reads the state back and places every source.
+    pub(super) fn restore(&mut self, now: Timestamp) -> Result<(), StationError> {
+        let (alerts, position) = read_state(self.log.as_ref())?;
+        self.saved_alerts = alerts.iter().map(|alert| (alert_key(alert), alert.clone())).collect();
+        for notice in read_intents(self.log.as_ref())? {
+            self.outbox.push(notice, now);
+        }
+        if let Some(oldest) = position.rules.values().min() {
+            self.known_events = read_event_ids(self.log.as_ref(), oldest.saturating_sub(EVENT_SLACK))?;
+        }
+        self.pending = self.judge.restore(alerts, &position.rules, now);
+        for table in TABLES {
+            let source = self.place(table, &position)?;
+            self.sources.push(source);
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, table: &'static tidewatch_model::table::Table, position: &Position) -> Result<Source, StationError> {
+        let (topic, partition) = (table.topic(), 0);
+        let range = self.log.range(&topic, partition)?;
+        let lake_from = self.lake.position(&topic, partition)?;
+        let judge_from = position.offsets.get(&topic).copied().unwrap_or(lake_from);
+        let mut next = lake_from.min(judge_from);
+        if let Some(ts) = self.judge.engine().replay_from(table.name) {
+            next = next.min(self.log.offset_for_time(&topic, partition, ts)?);
+        }
+        let next = next.clamp(range.start.min(lake_from), range.end.max(lake_from));
+        let lag = range.end.saturating_sub(next);
+        Ok(Source { table, topic, partition, next, lake_from, judge_from, lag, admit: Admit::new(table), caught_up: false })
+    }
+
+    /// Writes what was decided, and now and then the state.
+    pub(super) fn persist(&mut self, now: Timestamp) -> Result<(), StationError> {
+        if !self.pending.is_empty() {
+            self.write_transitions(now)?;
+            self.save_state(now)?;
+        } else if now - self.saved_at >= SAVE_INTERVAL {
+            self.save_state(now)?;
+        }
+        Ok(())
+    }
+
+    fn write_transitions(&mut self, now: Timestamp) -> Result<(), StationError> {
+        let fresh: Vec<Transition> = self.pending.iter().filter(|transition| !self.known_events.contains(&transition.event_id)).cloned().collect();
+        let mut notices = Vec::new();
+        for transition in &fresh {
+            notices.extend(self.intents(transition)?);
+        }
+        if !notices.is_empty() {
+            let records: Vec<Record> = notices.iter().map(|(_, record)| record.clone()).collect();
+            self.log.append(NOTICE_TOPIC, 0, &records)?;
+        }
+        if !fresh.is_empty() {
+            let rows = transition_batch(&fresh, now)?;
+            self.append_rows("alert_event", &rows)?;
+        }
+        self.stats.transitions += fresh.len() as u64;
+        // From here on a failure must not write them again.
+        self.known_events.extend(fresh.into_iter().map(|transition| transition.event_id));
+        self.pending.clear();
+        let mut given_up = Vec::new();
+        for (notice, _) in notices {
+            if let Some(notice) = self.outbox.push(notice, now) {
+                let error = Some("too many notices wait for this receiver".to_string());
+                given_up.push(NoticeOutcome { notice, outcome: "gave_up", attempts: 0, error });
+            }
+        }
+        *self.stats.notices.entry("gave_up").or_default() += given_up.len() as u64;
+        self.record_outcomes(&given_up, now)
+    }
+
+    /// Appends rows of a table of our own.
+    pub(super) fn append_rows(&mut self, table: &str, rows: &RecordBatch) -> Result<(), StationError> {
+        let records = wire::encode_split(table, &mut self.origin, rows)?;
+        self.log.append(&format!("tidewatch.{table}"), 0, &records)?;
+        Ok(())
+    }
+
+    /// Writes the alerts that changed, and then the position that they belong to, with one append.
+    pub(super) fn save_state(&mut self, now: Timestamp) -> Result<(), StationError> {
+        let alerts: BTreeMap<String, Alert> = self.judge.alerts().map(|alert| (alert_key(alert), alert.clone())).collect();
+        let mut records = Vec::new();
+        for (key, alert) in &alerts {
+            if self.saved_alerts.get(key) != Some(alert) {
+                records.push(state_record(key, Some(serde_json::to_vec(alert).unwrap_or_default()), now));
+            }
+        }
+        for key in self.saved_alerts.keys().filter(|key| !alerts.contains_key(*key)) {
+            records.push(state_record(key, None, now));
+        }
+        let position = Position {
+            version: 1,
+            rules: self.judge.engine().positions().map(|(rule, ts)| (rule.to_string(), ts)).collect(),
+            offsets: self.sources.iter().map(|source| (source.topic.clone(), source.next.max(source.judge_from))).collect(),
+        };
+        let value = serde_json::to_vec(&position).unwrap_or_default();
+        records.push(Record { key: POSITION_KEY.to_vec(), headers: vec![], value: Some(value), timestamp: now });
+        self.log.append(STATE_TOPIC, 0, &records)?;
+        self.saved_alerts = alerts;
+        self.saved_at = now;
+        Ok(())
+    }
+}
+
+fn alert_key(alert: &Alert) -> String {
+    format!("alert/{}/{}", alert.rule, alert.fingerprint())
+}
+
+fn state_record(key: &str, value: Option<Vec<u8>>, now: Timestamp) -> Record {
+    Record { key: key.as_bytes().to_vec(), headers: vec![], value, timestamp: now }
+}
+
+/// The newest record of each key, tombstones left out, with its offset.
+fn read_compacted(log: &dyn Log, topic: &str) -> Result<BTreeMap<Vec<u8>, (u64, Vec<u8>)>, StationError> {
+    let mut newest = BTreeMap::new();
+    let mut from = log.range(topic, 0)?.start;
+    loop {
+        let read = log.read(topic, 0, from, READ_BYTES)?;
+        for (offset, record) in read.records {
+            match record.value {
+                Some(value) => newest.insert(record.key, (offset, value)),
+                None => newest.remove(&record.key),
+            };
+        }
+        if read.next == from {
+            return Ok(newest);
+        }
+        from = read.next;
+    }
+}
+
+fn read_state(log: &dyn Log) -> Result<(Vec<Alert>, Position), StationError> {
+    let mut alerts = Vec::new();
+    let mut position = Position::default();
+    for (key, (offset, value)) in read_compacted(log, STATE_TOPIC)? {
+        let wrong = |problem: String| StationError::State { topic: STATE_TOPIC, offset, problem };
+        if key == POSITION_KEY {
+            position = serde_json::from_slice(&value).map_err(|error| wrong(error.to_string()))?;
+            if position.version != 1 {
+                return Err(wrong(format!("version {}: expected 1", position.version)));
+            }
+        } else {
+            alerts.push(serde_json::from_slice(&value).map_err(|error| wrong(error.to_string()))?);
+        }
+    }
+    Ok((alerts, position))
+}
+
+fn read_intents(log: &dyn Log) -> Result<Vec<Notice>, StationError> {
+    let mut intents: Vec<(u64, Notice)> = Vec::new();
+    for (offset, value) in read_compacted(log, NOTICE_TOPIC)?.into_values() {
+        let wrong = |problem: String| StationError::State { topic: NOTICE_TOPIC, offset, problem };
+        intents.push((offset, serde_json::from_slice(&value).map_err(|error| wrong(error.to_string()))?));
+    }
+    intents.sort_by_key(|(offset, _)| *offset);
+    Ok(intents.into_iter().map(|(_, notice)| notice).collect())
+}
+
+/// Ids of the transitions in the log at or after an event time.
+fn read_event_ids(log: &dyn Log, from: Timestamp) -> Result<HashSet<String>, StationError> {
+    let topic = "tidewatch.alert_event";
+    let mut ids = HashSet::new();
+    let mut next = log.offset_for_time(topic, 0, from)?;
+    loop {
+        let read = log.read(topic, 0, next, READ_BYTES)?;
+        for (_, record) in &read.records {
+            let Ok((_, rows)) = wire::decode(record) else { continue };
+            if let Some(column) = rows.column_by_name("event_id").and_then(|column| column.as_string_opt::<i32>()) {
+                ids.extend(column.iter().flatten().map(str::to_string));
+            }
+        }
+        if read.next == next {
+            return Ok(ids);
+        }
+        next = read.next;
+    }
+}
