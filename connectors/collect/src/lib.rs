@@ -1,1 +1,21 @@
-//! tidewatch-collect
+//! Collectors: what a machine says of itself, as rows. Each reads through root paths, so a recorded tree is a test, and
+//! none of them stops because one value can't be read: that column is NULL, and the reason is counted.
+
+mod collector;
+mod cpu;
+mod disk;
+mod fault;
+mod health;
+mod host;
+mod net;
+mod process;
+mod pump;
+mod reading;
+pub mod rows;
+pub mod simulate;
+mod times;
+
+pub use collector::{Collected, Collector};
+pub use fault::{Fault, FaultKind};
+pub use pump::{Pump, host_collectors};
+pub use reading::{Roots, host_name};

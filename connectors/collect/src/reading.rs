@@ -137,7 +137,10 @@ mod tests {
     #[test]
     fn numbers_are_strict() {
         assert_eq!(integer(" 42\n", "x"), Ok(42));
-        assert_eq!(integer("9223372036854775808", "x").unwrap_err().reason, "x: '9223372036854775808' is not a whole number");
+        assert_eq!(
+            integer("9223372036854775808", "x").unwrap_err().reason,
+            "x: '9223372036854775808' is not a whole number"
+        );
         assert_eq!(float("0.25", "x"), Ok(0.25));
         for text in ["", "nan", "inf", "1,5", "0x10"] {
             assert!(float(text, "x").is_err(), "{text}");

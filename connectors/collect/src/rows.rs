@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanBuilder, Float64Builder, Int64Builder, MapBuilder, MapFieldNames, RecordBatch, StringBuilder,
-    TimestampMicrosecondBuilder,
+    ArrayRef, BooleanBuilder, Float64Builder, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
+    new_null_array,
 };
 use arrow::datatypes::SchemaRef;
 use tidewatch_model::Timestamp;
-use tidewatch_model::table::{self, ColumnType, TIME_COLUMN, Table};
+use tidewatch_model::table::{self, ColumnType, Table};
 
 /// One typed value.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,8 +26,6 @@ pub enum Cell {
     Bool(bool),
     /// For Timestamp columns.
     Time(Timestamp),
-    /// For Map columns; sorted by name when it is written.
-    Map(Vec<(String, String)>),
 }
 
 /// Why rows could not become a batch: each is a mistake in a collector, not in what it read.
@@ -164,7 +162,6 @@ impl Rows {
             Cell::Text(_) => column.column_type == ColumnType::Utf8,
             Cell::Bool(_) => column.column_type == ColumnType::Bool,
             Cell::Time(_) => column.column_type == ColumnType::Timestamp,
-            Cell::Map(_) => column.column_type == ColumnType::Map,
         };
         if fits {
             return Ok(());
@@ -181,7 +178,8 @@ enum ColumnBuilder {
     Text(StringBuilder),
     Bool(BooleanBuilder),
     Time(TimestampMicrosecondBuilder),
-    Map(MapBuilder<StringBuilder, StringBuilder>),
+    /// No collector has names and values of its own: always NULL, so many.
+    Map(usize),
 }
 
 impl ColumnBuilder {
@@ -192,7 +190,7 @@ impl ColumnBuilder {
             ColumnType::Utf8 => ColumnBuilder::Text(StringBuilder::new()),
             ColumnType::Bool => ColumnBuilder::Bool(BooleanBuilder::new()),
             ColumnType::Timestamp => ColumnBuilder::Time(TimestampMicrosecondBuilder::new().with_timezone("UTC")),
-            ColumnType::Map => ColumnBuilder::Map(map_builder()),
+            ColumnType::Map => ColumnBuilder::Map(0),
         }
     }
 
@@ -204,7 +202,7 @@ impl ColumnBuilder {
             (ColumnBuilder::Text(builder), Cell::Text(value)) => builder.append_value(value),
             (ColumnBuilder::Bool(builder), Cell::Bool(value)) => builder.append_value(value),
             (ColumnBuilder::Time(builder), Cell::Time(value)) => builder.append_value(value.0),
-            (ColumnBuilder::Map(builder), cell) => append_map(builder, cell),
+            (ColumnBuilder::Map(count), _) => *count += 1,
             (ColumnBuilder::Int(builder), _) => builder.append_null(),
             (ColumnBuilder::Float(builder), _) => builder.append_null(),
             (ColumnBuilder::Text(builder), _) => builder.append_null(),
@@ -220,7 +218,65 @@ impl ColumnBuilder {
             ColumnBuilder::Text(mut builder) => Arc::new(builder.finish()),
             ColumnBuilder::Bool(mut builder) => Arc::new(builder.finish()),
             ColumnBuilder::Time(mut builder) => Arc::new(builder.finish()),
-            ColumnBuilder::Map(mut builder) => Arc::new(builder.finish()),
+            ColumnBuilder::Map(count) => new_null_array(&ColumnType::Map.arrow(), count),
         }
+    }
+}
+
+impl From<i64> for Cell {
+    fn from(value: i64) -> Self {
+        Cell::Int(value)
+    }
+}
+
+impl From<f64> for Cell {
+    fn from(value: f64) -> Self {
+        Cell::Float(value)
+    }
+}
+
+impl From<bool> for Cell {
+    fn from(value: bool) -> Self {
+        Cell::Bool(value)
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(value: &str) -> Self {
+        Cell::Text(value.to_string())
+    }
+}
+
+impl From<String> for Cell {
+    fn from(value: String) -> Self {
+        Cell::Text(value)
+    }
+}
+
+impl<T: Into<Cell>> From<Option<T>> for Cell {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Cell::Null, Into::into)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_are_named() {
+        let mut rows = Rows::of("cpu").unwrap();
+        let ts = Timestamp(0);
+        assert!(Rows::of("nothing").is_err());
+        assert_eq!(
+            rows.push(ts, [("nothing", Cell::Null)]).unwrap_err().to_string(),
+            "table 'cpu' has no column 'nothing'"
+        );
+        assert_eq!(
+            rows.push(ts, [("core", "x".into())]).unwrap_err().to_string(),
+            "cpu.core is Int64, not Text(\"x\")"
+        );
+        assert!(rows.finish().unwrap().is_none());
     }
 }

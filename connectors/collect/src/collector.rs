@@ -1,0 +1,27 @@
+//! What a collector is.
+
+use arrow::array::RecordBatch;
+use tidewatch_model::{Span, Timestamp};
+
+use crate::fault::Fault;
+
+/// One source of rows of one table.
+pub trait Collector: Send {
+    /// The table.
+    fn table(&self) -> &'static str;
+    /// How often it is asked; by default the table's interval.
+    fn interval(&self) -> Span {
+        tidewatch_model::table::find(self.table()).map_or(Span::seconds(10), |table| table.interval)
+    }
+    /// Reads everything once.
+    fn collect(&mut self, now: Timestamp) -> Collected;
+}
+
+/// What one pass gave.
+#[derive(Debug, Default)]
+pub struct Collected {
+    /// The rows; none when there is nothing of the kind.
+    pub batch: Option<RecordBatch>,
+    /// What could not be read.
+    pub faults: Vec<Fault>,
+}

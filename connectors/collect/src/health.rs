@@ -1,0 +1,77 @@
+//! The table `collector`: how the collectors themselves are.
+
+use std::collections::BTreeMap;
+
+use arrow::array::RecordBatch;
+use tidewatch_model::{Span, Timestamp};
+
+use crate::fault::{Fault, FaultKind};
+use crate::rows::{Rows, RowsError};
+
+/// What is known of one collector since the start.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Health {
+    ok: bool,
+    duration: Span,
+    rows: i64,
+    errors: i64,
+    dropped: i64,
+    message: Option<String>,
+}
+
+/// All collectors, by table.
+#[derive(Debug, Default)]
+pub struct HealthBook(BTreeMap<&'static str, Health>);
+
+impl HealthBook {
+    /// A pass ended. A source that this machine does not have is said once and makes nobody ill.
+    pub fn ran(&mut self, table: &'static str, duration: Span, rows: usize, faults: &[Fault]) {
+        let health = self.0.entry(table).or_default();
+        health.duration = duration;
+        health.rows += rows as i64;
+        health.errors += faults.len() as i64;
+        let failed = faults.iter().find(|fault| fault.kind == FaultKind::Failed);
+        health.ok = failed.is_none();
+        if let Some(fault) = failed.or(faults.first()) {
+            let column = if fault.column.is_empty() { String::new() } else { format!("{}: ", fault.column) };
+            health.message = Some(format!("{column}{}", fault.reason));
+        }
+    }
+
+    /// A pass panicked, or its rows could not be made: a bug of the collector.
+    pub fn broke(&mut self, table: &'static str, message: String) {
+        let health = self.0.entry(table).or_default();
+        health.ok = false;
+        health.errors += 1;
+        health.message = Some(message);
+    }
+
+    /// The log did not take rows.
+    pub fn dropped(&mut self, table: &'static str, rows: usize, message: String) {
+        let health = self.0.entry(table).or_default();
+        health.ok = false;
+        health.dropped += rows as i64;
+        health.message = Some(message);
+    }
+
+    /// One row for each collector.
+    pub fn batch(&self, host: &str, now: Timestamp) -> Result<Option<RecordBatch>, RowsError> {
+        let mut rows = Rows::of("collector")?;
+        for (collector, health) in &self.0 {
+            rows.push(
+                now,
+                [
+                    ("host", host.into()),
+                    ("collector", (*collector).into()),
+                    ("ok", health.ok.into()),
+                    ("duration_seconds", health.duration.as_seconds().into()),
+                    ("rows_total", health.rows.into()),
+                    ("errors_total", health.errors.into()),
+                    ("dropped_rows_total", health.dropped.into()),
+                    ("message", health.message.as_deref().into()),
+                ],
+            )?;
+        }
+        rows.finish()
+    }
+}

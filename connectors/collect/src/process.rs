@@ -1,0 +1,167 @@
+//! The table `process`: the largest processes by CPU and by memory.
+
+use std::collections::HashMap;
+
+use tidewatch_model::Timestamp;
+
+use crate::collector::{Collected, Collector};
+use crate::fault::Faults;
+use crate::reading::{Roots, Unreadable, integer, integer_at, value_of};
+use crate::rows::{Rows, RowsError};
+use crate::times::CpuTimes;
+
+/// How many are kept of each order.
+const LARGEST: usize = 25;
+/// Bytes of a page; every Linux that runs GPUs today has pages of this size unless it was built otherwise.
+const PAGE_BYTES: i64 = 4096;
+
+/// Reads the processes.
+pub struct ProcessCollector {
+    roots: Roots,
+    host: String,
+    before: HashMap<(i64, i64), i64>,
+    before_total: Option<CpuTimes>,
+    faults: Faults,
+}
+
+/// One process.
+struct Process {
+    pid: i64,
+    name: String,
+    state: &'static str,
+    /// Ticks in programs and in the kernel.
+    ticks: i64,
+    /// When it started, in ticks since boot: tells a reused number from the same process.
+    started: i64,
+    memory_bytes: i64,
+    cpu_ratio: Option<f64>,
+}
+
+impl ProcessCollector {
+    /// For this machine's name.
+    pub fn new(roots: Roots, host: &str) -> Self {
+        ProcessCollector {
+            roots,
+            host: host.to_string(),
+            before: HashMap::new(),
+            before_total: None,
+            faults: Faults::default(),
+        }
+    }
+
+    fn processes(&mut self) -> Vec<Process> {
+        let total =
+            self.roots.proc_file("stat").and_then(|text| CpuTimes::parse(value_of(&text, "cpu", "stat")?, "stat: cpu"));
+        let total = self.faults.keep("cpu_ratio", total);
+        let elapsed = total.zip(self.before_total).and_then(|(now, before)| now.ticks_since(&before));
+        self.before_total = total;
+        let listed = std::fs::read_dir(&self.roots.proc)
+            .map_err(|error| Unreadable::damaged(format!("{}: {error}", self.roots.proc.display())));
+        let entries = self.faults.keep("", listed).into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i64>().ok());
+        // A process that ends while it is read is no fault.
+        let mut processes: Vec<Process> = pids.filter_map(|pid| self.read(pid).ok()).collect();
+        for process in &mut processes {
+            let before = self.before.get(&(process.pid, process.started));
+            let used = before.map(|before| process.ticks - before).filter(|ticks| *ticks >= 0);
+            process.cpu_ratio = used.zip(elapsed).map(|(used, elapsed)| (used as f64 / elapsed as f64).min(1.0));
+        }
+        self.before = processes.iter().map(|process| ((process.pid, process.started), process.ticks)).collect();
+        processes
+    }
+
+    fn read(&self, pid: i64) -> Result<Process, Unreadable> {
+        let stat = self.roots.proc_file(&format!("{pid}/stat"))?;
+        // The name is in parentheses and may hold anything, parentheses too.
+        let (name, rest) = stat.rsplit_once(')').ok_or_else(|| Unreadable::damaged("stat: no name"))?;
+        let name = name.split_once('(').map_or("", |(_, name)| name);
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        let at = |index: usize| integer_at(&fields, index, "stat");
+        Ok(Process {
+            pid,
+            name: name.to_string(),
+            state: state_word(fields.first().copied().unwrap_or_default()),
+            ticks: at(11)?.saturating_add(at(12)?),
+            started: at(19)?,
+            memory_bytes: at(21)?.saturating_mul(PAGE_BYTES),
+            cpu_ratio: None,
+        })
+    }
+
+    /// The user's name, or its number where no account has it.
+    fn user(&self, pid: i64, accounts: &HashMap<i64, String>) -> Option<String> {
+        let status = self.roots.proc_file(&format!("{pid}/status")).ok()?;
+        let uid = integer(value_of(&status, "Uid", "status").ok()?.split_whitespace().next()?, "Uid").ok()?;
+        Some(accounts.get(&uid).cloned().unwrap_or_else(|| uid.to_string()))
+    }
+
+    /// The batch job that a process belongs to, when its environment may be read.
+    fn job(&self, pid: i64) -> Option<String> {
+        let environment = self.roots.proc_file(&format!("{pid}/environ")).ok()?;
+        environment.split('\0').find_map(|variable| variable.strip_prefix("SLURM_JOB_ID=")).map(str::to_string)
+    }
+
+    fn rows(&mut self, now: Timestamp) -> Result<Rows, RowsError> {
+        let mut rows = Rows::of("process")?;
+        let accounts = accounts(&self.roots.accounts_file().unwrap_or_default());
+        for process in largest(self.processes()) {
+            rows.push(
+                now,
+                [
+                    ("host", self.host.as_str().into()),
+                    ("pid", process.pid.into()),
+                    ("name", process.name.as_str().into()),
+                    ("user", self.user(process.pid, &accounts).into()),
+                    ("state", process.state.into()),
+                    ("cpu_ratio", process.cpu_ratio.into()),
+                    ("memory_bytes", process.memory_bytes.into()),
+                    ("job", self.job(process.pid).into()),
+                ],
+            )?;
+        }
+        Ok(rows)
+    }
+}
+
+impl Collector for ProcessCollector {
+    fn table(&self) -> &'static str {
+        "process"
+    }
+
+    fn collect(&mut self, now: Timestamp) -> Collected {
+        let batch = self.rows(now).and_then(Rows::finish);
+        let batch = self.faults.keep("", batch.map_err(|error| Unreadable::damaged(error.to_string()))).flatten();
+        Collected { batch, faults: self.faults.take() }
+    }
+}
+
+/// The largest by CPU and the largest by memory, each process once, by pid.
+fn largest(mut processes: Vec<Process>) -> Vec<Process> {
+    processes.sort_by(|left, right| {
+        right.cpu_ratio.unwrap_or(0.0).total_cmp(&left.cpu_ratio.unwrap_or(0.0)).then(left.pid.cmp(&right.pid))
+    });
+    let mut rest = processes.split_off(processes.len().min(LARGEST));
+    rest.sort_by_key(|process| (std::cmp::Reverse(process.memory_bytes), process.pid));
+    rest.truncate(LARGEST);
+    processes.extend(rest);
+    processes.sort_by_key(|process| process.pid);
+    processes
+}
+
+fn accounts(passwd: &str) -> HashMap<i64, String> {
+    let fields = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    fields.filter_map(|fields| Some((fields.get(2)?.parse().ok()?, fields.first()?.to_string()))).collect()
+}
+
+fn state_word(letter: &str) -> &'static str {
+    match letter {
+        "R" => "running",
+        "S" => "sleeping",
+        "D" => "disk-sleep",
+        "Z" => "zombie",
+        "T" | "t" => "stopped",
+        "I" => "idle",
+        "X" | "x" => "dead",
+        _ => "unknown",
+    }
+}

@@ -1,0 +1,123 @@
+//! The pump: runs the collectors that are due and hands their rows to the log.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::RecordBatch;
+use tidewatch_model::ports::Log;
+use tidewatch_model::table::{TOPIC_PREFIX, find};
+use tidewatch_model::wire::{Origin, encode_split};
+use tidewatch_model::{Span, Timestamp};
+
+use crate::collector::Collector;
+use crate::cpu::CpuCollector;
+use crate::disk::DiskCollector;
+use crate::health::HealthBook;
+use crate::host::HostCollector;
+use crate::net::NetCollector;
+use crate::process::ProcessCollector;
+use crate::reading::Roots;
+
+/// Every collector of a host's own metrics.
+pub fn host_collectors(roots: &Roots, host: &str) -> Vec<Box<dyn Collector>> {
+    vec![
+        Box::new(HostCollector::new(roots.clone(), host)),
+        Box::new(CpuCollector::new(roots.clone(), host)),
+        Box::new(DiskCollector::new(roots.clone(), host)),
+        Box::new(NetCollector::new(roots.clone(), host)),
+        Box::new(ProcessCollector::new(roots.clone(), host)),
+    ]
+}
+
+/// Runs collectors on a grid of their intervals.
+pub struct Pump {
+    collectors: Vec<(Box<dyn Collector>, Timestamp)>,
+    host: String,
+    incarnation: String,
+    log: Arc<dyn Log>,
+    sequences: BTreeMap<&'static str, Origin>,
+    health: HealthBook,
+    health_due: Timestamp,
+}
+
+impl Pump {
+    /// With everything due at once. `host` names the source of the frames, `incarnation` this start of it.
+    pub fn new(collectors: Vec<Box<dyn Collector>>, host: String, incarnation: String, log: Arc<dyn Log>) -> Self {
+        let collectors = collectors.into_iter().map(|collector| (collector, Timestamp::MIN)).collect();
+        Pump {
+            collectors,
+            host,
+            incarnation,
+            log,
+            sequences: BTreeMap::new(),
+            health: HealthBook::default(),
+            health_due: Timestamp::MIN,
+        }
+    }
+
+    /// Runs what is due and returns when something is due next. Ticks that were missed are not made up for.
+    pub fn tick(&mut self, now: Timestamp) -> Timestamp {
+        let mut next = Timestamp::MAX;
+        for index in 0..self.collectors.len() {
+            if self.collectors[index].1 <= now {
+                self.run(index, now);
+            }
+            next = next.min(self.collectors[index].1);
+        }
+        if self.health_due <= now {
+            self.health_due = after(now, find("collector").map_or(Span::seconds(10), |table| table.interval));
+            if let Ok(Some(batch)) = self.health.batch(&self.host, now) {
+                self.send("collector", &batch);
+            }
+        }
+        next.min(self.health_due)
+    }
+
+    fn run(&mut self, index: usize, now: Timestamp) {
+        let (collector, due) = &mut self.collectors[index];
+        *due = after(now, collector.interval());
+        let table = collector.table();
+        // How long a pass took is a measurement of ourselves; nothing is decided by it.
+        let begun = Instant::now();
+        match catch_unwind(AssertUnwindSafe(|| collector.collect(now))) {
+            Ok(collected) => {
+                let duration = Span::micros(begun.elapsed().as_micros() as i64);
+                let rows = collected.batch.as_ref().map_or(0, RecordBatch::num_rows);
+                self.health.ran(table, duration, rows, &collected.faults);
+                if let Some(batch) = collected.batch {
+                    self.send(table, &batch);
+                }
+            }
+            Err(_) => self.health.broke(table, "the collector panicked".to_string()),
+        }
+    }
+
+    fn send(&mut self, table: &'static str, batch: &RecordBatch) {
+        let origin = self.sequences.entry(table).or_insert_with(|| Origin {
+            source: self.host.clone(),
+            incarnation: self.incarnation.clone(),
+            seq: 0,
+        });
+        let sent = match encode_split(table, origin, batch) {
+            Ok(records) => self
+                .log
+                .append(&format!("{TOPIC_PREFIX}{table}"), 0, &records)
+                .map(drop)
+                .map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(message) = sent {
+            self.health.dropped(table, batch.num_rows(), message);
+        }
+    }
+}
+
+/// The next multiple of an interval.
+fn after(now: Timestamp, interval: Span) -> Timestamp {
+    now.floor(interval) + interval
+}
+
+#[cfg(test)]
+mod tests;

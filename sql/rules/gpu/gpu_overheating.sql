@@ -1,0 +1,12 @@
+-- A GPU averages over 85 degrees for two minutes: it will slow down, then shut down. A single bad sample or a short peak does not
+-- count. Threshold: ours, below the slow-down of SXM boards (87 to 92).
+CREATE ALERT gpu_overheating
+WITH (severity = 'critical',
+      for = '1 minute',
+      keep_firing_for = '1 minute',
+      summary = 'GPU {{ gpu_uuid }} on {{ host }} averages {{ average }} C')
+AS
+SELECT host, gpu_uuid, avg(temperature_celsius) AS average
+FROM HOP(gpu, ts, INTERVAL '10 seconds', INTERVAL '1 minute')
+GROUP BY window_start, window_end, host, gpu_uuid
+HAVING avg(temperature_celsius) > 85;

@@ -1,0 +1,9 @@
+-- The link went down and up more than once in ten minutes. Source: kube-prometheus (NodeNetworkInterfaceFlapping), NVSentinel.
+CREATE ALERT net_carrier_flaps
+WITH (severity = 'warning',
+      summary = '{{ interface }} on {{ host }} changed its carrier {{ changes }} times')
+AS
+SELECT host, interface, max(carrier_changes_total) - min(carrier_changes_total) AS changes
+FROM HOP(net, ts, INTERVAL '10 seconds', INTERVAL '10 minutes')
+GROUP BY window_start, window_end, host, interface
+HAVING max(carrier_changes_total) - min(carrier_changes_total) > 2;
