@@ -34,6 +34,12 @@ impl Watermark {
         Watermark { idle_timeout, partitions: BTreeMap::new(), last: Timestamp::MIN }
     }
 
+    /// Goes on where it stood before a restart.
+    pub fn restore(&mut self, partition: u32, watermark: Timestamp, wall: Timestamp) {
+        self.partitions.insert(partition, Partition { newest: watermark, seen_at: wall });
+        self.last = self.last.max(watermark);
+    }
+
     /// Rows up to `newest` came from a partition, at this wall-clock time. A ts far ahead of the wall clock does not
     /// count: one bad clock must not close everybody's windows.
     pub fn observe(&mut self, partition: u32, newest: Timestamp, wall: Timestamp) {
@@ -107,6 +113,15 @@ mod tests {
         watermark.observe(0, at(100), at(100));
         watermark.observe(0, at(100_000), at(101));
         assert_eq!(ticks(&mut watermark, 101), Some((100, false)));
+    }
+
+    #[test]
+    fn a_restart_goes_on_where_it_stood() {
+        let mut watermark = Watermark::new(Span::seconds(30));
+        watermark.restore(0, at(100), at(500));
+        assert_eq!(watermark.current(), Some(at(100)));
+        assert_eq!(ticks(&mut watermark, 529), None);
+        assert_eq!(ticks(&mut watermark, 530), Some((500, true)));
     }
 
     #[test]

@@ -43,7 +43,10 @@ pub fn transition_object(transition: &Transition, processed_at: Option<Timestamp
     put("to_state", json!(transition.to_state));
     put("reason", json!(transition.reason));
     put("value", json!(headline(&alert.values)));
-    put("values", Value::Object(alert.values.iter().map(|(name, value)| (name.clone(), json!(value.to_string()))).collect()));
+    put(
+        "values",
+        Value::Object(alert.values.iter().map(|(name, value)| (name.clone(), json!(value.to_string()))).collect()),
+    );
     put("window_start", json!(transition.window_start));
     put("window_end", json!(transition.window_end));
     if let Some(processed_at) = processed_at {
@@ -61,7 +64,10 @@ pub fn transition_batch(transitions: &[Transition], processed_at: Timestamp) -> 
         Arc::new(StringArray::from_iter_values(transitions.iter().map(value)))
     };
     let time = |value: fn(&Transition) -> Timestamp| -> ArrayRef {
-        Arc::new(TimestampMicrosecondArray::from_iter_values(transitions.iter().map(|row| value(row).0)).with_timezone("UTC"))
+        Arc::new(
+            TimestampMicrosecondArray::from_iter_values(transitions.iter().map(|row| value(row).0))
+                .with_timezone("UTC"),
+        )
     };
     rows_of("alert_event", |column| {
         Ok(match column {
@@ -102,7 +108,9 @@ pub fn notice_batch(outcomes: &[NoticeOutcome], processed_at: Timestamp) -> Resu
         Arc::new(outcomes.iter().map(value).collect::<StringArray>())
     };
     let time = |value: &dyn Fn(&NoticeOutcome) -> Timestamp| -> ArrayRef {
-        Arc::new(TimestampMicrosecondArray::from_iter_values(outcomes.iter().map(|row| value(row).0)).with_timezone("UTC"))
+        Arc::new(
+            TimestampMicrosecondArray::from_iter_values(outcomes.iter().map(|row| value(row).0)).with_timezone("UTC"),
+        )
     };
     rows_of("notice_event", |column| {
         Ok(match column {
@@ -114,7 +122,9 @@ pub fn notice_batch(outcomes: &[NoticeOutcome], processed_at: Timestamp) -> Resu
             "reason" => text(|row| Some(row.notice.reason.clone())),
             "outcome" => text(|row| Some(row.outcome.to_string())),
             "attempts" => Arc::new(Int64Array::from_iter_values(outcomes.iter().map(|row| row.attempts))),
-            "alerts" => Arc::new(Int64Array::from_iter_values(outcomes.iter().map(|row| row.notice.alerts.len() as i64))),
+            "alerts" => {
+                Arc::new(Int64Array::from_iter_values(outcomes.iter().map(|row| row.notice.alerts.len() as i64)))
+            }
             "error" => text(|row| row.error.clone()),
             "processed_at" => time(&|_| processed_at),
             other => return Err(ArrowError::SchemaError(format!("notice_event has an unknown column '{other}'"))),

@@ -238,7 +238,10 @@ impl fmt::Display for ConfigFault {
 ///
 /// # Errors
 /// Every fault that was found: syntax, unknown keys with a suggestion, values that are not what they must be.
-pub fn load(file: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Config, Vec<ConfigFault>> {
+pub fn load(
+    file: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<Config, Vec<ConfigFault>> {
     let mut config = Config::default();
     let mut faults = Vec::new();
     if let Some(file) = file {
@@ -310,7 +313,11 @@ fn text_of(value: &DeValue) -> Result<String, String> {
     }
 }
 
-fn apply_environment(config: &mut Config, environment: impl Iterator<Item = (String, String)>, faults: &mut Vec<ConfigFault>) {
+fn apply_environment(
+    config: &mut Config,
+    environment: impl Iterator<Item = (String, String)>,
+    faults: &mut Vec<ConfigFault>,
+) {
     let mut ours: Vec<(String, String)> =
         environment.filter(|(name, _)| name.starts_with("TIDEWATCH_") && name.contains("__")).collect();
     ours.sort();
@@ -366,7 +373,8 @@ mod tests {
     #[test]
     fn every_fault_is_listed_with_its_place() {
         let text = "[http]\nadress = \"x\"\naddress = \"nowhere\"\n[lake]\nwindow = \"1s\"\n[bogus]\nx = 1\n";
-        let faults = faults_of(text, &[("TIDEWATCH_HTTP__PORT", "1"), ("TIDEWATCH_RULES__BUNDLED", "perhaps"), ("HOME", "/")]);
+        let faults =
+            faults_of(text, &[("TIDEWATCH_HTTP__PORT", "1"), ("TIDEWATCH_RULES__BUNDLED", "perhaps"), ("HOME", "/")]);
         let expected = [
             "tidewatch.toml:2:1: unknown setting 'http.adress'; did you mean 'http.address'?",
             "tidewatch.toml:3:1: http.address: 'nowhere' is not an address: expected one such as 127.0.0.1:7575",
@@ -395,9 +403,13 @@ mod tests {
 
     #[test]
     fn what_is_shown_reads_back_and_hides_the_webhook() {
-        let mut config = Config { webhook_url: Some("https://user:pass@example.com/secret?x=1".to_string()), ..Config::default() };
+        let mut config =
+            Config { webhook_url: Some("https://user:pass@example.com/secret?x=1".to_string()), ..Config::default() };
         let shown = show(&config);
-        assert!(shown.contains("https://example.com/...") && !shown.contains("secret") && !shown.contains("pass"), "{shown}");
+        assert!(
+            shown.contains("https://example.com/...") && !shown.contains("secret") && !shown.contains("pass"),
+            "{shown}"
+        );
         config.webhook_url = None;
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), show(&config)).unwrap();

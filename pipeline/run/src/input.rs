@@ -38,7 +38,9 @@ impl Mapping {
     pub fn parse(flags: &[String]) -> Result<Mapping, Failure> {
         let mut mapping = Mapping::default();
         for flag in flags {
-            let (from, to) = flag.split_once('=').ok_or_else(|| Failure::usage(format!("--map {flag}: expected [table.]from=to")))?;
+            let (from, to) = flag
+                .split_once('=')
+                .ok_or_else(|| Failure::usage(format!("--map {flag}: expected [table.]from=to")))?;
             let (of_table, from) = match from.split_once('.') {
                 Some((of_table, column)) if table::find(of_table).is_some() => (Some(of_table.to_string()), column),
                 _ => (None, from),
@@ -60,7 +62,9 @@ impl Input {
     /// # Errors
     /// No such table, or no file of that name.
     pub fn parse(flag: &str) -> Result<Input, Failure> {
-        let (name, pattern) = flag.split_once('=').ok_or_else(|| Failure::usage(format!("--input {flag}: expected table=FILE_OR_GLOB")))?;
+        let (name, pattern) = flag
+            .split_once('=')
+            .ok_or_else(|| Failure::usage(format!("--input {flag}: expected table=FILE_OR_GLOB")))?;
         let table = table::find(name).ok_or_else(|| {
             let near = suggestion(name, TABLES.iter().map(|table| table.name));
             Failure::usage(format!("--input {flag}: unknown table '{name}'{near}"))
@@ -154,13 +158,17 @@ fn read_file(file: &Path, table: &Table, unit: TimeUnitChoice) -> Result<Vec<Rec
         "parquet" => read_parquet(file),
         "csv" => read_csv(file),
         "json" | "jsonl" | "ndjson" => read_json(file, table, unit),
-        other => Err(format!("files of kind '{other}' are not read: expected .parquet, .csv, .json, .jsonl or .ndjson")),
+        other => {
+            Err(format!("files of kind '{other}' are not read: expected .parquet, .csv, .json, .jsonl or .ndjson"))
+        }
     }
 }
 
 fn read_parquet(file: &Path) -> Result<Vec<RecordBatch>, String> {
     let opened = File::open(file).map_err(|error| error.to_string())?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(opened).and_then(|builder| builder.build()).map_err(|error| error.to_string())?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(opened)
+        .and_then(|builder| builder.build())
+        .map_err(|error| error.to_string())?;
     reader.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())
 }
 
@@ -169,9 +177,13 @@ fn read_csv(file: &Path) -> Result<Vec<RecordBatch>, String> {
     let mut opened = File::open(file).map_err(|error| error.to_string())?;
     let format = CsvFormat::default().with_header(true);
     let (found, _) = format.infer_schema(&mut opened, Some(1)).map_err(|error| error.to_string())?;
-    let texts: Vec<Field> = found.fields().iter().map(|field| Field::new(field.name().trim(), DataType::Utf8, true)).collect();
+    let texts: Vec<Field> =
+        found.fields().iter().map(|field| Field::new(field.name().trim(), DataType::Utf8, true)).collect();
     let opened = File::open(file).map_err(|error| error.to_string())?;
-    let reader = ReaderBuilder::new(Arc::new(Schema::new(texts))).with_format(format).build(opened).map_err(|error| error.to_string())?;
+    let reader = ReaderBuilder::new(Arc::new(Schema::new(texts)))
+        .with_format(format)
+        .build(opened)
+        .map_err(|error| error.to_string())?;
     reader.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())
 }
 
@@ -179,28 +191,45 @@ fn read_json(file: &Path, table: &Table, unit: TimeUnitChoice) -> Result<Vec<Rec
     let bytes = std::fs::read(file).map_err(|error| error.to_string())?;
     let (batch, report) = decode_lines(table, &bytes, unit);
     match report.rejected.first() {
-        Some(first) => Err(format!("line {}: {} ({} lines can't be read)", first.line, first.reason, report.rejected_count)),
+        Some(first) => {
+            Err(format!("line {}: {} ({} lines can't be read)", first.line, first.reason, report.rejected_count))
+        }
         None => Ok(vec![batch]),
     }
 }
 
 /// The same rows with the table's columns, in its order and types; columns that are not there are NULL.
-fn to_table(batch: &RecordBatch, table: &Table, mapping: &Mapping, unit: TimeUnitChoice, unknown: &mut Vec<String>) -> Result<RecordBatch, String> {
+fn to_table(
+    batch: &RecordBatch,
+    table: &Table,
+    mapping: &Mapping,
+    unit: TimeUnitChoice,
+    unknown: &mut Vec<String>,
+) -> Result<RecordBatch, String> {
     let schema = table.schema();
-    let renamed: HashMap<String, &ArrayRef> =
-        batch.schema().fields().iter().zip(batch.columns()).map(|(field, column)| (mapping.name(table, field.name()), column)).collect();
+    let renamed: HashMap<String, &ArrayRef> = batch
+        .schema()
+        .fields()
+        .iter()
+        .zip(batch.columns())
+        .map(|(field, column)| (mapping.name(table, field.name()), column))
+        .collect();
     unknown.extend(renamed.keys().filter(|name| schema.index_of(name).is_err()).cloned());
     let columns = schema.fields().iter().map(|field| match renamed.get(field.name()) {
         Some(column) if field.name() == TIME_COLUMN => time_column(column, unit),
         Some(column) => {
-            let converted = cast(column, field.data_type()).map_err(|error| format!("column '{}': {error}", field.name()))?;
+            let converted =
+                cast(column, field.data_type()).map_err(|error| format!("column '{}': {error}", field.name()))?;
             if converted.null_count() > column.logical_null_count() && !is_blank_text(column, &converted) {
-                let row = (0..column.len()).find(|row| column.is_valid(*row) && converted.is_null(*row)).unwrap_or_default();
+                let row =
+                    (0..column.len()).find(|row| column.is_valid(*row) && converted.is_null(*row)).unwrap_or_default();
                 return Err(format!("column '{}', row {}: expected {}", field.name(), row + 1, field.data_type()));
             }
             Ok(converted)
         }
-        None if field.name() == TIME_COLUMN => Err(format!("no column '{TIME_COLUMN}': name it with --map NAME={TIME_COLUMN}")),
+        None if field.name() == TIME_COLUMN => {
+            Err(format!("no column '{TIME_COLUMN}': name it with --map NAME={TIME_COLUMN}"))
+        }
         None => Ok(new_null_array(field.data_type(), batch.num_rows())),
     });
     let columns = columns.collect::<Result<Vec<_>, _>>()?;
@@ -233,9 +262,13 @@ fn time_column(column: &ArrayRef, unit: TimeUnitChoice) -> Result<ArrayRef, Stri
         kind if kind.is_integer() => from_epoch(column),
         _ => Ok(column.clone()),
     };
-    let instants = instants.and_then(|instants| cast(&instants, &wanted)).map_err(|error| format!("column '{TIME_COLUMN}': {error}"))?;
+    let instants = instants
+        .and_then(|instants| cast(&instants, &wanted))
+        .map_err(|error| format!("column '{TIME_COLUMN}': {error}"))?;
     match (0..instants.len()).find(|row| instants.is_null(*row)) {
-        Some(row) => Err(format!("column '{TIME_COLUMN}', row {}: expected an instant such as 2026-11-24T05:00:00Z", row + 1)),
+        Some(row) => {
+            Err(format!("column '{TIME_COLUMN}', row {}: expected an instant such as 2026-11-24T05:00:00Z", row + 1))
+        }
         None => Ok(instants),
     }
 }

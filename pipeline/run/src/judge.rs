@@ -24,11 +24,22 @@ impl Judge {
     /// When the engine can't be made.
     pub fn new(rules: Vec<CompiledRule>) -> Result<Judge, EngineError> {
         let by_name = rules.iter().map(|compiled| (compiled.rule.name.clone(), compiled.rule.clone())).collect();
-        Ok(Judge { engine: Engine::new(rules)?, book: AlertBook::default(), rules: by_name, failures: vec![], evaluations: 0 })
+        Ok(Judge {
+            engine: Engine::new(rules)?,
+            book: AlertBook::default(),
+            rules: by_name,
+            failures: vec![],
+            evaluations: 0,
+        })
     }
 
     /// Puts alerts and positions back as they were before a restart, and ends what the edited rules no longer have.
-    pub fn restore(&mut self, alerts: Vec<Alert>, positions: &BTreeMap<String, Timestamp>, now: Timestamp) -> Vec<Transition> {
+    pub fn restore(
+        &mut self,
+        alerts: Vec<Alert>,
+        positions: &BTreeMap<String, Timestamp>,
+        now: Timestamp,
+    ) -> Vec<Transition> {
         for (name, emitted) in positions {
             let Some(rule) = self.rules.get(name) else { continue };
             let of_rule = alerts.iter().filter(|alert| alert.rule == *name);
@@ -95,5 +106,10 @@ impl Judge {
 
 /// The part of an alert's labels that is the group's key.
 fn key_of(rule: &Rule, alert: &Alert) -> Key {
-    alert.labels.iter().filter(|(name, _)| rule.key.contains(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+    alert
+        .labels
+        .iter()
+        .filter(|(name, _)| rule.key.contains(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }

@@ -19,7 +19,9 @@ pub fn log_folder(config: &Config) -> PathBuf {
 /// A data folder that is not there or can't be read.
 pub fn open_store(config: &Config) -> Result<Arc<LocalStore>, Failure> {
     let store = LocalStore::open_to_read(&config.data_dir);
-    let store = store.map_err(|error| Failure::usage(format!("no data to read: {error}; --data names the folder that 'up' writes")))?;
+    let store = store.map_err(|error| {
+        Failure::usage(format!("no data to read: {error}; --data names the folder that 'up' writes"))
+    })?;
     Ok(Arc::new(store))
 }
 

@@ -30,7 +30,10 @@ use crate::failure::Failure;
 
 /// Watches AI infrastructure: alert rules in SQL over sliding windows, and an open history in Parquet.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Examples:\n  tidewatch up\n  tidewatch query \"SELECT * FROM alert_event ORDER BY ts\"\n  tidewatch check rules/ && tidewatch test rules/\n  tidewatch simulate --gpus 64 --duration 1h --out fleet.parquet\n  tidewatch backtest --input gpu=fleet.parquet --input gpu_event=fleet.gpu_event.parquet\n\nEnvironment: TIDEWATCH_SECTION__KEY sets a key of the configuration, TIDEWATCH_CONFIG names its file.\nExit codes: 0 done, 1 the answer is no, 2 it can't be asked like this.")]
+#[command(
+    version,
+    after_help = "Examples:\n  tidewatch up\n  tidewatch query \"SELECT * FROM alert_event ORDER BY ts\"\n  tidewatch check rules/ && tidewatch test rules/\n  tidewatch simulate --gpus 64 --duration 1h --out fleet.parquet\n  tidewatch backtest --input gpu=fleet.parquet --input gpu_event=fleet.gpu_event.parquet\n\nEnvironment: TIDEWATCH_SECTION__KEY sets a key of the configuration, TIDEWATCH_CONFIG names its file.\nExit codes: 0 done, 1 the answer is no, 2 it can't be asked like this."
+)]
 struct Cli {
     /// The configuration file; tidewatch.toml in the current folder when it is there.
     #[arg(long, global = true, env = "TIDEWATCH_CONFIG")]

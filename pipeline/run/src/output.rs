@@ -98,7 +98,9 @@ pub fn print_objects(format: Format, objects: &[serde_json::Map<String, serde_js
             }
         }
         Format::Csv => {
-            let quote = |field: String| if field.contains([',', '"', '\n']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field };
+            let quote = |field: String| {
+                if field.contains([',', '"', '\n']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field }
+            };
             if let Some(first) = objects.first() {
                 let header: Vec<String> = first.keys().cloned().map(quote).collect();
                 writeln!(out, "{}", header.join(",")).map_err(Failure::output)?;
@@ -121,7 +123,9 @@ pub fn print_objects(format: Format, objects: &[serde_json::Map<String, serde_js
 /// Rows of text as columns of equal width, two spaces apart.
 pub fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
     for row in rows {

@@ -53,7 +53,8 @@ pub fn load(paths: &[PathBuf], with_bundled: bool) -> Result<Loaded, Failure> {
     let compiler = Compiler::new().map_err(Failure::no)?;
     let mut loaded = Loaded::default();
     for file in sql_files(paths)? {
-        let text = std::fs::read_to_string(&file).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
+        let text =
+            std::fs::read_to_string(&file).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
         compiler.load(&file.display().to_string(), &text, &mut loaded);
     }
     if with_bundled {

@@ -94,7 +94,9 @@ impl RuleTest {
             // Rows of a test are never late: a window closes exactly when time reaches its end.
             compiled.rule.options.delay = Span::ZERO;
         }
-        if let Some(missing) = self.alert_rule_test.iter().find(|test| !rules.iter().any(|rule| rule.rule.name == test.alertname)) {
+        if let Some(missing) =
+            self.alert_rule_test.iter().find(|test| !rules.iter().any(|rule| rule.rule.name == test.alertname))
+        {
             return Err(format!("no alert '{}' in the rule files", missing.alertname));
         }
         let mut judge = Judge::new(rules).map_err(|error| error.to_string())?;
@@ -107,7 +109,9 @@ impl RuleTest {
             let later = rows.split_off(&(Timestamp(until.0 + 1)));
             feed(&mut judge, std::mem::replace(&mut rows, later), until)?;
             differences.extend(self.compare(&judge, expectation));
-            differences.extend(judge.take_failures().into_iter().map(|(rule, error)| format!("{rule}: evaluation failed: {error}")));
+            differences.extend(
+                judge.take_failures().into_iter().map(|(rule, error)| format!("{rule}: evaluation failed: {error}")),
+            );
         }
         Ok(differences)
     }
@@ -140,7 +144,8 @@ impl RuleTest {
     fn compare(&self, judge: &Judge, expectation: &Expectation) -> Vec<String> {
         let describe = |labels: &BTreeMap<String, String>, state: AlertState| format!("{state} {labels:?}");
         let of_rule = judge.alerts().filter(|alert| alert.rule == expectation.alertname);
-        let alive: Vec<_> = of_rule.filter(|alert| matches!(alert.state, AlertState::Pending | AlertState::Firing)).collect();
+        let alive: Vec<_> =
+            of_rule.filter(|alert| matches!(alert.state, AlertState::Pending | AlertState::Firing)).collect();
         let mut found: Vec<String> = alive
             .iter()
             .map(|alert| {
@@ -152,7 +157,12 @@ impl RuleTest {
         let mut expected: Vec<String> = expectation
             .exp_alerts
             .iter()
-            .map(|alert| describe(&alert.exp_labels.iter().map(|(name, value)| (name.clone(), text_of(value))).collect(), alert.exp_state))
+            .map(|alert| {
+                describe(
+                    &alert.exp_labels.iter().map(|(name, value)| (name.clone(), text_of(value))).collect(),
+                    alert.exp_state,
+                )
+            })
             .collect();
         found.sort();
         expected.sort();
@@ -163,13 +173,24 @@ impl RuleTest {
             found.retain(|alert| alert.starts_with("firing"));
         }
         if found != expected {
-            differences.push(format!("{} at {at}: expected [{}], found [{}]", expectation.alertname, expected.join(", "), found.join(", ")));
+            differences.push(format!(
+                "{} at {at}: expected [{}], found [{}]",
+                expectation.alertname,
+                expected.join(", "),
+                found.join(", ")
+            ));
         }
-        for (wanted, alert) in expectation.exp_alerts.iter().flat_map(|wanted| alive.iter().map(move |alert| (wanted, alert))) {
+        for (wanted, alert) in
+            expectation.exp_alerts.iter().flat_map(|wanted| alive.iter().map(move |alert| (wanted, alert)))
+        {
             let same = wanted.exp_labels.iter().all(|(name, value)| alert.labels.get(name) == Some(&text_of(value)));
             for (name, text) in wanted.exp_annotations.iter().filter(|_| same) {
                 if alert.annotations.get(name) != Some(text) {
-                    differences.push(format!("{} at {at}: {name}: expected {text:?}, found {:?}", expectation.alertname, alert.annotations.get(name)));
+                    differences.push(format!(
+                        "{} at {at}: {name}: expected {text:?}, found {:?}",
+                        expectation.alertname,
+                        alert.annotations.get(name)
+                    ));
                 }
             }
         }
@@ -185,7 +206,11 @@ fn text_of(value: &Value) -> String {
 }
 
 /// Pushes rows in order of time, then moves every table's watermark to `until`.
-fn feed(judge: &mut Judge, rows: BTreeMap<Timestamp, Vec<(String, Map<String, Value>)>>, until: Timestamp) -> Result<(), String> {
+fn feed(
+    judge: &mut Judge,
+    rows: BTreeMap<Timestamp, Vec<(String, Map<String, Value>)>>,
+    until: Timestamp,
+) -> Result<(), String> {
     for (ts, rows) in rows {
         let mut by_table: BTreeMap<String, Vec<u8>> = BTreeMap::new();
         for (table, mut row) in rows {
@@ -229,7 +254,12 @@ impl Series {
     fn expand(&self) -> Result<Vec<Option<Map<String, Value>>>, String> {
         let mut rows: Vec<Option<Map<String, Value>>> = Vec::new();
         for (column, written) in &self.values {
-            let samples = samples(&text_of(written)).map_err(|word| format!("{}.{column}: '{word}' is not a value: expected one such as 5, 5x3, 1+2x3, _, _x3, gap, gapx3", self.table))?;
+            let samples = samples(&text_of(written)).map_err(|word| {
+                format!(
+                    "{}.{column}: '{word}' is not a value: expected one such as 5, 5x3, 1+2x3, _, _x3, gap, gapx3",
+                    self.table
+                )
+            })?;
             rows.resize_with(rows.len().max(samples.len()), || Some(Map::new()));
             for (row, sample) in rows.iter_mut().zip(samples) {
                 match (sample, row.as_mut()) {
@@ -294,7 +324,14 @@ mod tests {
     #[test]
     fn promtools_notation() {
         let numbers = |written: &str| -> Vec<String> {
-            samples(written).unwrap().into_iter().map(|sample| match sample { Sample::Gap => "gap".into(), Sample::Value(value) => value.to_string() }).collect()
+            samples(written)
+                .unwrap()
+                .into_iter()
+                .map(|sample| match sample {
+                    Sample::Gap => "gap".into(),
+                    Sample::Value(value) => value.to_string(),
+                })
+                .collect()
         };
         assert_eq!(numbers("1x2 5"), ["1", "1", "1", "5"]);
         assert_eq!(numbers("1+2x2 -1-1x1"), ["1", "3", "5", "-1", "-2"]);

@@ -65,8 +65,12 @@ impl Screen {
         if !self.live {
             return;
         }
-        let mut text = format!("tidewatch  {}  data {}  http://{}\n\n", now.floor(Span::seconds(1)), self.data, self.address);
-        text += &format!("rows {rows} ({:.0}/s)  evaluations {}  transitions {}\n", self.rows_per_second, stats.evaluations, stats.transitions);
+        let mut text =
+            format!("tidewatch  {}  data {}  http://{}\n\n", now.floor(Span::seconds(1)), self.data, self.address);
+        text += &format!(
+            "rows {rows} ({:.0}/s)  evaluations {}  transitions {}\n",
+            self.rows_per_second, stats.evaluations, stats.transitions
+        );
         text += &format!(
             "lake {} rows committed, {} waiting, {} settled  notices {} delivered, {} waiting\n",
             stats.lake_rows,
@@ -82,9 +86,20 @@ impl Screen {
         text += &format!("\n{}\n", alert_summary(alerts));
         for alert in alerts.iter().filter(|alert| alert.state == AlertState::Firing).take(LISTED) {
             let since = alert.fired_at.map(|ts| (now - ts).max(Span::ZERO)).unwrap_or_default();
-            let labels: Vec<String> = alert.labels.iter().filter(|(name, _)| *name != "alertname").map(|(name, value)| format!("{name}={value}")).collect();
+            let labels: Vec<String> = alert
+                .labels
+                .iter()
+                .filter(|(name, _)| *name != "alertname")
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
             let stale = if alert.stale_since.is_some() { " (stale)" } else { "" };
-            text += &format!("  {:<8} {} {}{stale}  for {}\n", alert.severity.to_string(), alert.rule, labels.join(" "), whole_seconds(since));
+            text += &format!(
+                "  {:<8} {} {}{stale}  for {}\n",
+                alert.severity.to_string(),
+                alert.rule,
+                labels.join(" "),
+                whole_seconds(since)
+            );
         }
         text.push('\n');
         for line in self.recent.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
@@ -102,7 +117,11 @@ impl Screen {
             return;
         }
         let rows: u64 = stats.rows.values().sum();
-        let behind = stats.watermarks.get("host").map(|ts| whole_seconds((now - *ts).max(Span::ZERO)).to_string()).unwrap_or_else(|| "-".to_string());
+        let behind = stats
+            .watermarks
+            .get("host")
+            .map(|ts| whole_seconds((now - *ts).max(Span::ZERO)).to_string())
+            .unwrap_or_else(|| "-".to_string());
         eprintln!(
             "{} rows={rows} rows_per_second={:.0} watermark_behind={behind} lag={} {} committed={} settled={} notices_waiting={}",
             now.floor(Span::seconds(1)),
@@ -145,8 +164,14 @@ fn alert_summary(alerts: &[Alert]) -> String {
 fn table_rows(stats: &Stats, now: Timestamp) -> Vec<Vec<String>> {
     let mut rows = vec![["table", "rows", "watermark", "lag", "late", "dead letters"].map(str::to_string).to_vec()];
     for (table, count) in &stats.rows {
-        let watermark = stats.watermarks.get(table).map(|ts| format!("{} ago", whole_seconds((now - *ts).max(Span::ZERO)))).unwrap_or_default();
-        let number = |values: &std::collections::BTreeMap<String, u64>, name: &str| values.get(name).copied().unwrap_or(0).to_string();
+        let watermark = stats
+            .watermarks
+            .get(table)
+            .map(|ts| format!("{} ago", whole_seconds((now - *ts).max(Span::ZERO))))
+            .unwrap_or_default();
+        let number = |values: &std::collections::BTreeMap<String, u64>, name: &str| {
+            values.get(name).copied().unwrap_or(0).to_string()
+        };
         rows.push(vec![
             table.clone(),
             count.to_string(),

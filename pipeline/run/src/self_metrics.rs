@@ -23,7 +23,12 @@ impl Shown {
     /// Renews the figures.
     pub fn set(&self, stats: &Stats, alerts: &[Alert], corrupt_frames: u64) {
         let count = |state| alerts.iter().filter(|alert| alert.state == state).count();
-        let figures = Figures { stats: stats.clone(), pending: count(AlertState::Pending), firing: count(AlertState::Firing), corrupt_frames };
+        let figures = Figures {
+            stats: stats.clone(),
+            pending: count(AlertState::Pending),
+            firing: count(AlertState::Firing),
+            corrupt_frames,
+        };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = figures;
     }
 
@@ -43,31 +48,114 @@ impl Status for Shown {
         let by = |label: &'static str, values: &std::collections::BTreeMap<String, u64>| {
             values.iter().map(|(name, value)| (vec![(label, name.clone())], *value as f64)).collect::<Vec<_>>()
         };
-        let watermarks = stats.watermarks.iter().map(|(table, ts)| (vec![("table", table.clone())], ts.0 as f64 / 1e6)).collect();
-        let notices = stats.notices.iter().map(|(outcome, count)| (vec![("outcome", outcome.to_string())], *count as f64)).collect();
-        let alerts = vec![(vec![("state", "pending".to_string())], pending as f64), (vec![("state", "firing".to_string())], firing as f64)];
+        let watermarks =
+            stats.watermarks.iter().map(|(table, ts)| (vec![("table", table.clone())], ts.0 as f64 / 1e6)).collect();
+        let notices = stats
+            .notices
+            .iter()
+            .map(|(outcome, count)| (vec![("outcome", outcome.to_string())], *count as f64))
+            .collect();
+        let alerts = vec![
+            (vec![("state", "pending".to_string())], pending as f64),
+            (vec![("state", "firing".to_string())], firing as f64),
+        ];
         let metric = |name, help, kind, samples| Metric { name, help, kind, samples };
         vec![
             metric("tidewatch_rows_total", "rows admitted", Counter, by("table", &stats.rows)),
-            metric("tidewatch_dead_letters_total", "records that can't be read, put on the topic's dead-letter topic", Counter, by("topic", &stats.dead_letters)),
-            metric("tidewatch_odd_time_rows_total", "rows too far ahead of or behind the clock, dead letters", Counter, by("table", &stats.odd_time_rows)),
-            metric("tidewatch_late_rows_total", "rows that came after the windows that wanted them", Counter, by("table", &stats.late_rows)),
-            Metric::single("tidewatch_duplicate_records_total", "records that had been read before", Counter, stats.duplicates as f64),
-            Metric::single("tidewatch_missing_offsets_total", "offsets that the log could not give", Counter, stats.missing as f64),
-            Metric::single("tidewatch_corrupt_frames", "damaged frames in the log's segments", Gauge, corrupt_frames as f64),
-            metric("tidewatch_watermark_seconds", "event time up to which rows are expected to be complete", Gauge, watermarks),
-            metric("tidewatch_lag_records", "records in the log that were not read yet", Gauge, by("table", &stats.lag)),
+            metric(
+                "tidewatch_dead_letters_total",
+                "records that can't be read, put on the topic's dead-letter topic",
+                Counter,
+                by("topic", &stats.dead_letters),
+            ),
+            metric(
+                "tidewatch_odd_time_rows_total",
+                "rows too far ahead of or behind the clock, dead letters",
+                Counter,
+                by("table", &stats.odd_time_rows),
+            ),
+            metric(
+                "tidewatch_late_rows_total",
+                "rows that came after the windows that wanted them",
+                Counter,
+                by("table", &stats.late_rows),
+            ),
+            Metric::single(
+                "tidewatch_duplicate_records_total",
+                "records that had been read before",
+                Counter,
+                stats.duplicates as f64,
+            ),
+            Metric::single(
+                "tidewatch_missing_offsets_total",
+                "offsets that the log could not give",
+                Counter,
+                stats.missing as f64,
+            ),
+            Metric::single(
+                "tidewatch_corrupt_frames",
+                "damaged frames in the log's segments",
+                Gauge,
+                corrupt_frames as f64,
+            ),
+            metric(
+                "tidewatch_watermark_seconds",
+                "event time up to which rows are expected to be complete",
+                Gauge,
+                watermarks,
+            ),
+            metric(
+                "tidewatch_lag_records",
+                "records in the log that were not read yet",
+                Gauge,
+                by("table", &stats.lag),
+            ),
             Metric::single("tidewatch_evaluations_total", "rule evaluations", Counter, stats.evaluations as f64),
-            metric("tidewatch_rule_failures_total", "evaluations that failed", Counter, by("rule", &stats.rule_failures)),
+            metric(
+                "tidewatch_rule_failures_total",
+                "evaluations that failed",
+                Counter,
+                by("rule", &stats.rule_failures),
+            ),
             metric("tidewatch_alerts", "alerts by state", Gauge, alerts),
             Metric::single("tidewatch_transitions_total", "changes of alerts", Counter, stats.transitions as f64),
             metric("tidewatch_notices_total", "attempts to tell people, by outcome", Counter, notices),
-            Metric::single("tidewatch_notices_waiting", "notices not delivered yet", Gauge, stats.notices_waiting as f64),
-            Metric::single("tidewatch_lake_committed_rows_total", "rows committed to the lake", Counter, stats.lake_rows as f64),
-            Metric::single("tidewatch_lake_hot_bytes_total", "bytes of hot files written", Counter, stats.lake_bytes as f64),
-            Metric::single("tidewatch_lake_waiting_rows", "rows that wait for the next commit", Gauge, stats.lake_waiting_rows as f64),
-            Metric::single("tidewatch_lake_settled_rows_total", "rows settled into public files", Counter, stats.settled_rows as f64),
-            Metric::single("tidewatch_healthy", "1 when nothing keeps the station from working", Gauge, f64::from(u8::from(stats.trouble.is_none()))),
+            Metric::single(
+                "tidewatch_notices_waiting",
+                "notices not delivered yet",
+                Gauge,
+                stats.notices_waiting as f64,
+            ),
+            Metric::single(
+                "tidewatch_lake_committed_rows_total",
+                "rows committed to the lake",
+                Counter,
+                stats.lake_rows as f64,
+            ),
+            Metric::single(
+                "tidewatch_lake_hot_bytes_total",
+                "bytes of hot files written",
+                Counter,
+                stats.lake_bytes as f64,
+            ),
+            Metric::single(
+                "tidewatch_lake_waiting_rows",
+                "rows that wait for the next commit",
+                Gauge,
+                stats.lake_waiting_rows as f64,
+            ),
+            Metric::single(
+                "tidewatch_lake_settled_rows_total",
+                "rows settled into public files",
+                Counter,
+                stats.settled_rows as f64,
+            ),
+            Metric::single(
+                "tidewatch_healthy",
+                "1 when nothing keeps the station from working",
+                Gauge,
+                f64::from(u8::from(stats.trouble.is_none())),
+            ),
         ]
     }
 }

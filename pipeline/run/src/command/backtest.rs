@@ -20,7 +20,9 @@ use crate::rule_files;
 
 /// What to run over what.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  tidewatch backtest --input gpu=fleet.parquet\n  tidewatch backtest --rules rules/ --input 'gpu=lake/gpu/**/*.parquet' --from 2026-11-24T00:00:00Z\n  tidewatch backtest --rules hot.sql --input gpu=old.csv --map temp_c=temperature_celsius --ts-unit seconds\n  tidewatch backtest --rules rules/ --input gpu=fleet.parquet --expect transitions.jsonl\n\nPrints one JSON object per transition, sorted by (ts, rule, fingerprint), field names as in alert_event.\nExit code: 1 when --expect differs.")]
+#[command(
+    after_help = "Examples:\n  tidewatch backtest --input gpu=fleet.parquet\n  tidewatch backtest --rules rules/ --input 'gpu=lake/gpu/**/*.parquet' --from 2026-11-24T00:00:00Z\n  tidewatch backtest --rules hot.sql --input gpu=old.csv --map temp_c=temperature_celsius --ts-unit seconds\n  tidewatch backtest --rules rules/ --input gpu=fleet.parquet --expect transitions.jsonl\n\nPrints one JSON object per transition, sorted by (ts, rule, fingerprint), field names as in alert_event.\nExit code: 1 when --expect differs."
+)]
 pub struct Args {
     /// Rule files or folders; the bundled rules when none is given.
     #[arg(long)]
@@ -77,10 +79,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let objects: Vec<_> = transitions.iter().map(|transition| transition_object(transition, None)).collect();
     match &args.expect {
         Some(file) => compare(file, &objects),
-        None => print_objects(args.format.unwrap_or_else(|| match format_or_default(None) {
-            Format::Csv | Format::Json => Format::Json,
-            Format::Table => Format::Table,
-        }), &objects),
+        None => print_objects(
+            args.format.unwrap_or_else(|| match format_or_default(None) {
+                Format::Csv | Format::Json => Format::Json,
+                Format::Table => Format::Table,
+            }),
+            &objects,
+        ),
     }
 }
 
@@ -96,7 +101,10 @@ fn read_inputs(args: &Args) -> Result<Vec<(&'static str, RecordBatch)>, Failure>
     for flag in &args.input {
         let input = Input::parse(flag)?;
         if !seen.insert(input.table.name) {
-            return Err(Failure::usage(format!("--input {flag}: table '{}' is given twice: use a glob", input.table.name)));
+            return Err(Failure::usage(format!(
+                "--input {flag}: table '{}' is given twice: use a glob",
+                input.table.name
+            )));
         }
         let (rows, unknown) = input.read(&mapping, unit)?;
         if !unknown.is_empty() {
@@ -140,14 +148,16 @@ fn replay(mut judge: Judge, tables: &[(&'static str, RecordBatch)]) -> Result<Ve
     for (rule, error) in judge.take_failures().into_iter().collect::<BTreeSet<_>>() {
         eprintln!("{rule}: evaluation failed: {error}");
     }
-    let order = |transition: &Transition| (transition.ts, transition.alert.rule.clone(), transition.alert.fingerprint());
+    let order =
+        |transition: &Transition| (transition.ts, transition.alert.rule.clone(), transition.alert.fingerprint());
     transitions.sort_by_key(order);
     Ok(transitions)
 }
 
 fn compare(file: &PathBuf, objects: &[serde_json::Map<String, serde_json::Value>]) -> Result<(), Failure> {
     let text = std::fs::read_to_string(file).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
-    let found: Vec<String> = objects.iter().map(|object| serde_json::Value::Object(object.clone()).to_string()).collect();
+    let found: Vec<String> =
+        objects.iter().map(|object| serde_json::Value::Object(object.clone()).to_string()).collect();
     let expected: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     let missing: Vec<&&str> = expected.iter().filter(|line| !found.iter().any(|other| other == **line)).collect();
     let added: Vec<&String> = found.iter().filter(|line| !expected.contains(&line.as_str())).collect();

@@ -9,7 +9,9 @@ use crate::rule_files;
 
 /// Rules to look at.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  tidewatch check                    the bundled rules\n  tidewatch check rules/             every .sql file below a folder\n  tidewatch check rules/gpu_hot.sql\n\nExit code: 0 without errors, 1 with errors, 2 when a path can't be read.")]
+#[command(
+    after_help = "Examples:\n  tidewatch check                    the bundled rules\n  tidewatch check rules/             every .sql file below a folder\n  tidewatch check rules/gpu_hot.sql\n\nExit code: 0 without errors, 1 with errors, 2 when a path can't be read."
+)]
 pub struct Args {
     /// Files or folders; the bundled rules when none is given.
     paths: Vec<PathBuf>,
@@ -21,7 +23,8 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let loaded = rule_files::load(&args.paths, args.paths.is_empty())?;
-    let mut lines: Vec<String> = loaded.faults.iter().filter(|fault| fault.level != Level::Note).map(ToString::to_string).collect();
+    let mut lines: Vec<String> =
+        loaded.faults.iter().filter(|fault| fault.level != Level::Note).map(ToString::to_string).collect();
     lines.extend(loaded.faults.iter().filter(|fault| fault.level == Level::Note).map(ToString::to_string));
     let count = |level| loaded.faults.iter().filter(|fault| fault.level == level).count();
     let (errors, warnings) = (count(Level::Error), count(Level::Warning));

@@ -13,7 +13,9 @@ use crate::output::{Format, format_or_default, print_objects};
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// List the files of the history.
-    #[command(after_help = "Examples:\n  tidewatch lake ls --table gpu\n  tidewatch lake ls --fresh --format csv      the exact list for DuckDB's read_parquet([...]), newest rows included")]
+    #[command(
+        after_help = "Examples:\n  tidewatch lake ls --table gpu\n  tidewatch lake ls --fresh --format csv      the exact list for DuckDB's read_parquet([...]), newest rows included"
+    )]
     Ls(LsArgs),
     /// Read everything and check it: chains, counts, claims, hashes, stray files.
     #[command(after_help = "Exit code: 0 when all is well, 1 when there are problems.")]
@@ -49,7 +51,8 @@ pub fn run(command: &Command, config: &Config) -> Result<(), Failure> {
     let store = open_store(config)?;
     match command {
         Command::Ls(args) => {
-            let entries = ls(store.as_ref(), args.table.as_deref(), args.from, args.to, args.fresh).map_err(Failure::no)?;
+            let entries =
+                ls(store.as_ref(), args.table.as_deref(), args.from, args.to, args.fresh).map_err(Failure::no)?;
             let objects: Vec<Map<String, Value>> = entries
                 .iter()
                 .filter_map(|entry| {

@@ -11,7 +11,9 @@ use crate::output::{BatchPrinter, Format, format_or_default};
 
 /// What to ask.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  tidewatch query \"SELECT * FROM alert_event ORDER BY ts\"\n  tidewatch query \"SELECT host, avg(cpu_utilization_ratio) FROM host GROUP BY host\" --format csv\n\nWorks while 'up' runs and when it does not; sees what is committed.")]
+#[command(
+    after_help = "Examples:\n  tidewatch query \"SELECT * FROM alert_event ORDER BY ts\"\n  tidewatch query \"SELECT host, avg(cpu_utilization_ratio) FROM host GROUP BY host\" --format csv\n\nWorks while 'up' runs and when it does not; sees what is committed."
+)]
 pub struct Args {
     /// One read-only SQL statement; '-' reads it from standard input.
     sql: String,

@@ -22,7 +22,9 @@ use crate::station::row_topic;
 
 /// What to simulate.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  tidewatch simulate --gpus 64 --duration 1h --out fleet.parquet\n  tidewatch simulate --gpus 64 --duration 1h --data tidewatch-data        into the log that 'up' reads\n  tidewatch simulate --gpus 8 --duration 10m --data tidewatch-data --real-time\n\nBeside the rows stand <name>.truth.json (what must be found, and what must not) and, with --out, one file per further\ntable: <name>.gpu_event.parquet, <name>.train_step.parquet, <name>.job_event.parquet.")]
+#[command(
+    after_help = "Examples:\n  tidewatch simulate --gpus 64 --duration 1h --out fleet.parquet\n  tidewatch simulate --gpus 64 --duration 1h --data tidewatch-data        into the log that 'up' reads\n  tidewatch simulate --gpus 8 --duration 10m --data tidewatch-data --real-time\n\nBeside the rows stand <name>.truth.json (what must be found, and what must not) and, with --out, one file per further\ntable: <name>.gpu_event.parquet, <name>.train_step.parquet, <name>.job_event.parquet."
+)]
 pub struct Args {
     /// GPUs in the fleet, eight to a machine.
     #[arg(long, default_value = "64")]
@@ -70,7 +72,8 @@ pub fn run(args: &Args, data: Option<&Path>) -> Result<(), Failure> {
     let incidents = match &args.incidents {
         None => None,
         Some(file) => {
-            let text = std::fs::read_to_string(file).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
+            let text = std::fs::read_to_string(file)
+                .map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
             Some(incidents_from_json(&text).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?)
         }
     };
@@ -84,7 +87,16 @@ pub fn run(args: &Args, data: Option<&Path>) -> Result<(), Failure> {
         NoiseChoice::Low => Noise::Low,
         NoiseChoice::High => Noise::High,
     };
-    let options = FleetOptions { gpus: args.gpus, gpus_per_host: 8, interval: args.interval, duration: args.duration, start, seed: args.seed, noise, incidents };
+    let options = FleetOptions {
+        gpus: args.gpus,
+        gpus_per_host: 8,
+        interval: args.interval,
+        duration: args.duration,
+        start,
+        seed: args.seed,
+        noise,
+        incidents,
+    };
     let mut fleet = Fleet::new(options).map_err(Failure::usage)?;
     let truth = serde_json::to_string_pretty(&fleet.truth()).map_err(Failure::no)?;
     let rows = match (data, &args.out) {
@@ -101,7 +113,8 @@ fn write_truth(path: &Path, truth: &str) -> Result<(), Failure> {
 }
 
 fn to_log(args: &Args, fleet: &mut Fleet, folder: &Path, truth: &str, start: Timestamp) -> Result<u64, Failure> {
-    let log: Arc<dyn Log> = Arc::new(LocalLog::open(&folder.join("log"), LocalLogOptions::default()).map_err(Failure::usage)?);
+    let log: Arc<dyn Log> =
+        Arc::new(LocalLog::open(&folder.join("log"), LocalLogOptions::default()).map_err(Failure::usage)?);
     write_truth(&folder.join("simulate.truth.json"), truth)?;
     let incarnation = format!("seed-{}-{}", args.seed, start.0);
     let mut origins: std::collections::BTreeMap<&'static str, Origin> = std::collections::BTreeMap::new();
@@ -113,7 +126,11 @@ fn to_log(args: &Args, fleet: &mut Fleet, folder: &Path, truth: &str, start: Tim
             std::thread::sleep(wait.to_std());
         }
         for (name, batch) in tick.batches {
-            let origin = origins.entry(name).or_insert_with(|| Origin { source: "simulate".to_string(), incarnation: incarnation.clone(), seq: 0 });
+            let origin = origins.entry(name).or_insert_with(|| Origin {
+                source: "simulate".to_string(),
+                incarnation: incarnation.clone(),
+                seq: 0,
+            });
             let records = encode_split(name, origin, &batch).map_err(Failure::no)?;
             let topic = format!("{}{name}", table::TOPIC_PREFIX);
             log.create_topic(&topic, &row_topic()).map_err(Failure::no)?;
@@ -183,7 +200,8 @@ impl TableFile {
             let file = File::create(&self.path).map_err(|error| wrong(error.to_string()))?;
             let level = ZstdLevel::try_new(1).map_err(|error| wrong(error.to_string()))?;
             let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).build();
-            self.writer = Some(ArrowWriter::try_new(file, schema, Some(properties)).map_err(|error| wrong(error.to_string()))?);
+            self.writer =
+                Some(ArrowWriter::try_new(file, schema, Some(properties)).map_err(|error| wrong(error.to_string()))?);
         }
         if let Some(writer) = &mut self.writer {
             writer.write(&whole).map_err(|error| Failure::no(format!("{}: {error}", self.path.display())))?;
@@ -195,7 +213,9 @@ impl TableFile {
     fn close(mut self) -> Result<(), Failure> {
         self.write()?;
         match self.writer.take() {
-            Some(writer) => writer.close().map(drop).map_err(|error| Failure::no(format!("{}: {error}", self.path.display()))),
+            Some(writer) => {
+                writer.close().map(drop).map_err(|error| Failure::no(format!("{}: {error}", self.path.display())))
+            }
             None => Ok(()),
         }
     }

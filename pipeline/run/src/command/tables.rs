@@ -9,7 +9,9 @@ use crate::output::{Format, format_or_default, print_objects};
 
 /// Which tables.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  tidewatch tables              every table\n  tidewatch tables gpu          the columns of one, with unit, source and meaning of NULL\n  tidewatch tables --format json | jq .")]
+#[command(
+    after_help = "Examples:\n  tidewatch tables              every table\n  tidewatch tables gpu          the columns of one, with unit, source and meaning of NULL\n  tidewatch tables --format json | jq ."
+)]
 pub struct Args {
     /// The table whose columns are printed.
     table: Option<String>,
@@ -24,7 +26,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         None => TABLES.iter().map(summary).collect(),
         Some(name) => {
             let found = table::find(name).ok_or_else(|| {
-                Failure::usage(format!("unknown table '{name}'{}", suggestion(name, TABLES.iter().map(|table| table.name))))
+                Failure::usage(format!(
+                    "unknown table '{name}'{}",
+                    suggestion(name, TABLES.iter().map(|table| table.name))
+                ))
             })?;
             columns(found)
         }

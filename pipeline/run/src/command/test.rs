@@ -10,7 +10,9 @@ use crate::rule_test::TestFile;
 
 /// Tests to run.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  tidewatch test                         the bundled rules' tests\n  tidewatch test rules/                  every .test.yaml file below a folder\n  tidewatch test rules/gpu_hot.test.yaml\n\nExit code: 0 when all pass, 1 when one fails, 2 when a path can't be read.")]
+#[command(
+    after_help = "Examples:\n  tidewatch test                         the bundled rules' tests\n  tidewatch test rules/                  every .test.yaml file below a folder\n  tidewatch test rules/gpu_hot.test.yaml\n\nExit code: 0 when all pass, 1 when one fails, 2 when a path can't be read."
+)]
 pub struct Args {
     /// Files or folders; the bundled rules' tests when none is given.
     paths: Vec<PathBuf>,
@@ -25,7 +27,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
     }
     for path in rule_files::files_with(&args.paths, ".test.yaml")? {
-        let text = std::fs::read_to_string(&path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+        let text =
+            std::fs::read_to_string(&path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
         outcome.file(&path.display().to_string(), &text, |names| load_beside(&path, names));
     }
     let summary = format!("{} passed, {} failed", outcome.passed, outcome.failures.len());
@@ -33,7 +36,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         eprintln!("{failure}");
     }
     println!("{summary}");
-    if outcome.failures.is_empty() { Ok(()) } else { Err(Failure::no(format!("{} tests failed", outcome.failures.len()))) }
+    if outcome.failures.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::no(format!("{} tests failed", outcome.failures.len())))
+    }
 }
 
 #[derive(Default)]

@@ -31,7 +31,9 @@ use crate::station::{Parts, Station};
 
 /// Flags that override the configuration.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  tidewatch up\n  tidewatch up --data /var/lib/tidewatch --rules rules/ --webhook http://127.0.0.1:9000/hook\n  tidewatch up --no-collect --data demo        judge and store only what others write into the log\n\nStops cleanly at SIGINT and SIGTERM: commits, settles, exits 0. A second signal ends it at once.")]
+#[command(
+    after_help = "Examples:\n  tidewatch up\n  tidewatch up --data /var/lib/tidewatch --rules rules/ --webhook http://127.0.0.1:9000/hook\n  tidewatch up --no-collect --data demo        judge and store only what others write into the log\n\nStops cleanly at SIGINT and SIGTERM: commits, settles, exits 0. A second signal ends it at once."
+)]
 pub struct Args {
     /// Rule files or folders, besides the bundled rules. Repeatable.
     #[arg(long)]
@@ -102,7 +104,11 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         random: Arc::new(OsRandom),
         rules: loaded.rules,
         receivers: receivers(config, on_screen, &recent),
-        lake: LakeOptions { window: config.lake_window, flush_interval: config.lake_flush_interval, ..LakeOptions::default() },
+        lake: LakeOptions {
+            window: config.lake_window,
+            flush_interval: config.lake_flush_interval,
+            ..LakeOptions::default()
+        },
         idle_timeout: config.engine_idle_timeout,
     };
     let mut station = Station::open(parts, clock.now()).map_err(|error| unusable(config, error))?;
@@ -111,7 +117,14 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     let shown = Arc::new(Shown::default());
     let server = Server::start(config.http_address, access(config)?, shown.clone()).map_err(Failure::usage)?;
     let collector = if config.collect_enabled { Some(collect(config, log.clone(), stop.clone())?) } else { None };
-    say(on_screen, &format!("tidewatch: {rules} rules, data in {}, http://{}/metrics", config.data_dir.display(), server.address()));
+    say(
+        on_screen,
+        &format!(
+            "tidewatch: {rules} rules, data in {}, http://{}/metrics",
+            config.data_dir.display(),
+            server.address()
+        ),
+    );
     let mut screen = Screen::new(on_screen, recent, config.data_dir.display().to_string(), server.address());
     let mut loop_state = LoopState { log: &log, shown: &shown, screen: &mut screen, times: Times::at(clock.now()) };
     while !stop.load(Ordering::SeqCst) {
@@ -140,7 +153,10 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     drop(server);
     station.close(clock.now()).map_err(|error| Failure::no(format!("could not stop cleanly: {error}")))?;
     let stats = station.stats();
-    say(on_screen, &format!("tidewatch: stopped; {} rows committed, {} transitions", stats.lake_rows, stats.transitions));
+    say(
+        on_screen,
+        &format!("tidewatch: stopped; {} rows committed, {} transitions", stats.lake_rows, stats.transitions),
+    );
     Ok(())
 }
 
@@ -229,7 +245,8 @@ fn receivers(config: &Config, on_screen: bool, recent: &RecentLines) -> Vec<Arc<
 
 fn access(config: &Config) -> Result<Access, Failure> {
     let Some(file) = &config.http_token_file else { return Ok(Access::Open) };
-    let text = std::fs::read_to_string(file).map_err(|error| Failure::usage(format!("http.token_file: {}: {error}", file.display())))?;
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::usage(format!("http.token_file: {}: {error}", file.display())))?;
     match text.trim() {
         "" => Err(Failure::usage(format!("http.token_file: {} is empty", file.display()))),
         token => Ok(Access::token(token)),
@@ -267,14 +284,15 @@ fn stop_signal() -> Result<Arc<AtomicBool>, Failure> {
     let watch = move || {
         runtime.block_on(async move {
             use tokio::signal::unix::{SignalKind, signal};
-            let (mut interrupt, mut terminate) = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
-                (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
-                (Err(error), _) | (_, Err(error)) => {
-                    *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
-                    drop(begun);
-                    return;
-                }
-            };
+            let (mut interrupt, mut terminate) =
+                match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+                    (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
+                    (Err(error), _) | (_, Err(error)) => {
+                        *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+                        drop(begun);
+                        return;
+                    }
+                };
             drop(begun);
             loop {
                 tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }

@@ -66,7 +66,12 @@ impl Station {
         let notices = decide(transition, &self.messages.names());
         let intents = notices.into_iter().map(|notice| {
             let value = serde_json::to_vec(&notice).unwrap_or_default();
-            let record = Record { key: notice.notice_id.clone().into_bytes(), headers: vec![], value: Some(value), timestamp: notice.ts };
+            let record = Record {
+                key: notice.notice_id.clone().into_bytes(),
+                headers: vec![],
+                value: Some(value),
+                timestamp: notice.ts,
+            };
             (notice, record)
         });
         Ok(intents.collect())

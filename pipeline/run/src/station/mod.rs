@@ -254,7 +254,10 @@ impl Station {
         let mut records = Vec::new();
         for table in TABLES {
             let lagging = self.sources.iter().any(|source| source.table.name == table.name && source.lag > 0);
-            let Some(tick) = self.watermarks.get_mut(table.name).and_then(|watermark| watermark.advance(Some(now))) else { continue };
+            let Some(tick) = self.watermarks.get_mut(table.name).and_then(|watermark| watermark.advance(Some(now)))
+            else {
+                continue;
+            };
             if lagging && tick.from_clock {
                 continue;
             }
@@ -324,12 +327,22 @@ impl Station {
 
 fn tick_record(table: &str, tick: Tick, now: Timestamp) -> Record {
     let text = serde_json::json!({ "table": table, "watermark": tick.watermark, "at": now });
-    Record { key: table.as_bytes().to_vec(), headers: vec![], value: Some(text.to_string().into_bytes()), timestamp: now }
+    Record {
+        key: table.as_bytes().to_vec(),
+        headers: vec![],
+        value: Some(text.to_string().into_bytes()),
+        timestamp: now,
+    }
 }
 
 /// How the log keeps rows.
 pub fn row_topic() -> TopicOptions {
-    TopicOptions { partitions: 1, compacted: false, retention: Some(LOG_RETENTION), retention_bytes: Some(LOG_RETENTION_BYTES) }
+    TopicOptions {
+        partitions: 1,
+        compacted: false,
+        retention: Some(LOG_RETENTION),
+        retention_bytes: Some(LOG_RETENTION_BYTES),
+    }
 }
 
 fn create_topics(log: &dyn Log) -> Result<(), LogError> {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use tidewatch_flow::admit::{Admit, newest};
 use tidewatch_lake::{Counts, Progress, SourceSeq};
+use tidewatch_model::Timestamp;
 use tidewatch_model::limits::READ_BYTES;
 use tidewatch_model::ports::{Log, LogError, Record};
 use tidewatch_model::table::Table;
 use tidewatch_model::wire::{self, Header};
-use tidewatch_model::Timestamp;
 use tidewatch_sql::Feed;
 
 use super::letters::dead_letter;
@@ -88,7 +88,8 @@ impl Station {
         let source = &mut self.sources[index];
         let for_lake = offset >= source.lake_from;
         let feed = if offset >= source.judge_from { Feed::Live } else { Feed::Replay };
-        let mut progress = Progress { next: offset + 1, counts: Counts { records: 1, ..Counts::default() }, sources: vec![] };
+        let mut progress =
+            Progress { next: offset + 1, counts: Counts { records: 1, ..Counts::default() }, sources: vec![] };
         match read_record(source, record, now) {
             Taken::Rows { header, rows, rejected, odd } => {
                 if let Some(rejected) = rejected.filter(|_| for_lake) {
@@ -137,7 +138,14 @@ impl Station {
     }
 
     /// After each record event time moves on, so that what is late does not depend on how much is read at once.
-    fn judge_rows(&mut self, table: &'static str, partition: u32, rows: &RecordBatch, feed: Feed, now: Timestamp) -> Result<(), StationError> {
+    fn judge_rows(
+        &mut self,
+        table: &'static str,
+        partition: u32,
+        rows: &RecordBatch,
+        feed: Feed,
+        now: Timestamp,
+    ) -> Result<(), StationError> {
         let Some(newest) = newest(rows) else { return Ok(()) };
         self.pending.extend(self.judge.push(table, rows, feed)?);
         let Some(watermark) = self.watermarks.get_mut(table) else { return Ok(()) };
@@ -165,7 +173,9 @@ fn read_record(source: &mut Source, record: &Record, now: Timestamp) -> Taken {
         Err(error) => return Taken::Dead(error.to_string()),
     };
     let odd = admitted.rejected.num_rows() as u64;
-    let origin = wire::Origin { source: header.source.clone(), incarnation: header.incarnation.clone(), seq: header.seq };
-    let rejected = (odd > 0).then(|| wire::encode(source.table.name, &origin, &admitted.rejected).unwrap_or_else(|_| record.clone()));
+    let origin =
+        wire::Origin { source: header.source.clone(), incarnation: header.incarnation.clone(), seq: header.seq };
+    let rejected = (odd > 0)
+        .then(|| wire::encode(source.table.name, &origin, &admitted.rejected).unwrap_or_else(|_| record.clone()));
     Taken::Rows { header, rows: admitted.rows, rejected, odd }
 }

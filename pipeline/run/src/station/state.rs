@@ -26,6 +26,8 @@ struct Position {
     rules: BTreeMap<String, Timestamp>,
     /// The next record to judge, by topic (one partition each).
     offsets: BTreeMap<String, u64>,
+    /// Event time of each table: where it goes on when no row comes any more.
+    watermarks: BTreeMap<String, Timestamp>,
 }
 
 const POSITION_KEY: &[u8] = b"position";
@@ -40,10 +42,14 @@ impl Station {
         for notice in read_intents(self.log.as_ref())? {
             self.outbox.push(notice, now);
         }
-        if let Some(oldest) = position.rules.values().min() {
-            self.known_events = read_event_ids(self.log.as_ref(), oldest.saturating_sub(EVENT_SLACK))?;
-        }
+        let oldest = position.rules.values().min().copied().unwrap_or(Timestamp::MIN);
+        self.known_events = read_event_ids(self.log.as_ref(), oldest.saturating_sub(EVENT_SLACK))?;
         self.pending = self.judge.restore(alerts, &position.rules, now);
+        for (table, newest) in &position.watermarks {
+            if let Some(watermark) = self.watermarks.get_mut(table.as_str()) {
+                watermark.restore(0, *newest, now);
+            }
+        }
         for table in TABLES {
             let source = self.place(table, &position)?;
             self.sources.push(source);
@@ -51,7 +57,11 @@ impl Station {
         Ok(())
     }
 
-    fn place(&mut self, table: &'static tidewatch_model::table::Table, position: &Position) -> Result<Source, StationError> {
+    fn place(
+        &mut self,
+        table: &'static tidewatch_model::table::Table,
+        position: &Position,
+    ) -> Result<Source, StationError> {
         let (topic, partition) = (table.topic(), 0);
         let range = self.log.range(&topic, partition)?;
         let lake_from = self.lake.position(&topic, partition)?;
@@ -62,7 +72,17 @@ impl Station {
         }
         let next = next.clamp(range.start.min(lake_from), range.end.max(lake_from));
         let lag = range.end.saturating_sub(next);
-        Ok(Source { table, topic, partition, next, lake_from, judge_from, lag, admit: Admit::new(table), caught_up: false })
+        Ok(Source {
+            table,
+            topic,
+            partition,
+            next,
+            lake_from,
+            judge_from,
+            lag,
+            admit: Admit::new(table),
+            caught_up: false,
+        })
     }
 
     /// Writes what was decided, and now and then the state.
@@ -77,7 +97,12 @@ impl Station {
     }
 
     fn write_transitions(&mut self, now: Timestamp) -> Result<(), StationError> {
-        let fresh: Vec<Transition> = self.pending.iter().filter(|transition| !self.known_events.contains(&transition.event_id)).cloned().collect();
+        let fresh: Vec<Transition> = self
+            .pending
+            .iter()
+            .filter(|transition| !self.known_events.contains(&transition.event_id))
+            .cloned()
+            .collect();
         let mut notices = Vec::new();
         for transition in &fresh {
             notices.extend(self.intents(transition)?);
@@ -114,7 +139,8 @@ impl Station {
 
     /// Writes the alerts that changed, and then the position that they belong to, with one append.
     pub(super) fn save_state(&mut self, now: Timestamp) -> Result<(), StationError> {
-        let alerts: BTreeMap<String, Alert> = self.judge.alerts().map(|alert| (alert_key(alert), alert.clone())).collect();
+        let alerts: BTreeMap<String, Alert> =
+            self.judge.alerts().map(|alert| (alert_key(alert), alert.clone())).collect();
         let mut records = Vec::new();
         for (key, alert) in &alerts {
             if self.saved_alerts.get(key) != Some(alert) {
@@ -127,7 +153,12 @@ impl Station {
         let position = Position {
             version: 1,
             rules: self.judge.engine().positions().map(|(rule, ts)| (rule.to_string(), ts)).collect(),
-            offsets: self.sources.iter().map(|source| (source.topic.clone(), source.next.max(source.judge_from))).collect(),
+            offsets: self
+                .sources
+                .iter()
+                .map(|source| (source.topic.clone(), source.next.max(source.judge_from)))
+                .collect(),
+            watermarks: self.watermarks.iter().filter_map(|(table, watermark)| Some((table.to_string(), watermark.current()?))).collect(),
         };
         let value = serde_json::to_vec(&position).unwrap_or_default();
         records.push(Record { key: POSITION_KEY.to_vec(), headers: vec![], value: Some(value), timestamp: now });
