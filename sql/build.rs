@@ -13,7 +13,10 @@ fn main() {
     for file in files {
         let inside = file.strip_prefix(&root).unwrap_or(&file).display().to_string();
         let test = file.with_extension("test.yaml");
-        let _ = writeln!(code, "    RuleFile {{ path: {inside:?}, sql: include_str!({file:?}), test: include_str!({test:?}) }},");
+        let _ = writeln!(
+            code,
+            "    RuleFile {{ path: {inside:?}, sql: include_str!({file:?}), test: include_str!({test:?}) }},"
+        );
     }
     code.push(']');
     let out = PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_default()).join("bundled.rs");

@@ -237,7 +237,10 @@ fn verify_notices_what_is_done_to_a_lake() {
     check(&|store| store.delete(&paths(store, "internal/hot/")[0]).unwrap(), "is committed and missing");
     check(&|store| assert!(store.create("lake/host/x.parquet", b"x").is_ok()), "no claim has this file");
     check(&|store| store.delete(&paths(store, "internal/log/")[0]).unwrap(), "entry 1 is missing before it");
-    check(&|store| store.tamper(&paths(store, "internal/log/")[0], flip), "internal/log/tidewatch.host-00000/00000000000000000001.json: ");
+    check(
+        &|store| store.tamper(&paths(store, "internal/log/")[0], flip),
+        "internal/log/tidewatch.host-00000/00000000000000000001.json: ",
+    );
     check(
         &|store| {
             let claim = paths(store, "internal/settle/").into_iter().find(|path| path.ends_with("g0001.json")).unwrap();

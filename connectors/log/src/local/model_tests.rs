@@ -234,7 +234,8 @@ impl Model {
         for (offset, (record, fate)) in &self.acknowledged {
             let newer = compacted
                 && self.acknowledged.iter().any(|(other, (later, _))| other > offset && later.key == record.key);
-            let may_be_gone = matches!(fate, Fate::Uncertain | Fate::PowerLost) || newer || (compacted && record.value.is_none());
+            let may_be_gone =
+                matches!(fate, Fate::Uncertain | Fate::PowerLost) || newer || (compacted && record.value.is_none());
             assert!(may_be_gone || found.contains_key(offset), "offset {offset} is lost");
         }
     }

@@ -1,5 +1,6 @@
 //! `tidewatch up`: everything on one machine.
 
+use std::fs::{File, TryLockError};
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -95,6 +96,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     let rules = loaded.rules.len();
     let on_screen = std::io::stdout().is_terminal() && !args.plain;
     let recent = RecentLines::default();
+    let _only_one = lock_folder(config)?;
     let folder = log_folder(config);
     let log = Arc::new(LocalLog::open(&folder, LocalLogOptions::default()).map_err(|error| unusable(config, error))?);
     let store = Arc::new(LocalStore::open(&config.data_dir).map_err(|error| unusable(config, error))?);
@@ -112,7 +114,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         idle_timeout: config.engine_idle_timeout,
     };
     let mut station = Station::open(parts, clock.now()).map_err(|error| unusable(config, error))?;
-    // Only now is it certain that no other process writes here.
+    // The lock makes it certain that what is staged was left by a process that is gone.
     store.clean_staging().map_err(|error| unusable(config, error))?;
     let shown = Arc::new(Shown::default());
     let server = Server::start(config.http_address, access(config)?, shown.clone()).map_err(Failure::usage)?;
@@ -170,6 +172,18 @@ fn say(on_screen: bool, line: &str) {
 
 fn unusable(config: &Config, error: impl std::fmt::Display) -> Failure {
     Failure::usage(format!("can't use the data folder {}: {error}", config.data_dir.display()))
+}
+
+/// The data folder is one `up`'s: two would judge the same rows and page twice. The lock ends with the process.
+fn lock_folder(config: &Config) -> Result<File, Failure> {
+    let folder = config.data_dir.join("internal");
+    std::fs::create_dir_all(&folder).map_err(|error| unusable(config, error))?;
+    let file = File::create(folder.join("up.lock")).map_err(|error| unusable(config, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(unusable(config, "another process runs `tidewatch up` on it")),
+        Err(TryLockError::Error(error)) => Err(unusable(config, error)),
+    }
 }
 
 /// When each of the loop's side jobs was last done.

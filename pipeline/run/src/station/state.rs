@@ -158,7 +158,11 @@ impl Station {
                 .iter()
                 .map(|source| (source.topic.clone(), source.next.max(source.judge_from)))
                 .collect(),
-            watermarks: self.watermarks.iter().filter_map(|(table, watermark)| Some((table.to_string(), watermark.current()?))).collect(),
+            watermarks: self
+                .watermarks
+                .iter()
+                .filter_map(|(table, watermark)| Some((table.to_string(), watermark.current()?)))
+                .collect(),
         };
         let value = serde_json::to_vec(&position).unwrap_or_default();
         records.push(Record { key: POSITION_KEY.to_vec(), headers: vec![], value: Some(value), timestamp: now });

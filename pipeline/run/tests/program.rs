@@ -1,0 +1,326 @@
+//! The program as people run it: processes that are killed, inputs that are wrong, and the same answer from backtest and
+//! from `up`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::io::Read;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tidewatch_model::ports::Random;
+use tidewatch_model::scripted::SeededRandom;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_tidewatch");
+
+fn tidewatch(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(PROGRAM).args(arguments).current_dir(folder).output().unwrap()
+}
+
+/// Standard output of a command that must succeed.
+fn good(folder: &Path, arguments: &[&str]) -> String {
+    let output = tidewatch(folder, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Exit code and standard error of a command that must fail.
+fn bad(folder: &Path, arguments: &[&str]) -> (i32, String) {
+    let output = tidewatch(folder, arguments);
+    (output.status.code().unwrap_or(-1), String::from_utf8(output.stderr).unwrap())
+}
+
+/// A running `up` that is killed when the test ends, however it ends.
+struct Up(Child);
+
+impl Up {
+    fn start(folder: &Path, more: &[&str]) -> Up {
+        let fixed = ["up", "--data", "data", "--no-collect", "--plain", "--http", "127.0.0.1:0"];
+        let mut command = Command::new(PROGRAM);
+        command.args(fixed).args(more).current_dir(folder).env("TIDEWATCH_LAKE__FLUSH_INTERVAL", "300ms");
+        Up(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap())
+    }
+
+    /// SIGTERM, and then everything that it said.
+    fn stop(mut self) -> String {
+        let status = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().unwrap();
+        assert!(status.success());
+        let mut said = String::new();
+        self.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert!(self.0.wait().unwrap().success(), "{said}");
+        said
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Waits until something holds; processes have no virtual clock.
+fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn count(folder: &Path, sql: &str) -> i64 {
+    let text = good(folder, &["query", "--data", "data", "--format", "csv", sql]);
+    text.lines().nth(1).and_then(|line| line.parse().ok()).unwrap_or_else(|| panic!("{sql}: {text}"))
+}
+
+const HOT: &str = "CREATE ALERT hot WITH (severity = 'critical') AS SELECT host, gpu_uuid, avg(temperature_celsius) AS t
+FROM HOP(gpu, ts, INTERVAL '1 second', INTERVAL '3 seconds') GROUP BY window_start, window_end, host, gpu_uuid HAVING avg(temperature_celsius) > 71;
+";
+
+/// `TIDEWATCH_KILLS` asks for more than the few that fit an ordinary run.
+#[test]
+fn kills_lose_nothing_and_a_firing_alert_keeps_its_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let kills: u64 = std::env::var("TIDEWATCH_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
+    let seed = std::env::var("TIDEWATCH_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    println!("TIDEWATCH_SEED={seed} TIDEWATCH_KILLS={kills}");
+    let random = SeededRandom::new(seed);
+    std::fs::write(folder.path().join("hot.sql"), HOT).unwrap();
+    let seconds = 20 + kills * 3;
+    let incident =
+        format!("[{{\"kind\": \"overheating\", \"at\": \"2s\", \"duration\": \"{}s\", \"gpu\": 3}}]", seconds * 2);
+    std::fs::write(folder.path().join("incidents.json"), incident).unwrap();
+    let rules = ["--rules", "hot.sql", "--no-bundled-rules"];
+    let up = Up::start(folder.path(), &rules);
+    let duration = format!("{seconds}s");
+    let simulate = [
+        "simulate",
+        "--data",
+        "data",
+        "--real-time",
+        "--gpus",
+        "32",
+        "--interval",
+        "100ms",
+        "--duration",
+        &duration,
+        "--incidents",
+        "incidents.json",
+    ];
+    let mut simulator =
+        Command::new(PROGRAM).args(simulate).current_dir(folder.path()).stderr(Stdio::piped()).spawn().unwrap();
+    let fired = "SELECT count(*) FROM alert_event WHERE rule = 'hot' AND to_state = 'firing'";
+    wait_for("the alert", || {
+        folder.path().join("data/internal/log/tidewatch.alert_event-00000").exists() && count(folder.path(), fired) == 1
+    });
+    let mut running = Some(up);
+    for _ in 0..kills {
+        std::thread::sleep(Duration::from_millis(random.next_u64() % 2_500));
+        drop(running.take());
+        running = Some(Up::start(folder.path(), &rules));
+    }
+    let mut said = String::new();
+    simulator.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(simulator.wait().unwrap().success(), "{said}");
+    let sent: i64 = said.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap();
+    wait_for("the last row", || count(folder.path(), "SELECT count(*) FROM gpu") == 32 * seconds as i64 * 10);
+    running.unwrap().stop();
+    let tables = ["gpu", "train_step", "job_event", "gpu_event"];
+    let stored: i64 = tables.iter().map(|table| count(folder.path(), &format!("SELECT count(*) FROM {table}"))).sum();
+    assert_eq!(stored, sent, "every acknowledged row once");
+    assert_eq!(
+        count(folder.path(), "SELECT count(*) FROM (SELECT DISTINCT ts, gpu_uuid FROM gpu)"),
+        32 * seconds as i64 * 10,
+        "no row twice"
+    );
+    assert_eq!(count(folder.path(), fired), 1, "it fired once");
+    assert_eq!(
+        count(folder.path(), "SELECT count(*) FROM alert_event WHERE to_state = 'resolved'"),
+        0,
+        "and never resolved"
+    );
+    good(folder.path(), &["lake", "verify", "--data", "data"]);
+}
+
+#[test]
+fn backtest_finds_every_incident_and_up_agrees() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let fleet = ["--gpus", "64", "--duration", "1h", "--interval", "5s", "--seed", "3"];
+    good(here, &[&["simulate", "--out", "fleet.parquet"], &fleet[..]].concat());
+    let backtest = ["backtest", "--input", "gpu=fleet.parquet", "--input", "gpu_event=fleet.gpu_event.parquet"];
+    let first = good(here, &backtest);
+    assert_eq!(first, good(here, &backtest), "the same bytes twice");
+    let transitions: Vec<serde_json::Value> = first.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let fired: Vec<&serde_json::Value> =
+        transitions.iter().filter(|transition| transition["to_state"] == "firing").collect();
+    let truth: Vec<serde_json::Value> =
+        serde_json::from_str(&std::fs::read_to_string(here.join("fleet.truth.json")).unwrap()).unwrap();
+    let incidents: Vec<&serde_json::Value> = truth.iter().filter(|truth| truth["near_miss"] == false).collect();
+    assert_eq!((truth.len(), incidents.len()), (12, 6));
+    for incident in &incidents {
+        let of_incident = fired.iter().any(|alert| {
+            let labels =
+                incident["labels"].as_object().unwrap().iter().all(|(name, value)| alert["labels"][name] == *value);
+            alert["rule"] == incident["expected_rule"] && labels && alert["ts"].as_str() >= incident["start"].as_str()
+        });
+        assert!(of_incident, "{incident} was not found in {fired:#?}");
+    }
+    assert_eq!(fired.len(), incidents.len(), "and nothing else fired: {fired:#?}");
+    std::fs::write(here.join("expected.jsonl"), &first).unwrap();
+    good(here, &[&backtest[..], &["--expect", "expected.jsonl"]].concat());
+    std::fs::write(here.join("expected.jsonl"), first.lines().skip(1).collect::<Vec<_>>().join("\n")).unwrap();
+    assert_eq!(bad(here, &[&backtest[..], &["--expect", "expected.jsonl"]].concat()).0, 1);
+
+    // The same fleet through the log: begun an hour ago, so that nothing is too old.
+    good(here, &[&["simulate", "--data", "data"], &fleet[..]].concat());
+    let up = Up::start(here, &[]);
+    wait_for("all rows", || {
+        here.join("data/internal/log/tidewatch.gpu-00000").exists()
+            && count(here, "SELECT count(*) FROM gpu") == count_rows(here)
+    });
+    up.stop();
+    let sql = "SELECT rule, fingerprint, to_state, reason, date_part('epoch', ts - (SELECT min(ts) FROM gpu)) AS at FROM alert_event ORDER BY ts, rule, fingerprint, to_state";
+    let live = good(here, &["query", "--data", "data", "--format", "json", sql]);
+    let start = truth_start(&transitions, &truth);
+    let last = transitions.iter().map(|transition| seconds(&transition["ts"]) - start).max().unwrap();
+    let expected: Vec<String> = transitions
+        .iter()
+        .map(|t| line(&t["rule"], &t["fingerprint"], &t["to_state"], &t["reason"], seconds(&t["ts"]) - start))
+        .collect();
+    // Windows lie on the grid of the clock: an hour ago is on it when it began at a whole minute, which it need not.
+    let found: Vec<String> = live
+        .lines()
+        .map(|text| serde_json::from_str::<serde_json::Value>(text).unwrap())
+        .filter(|t| t["at"].as_f64().unwrap() as i64 <= last + 20)
+        .map(|t| format!("{} {} {} {}", t["rule"], t["fingerprint"], t["to_state"], t["reason"]))
+        .collect();
+    let strip = |lines: &[String]| {
+        lines.iter().map(|line| line.rsplit_once(' ').unwrap().0.to_string()).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(found.into_iter().collect::<std::collections::BTreeSet<_>>(), strip(&expected));
+}
+
+fn count_rows(folder: &Path) -> i64 {
+    let truth = std::fs::read_to_string(folder.join("data/simulate.truth.json")).unwrap();
+    // The lost GPU misses five minutes, the silent host eight GPUs for 75 s, at a row every 5 s.
+    assert!(truth.contains("gpu_lost") && truth.contains("collector_gap"));
+    64 * 720 - 60 - 8 * 15
+}
+
+fn seconds(ts: &serde_json::Value) -> i64 {
+    let ts: tidewatch_model::Timestamp = ts.as_str().unwrap().parse().unwrap();
+    ts.0 / 1_000_000
+}
+
+/// The start of the fleet that was written to files: the default.
+fn truth_start(_: &[serde_json::Value], _: &[serde_json::Value]) -> i64 {
+    1_767_225_600
+}
+
+fn line(
+    rule: &serde_json::Value,
+    fingerprint: &serde_json::Value,
+    to: &serde_json::Value,
+    reason: &serde_json::Value,
+    at: i64,
+) -> String {
+    format!("{rule} {fingerprint} {to} {reason} {at}")
+}
+
+#[test]
+fn wrong_inputs_are_named_and_the_rest_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let write = |name: &str, text: &str| std::fs::write(here.join(name), text).unwrap();
+
+    write(
+        "bad.sql",
+        "CREATE ALERT a AS SELECT host FROM gpu WHERE temprature_celsius > 1;\nCREATE ALERT b AS SELECT host, avg(power_watts) AS p FROM gpu GROUP BY host;\nCREATE ALERT c WITH (summary = '{{ hst }}') AS SELECT host FROM gpu;\nCREATE ALERT d AS SELECT host FROM gpu WHERE power_watts > 1;",
+    );
+    let (code, said) = bad(here, &["check", "bad.sql"]);
+    assert_eq!(code, 1);
+    for expected in [
+        "bad.sql:1:46: error: unknown column 'temprature_celsius' in table 'gpu'; did you mean 'temperature_celsius'? [a]",
+        "bad.sql:2:14: error: no window bound",
+        "bad.sql:3:14: error: summary: template",
+        "1 rules are good, 3 errors",
+    ] {
+        assert!(said.contains(expected), "{expected}\n{said}");
+    }
+
+    write("tidewatch.toml", "[http]\nadress = \"x\"\n[lake]\nwindow = \"1 parsec\"\n");
+    let (code, said) = bad(here, &["config"]);
+    assert_eq!(code, 2);
+    assert!(
+        said.contains("2 faults")
+            && said.contains("tidewatch.toml:2:1: unknown setting 'http.adress'; did you mean 'http.address'?")
+            && said.contains("tidewatch.toml:4:1: lake.window: '1 parsec' is not a duration"),
+        "{said}"
+    );
+    write("tidewatch.toml", "[http\n");
+    assert!(bad(here, &["config"]).1.contains("tidewatch.toml:1:6: "));
+    std::fs::remove_file(here.join("tidewatch.toml")).unwrap();
+
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, said) = bad(here, &["up", "--data", "other", "--no-collect", "--http", &address]);
+    assert!(code == 2 && said.contains(&format!("can't listen on {address}")), "{said}");
+    let (code, said) = bad(here, &["up", "--data", "other", "--no-collect", "--http", "0.0.0.0:0"]);
+    assert!(code == 2 && said.contains("not a loopback address"), "{said}");
+
+    write("file", "");
+    let (code, said) = bad(here, &["up", "--data", "file", "--no-collect"]);
+    assert!(code == 2 && said.contains("can't use the data folder file: "), "{said}");
+    assert_eq!(bad(here, &["query", "SELECT 1", "--data", "nowhere"]).0, 2);
+
+    // Bad rules beside good ones, and a log that was damaged: the rest runs.
+    good(here, &["simulate", "--data", "data", "--gpus", "8", "--duration", "2m"]);
+    let segment = here.join("data/log/tidewatch.gpu/00000/00000000000000000000.seg");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    bytes.truncate(bytes.len() - 5);
+    std::fs::write(&segment, bytes).unwrap();
+    let up = Up::start(here, &["--rules", "bad.sql"]);
+    wait_for("rows", || {
+        here.join("data/internal/log/tidewatch.gpu-00000").exists()
+            && count(here, "SELECT count(*) FROM gpu") == 8 * 118
+    });
+    let (code, said) = bad(here, &["up", "--data", "data", "--no-collect", "--http", "127.0.0.1:0"]);
+    assert!(code == 2 && said.contains("another process"), "{said}");
+    let said = up.stop();
+    assert!(said.contains("bad.sql:1:46: error: unknown column"), "{said}");
+    assert_eq!(
+        count(here, "SELECT count(*) FROM alert_event WHERE rule = 'd' AND to_state = 'firing'"),
+        1,
+        "the good rule ran: eight GPUs, one host"
+    );
+    good(here, &["lake", "verify", "--data", "data"]);
+
+    for (sql, expected) in [
+        ("SELEC 1", "SELEC"),
+        ("SELECT * FROM gpus", "unknown table 'gpus'; did you mean 'gpu'?"),
+        ("SELECT temprature FROM gpu", "temprature"),
+        ("CREATE TABLE x (a INT)", "not supported"),
+        ("COPY gpu TO 'x.parquet'", "not supported"),
+        ("SELECT 1; SELECT 2", "expected one statement, found 2"),
+    ] {
+        let (code, said) = bad(here, &["query", sql, "--data", "data"]);
+        assert!(code == 2 && said.contains(expected), "{sql}: {said}");
+    }
+    write("rows.csv", "ts,host,load1\n2026-01-01T00:00:00Z,n1,1.5\nyesterday,n1,2\n");
+    let (code, said) = bad(here, &["backtest", "--input", "host=rows.csv"]);
+    assert!(code == 2 && said.contains("rows.csv: column 'ts'"), "{said}");
+}
+
+#[test]
+fn help_has_examples() {
+    let folder = tempfile::tempdir().unwrap();
+    for command in ["up", "check", "test", "backtest", "query", "tables", "simulate"] {
+        assert!(good(folder.path(), &[command, "--help"]).contains("Examples:"), "{command}");
+    }
+    assert_eq!(bad(folder.path(), &["nonsense"]).0, 2);
+    assert!(good(folder.path(), &["tables", "gpu", "--format", "csv"]).contains("power_watts,Float64,,watts,"));
+}
