@@ -35,7 +35,7 @@ impl ExactSum {
         }
         let (mantissa, exponent) = decompose(value);
         let shift = exponent + FRACTION_BITS;
-        let scaled = if shift >= 0 && shift <= FIXED_BITS - 53 {
+        let scaled = if (0..=FIXED_BITS - 53).contains(&shift) {
             Some((mantissa as i128) << shift)
         } else if mantissa == 0 {
             Some(0)

@@ -1,6 +1,6 @@
 //! What the lake holds, read once: chains, claims, and which public files exist.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
 
 use serde::{Deserialize, Serialize};
 use tidewatch_model::ports::Store;
@@ -76,9 +76,9 @@ impl View {
     /// The store's, or a damaged file.
     pub fn refresh(&mut self, store: &dyn Store) -> Result<(), LakeError> {
         for (path, _) in store.list(layout::LOG)? {
-            if !self.entries.contains_key(&path) {
-                let entry = read_entry(store, &path)?;
-                self.entries.insert(path, entry);
+            if let btree_map::Entry::Vacant(vacant) = self.entries.entry(path) {
+                let entry = read_entry(store, vacant.key())?;
+                vacant.insert(entry);
             }
         }
         for (path, _) in store.list(layout::SETTLE)? {

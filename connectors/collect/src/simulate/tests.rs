@@ -120,7 +120,7 @@ fn what_can_not_be_is_refused() {
         wrong(FleetOptions { incidents: Some(vec![far.clone()]), ..options(8, 1) }),
         "incidents: GPU 8 of Xid: expected 0 to 7"
     );
-    let text = serde_json::to_string(&[far.clone()]).unwrap();
+    let text = serde_json::to_string(std::slice::from_ref(&far)).unwrap();
     assert_eq!(incidents_from_json(&text).unwrap(), [far]);
     assert!(incidents_from_json("[{\"kind\": \"flood\"}]").unwrap_err().to_string().contains("line 1 column 17"));
 }

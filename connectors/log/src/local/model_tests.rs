@@ -201,7 +201,7 @@ impl Model {
         Record {
             key: format!("k{}", self.count % 5).into_bytes(),
             headers: vec![("n".to_string(), self.count.to_string().into_bytes())],
-            value: (self.count % 7 != 0).then(|| vec![self.count as u8; bytes]),
+            value: (!self.count.is_multiple_of(7)).then(|| vec![self.count as u8; bytes]),
             timestamp: Timestamp(self.count as i64),
         }
     }

@@ -68,7 +68,7 @@ fn next_message(payload: &[u8], at: usize) -> Result<Option<Message<'_>>, WireEr
     if length == 0 {
         return Ok(None);
     }
-    if length > FRAME_METADATA_BYTES || length % 8 != 0 {
+    if length > FRAME_METADATA_BYTES || !length.is_multiple_of(8) {
         return Err(wrong(
             at + 4,
             format!("metadata of {length} bytes: expected a multiple of 8 up to {FRAME_METADATA_BYTES}"),

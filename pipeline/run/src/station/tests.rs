@@ -171,7 +171,7 @@ fn play(seed: Option<u64>) -> World {
             world.log.fail_appends(vec![std::io::ErrorKind::StorageFull; 1 + (random.next_u64() % 3) as usize]);
         }
         if chance(0.05) {
-            let fault = if random.next_u64() % 2 == 0 { Fault::Before } else { Fault::After };
+            let fault = if random.next_u64().is_multiple_of(2) { Fault::Before } else { Fault::After };
             world.store.fail_put((random.next_u64() % 6) as u32, fault);
         }
         if chance(0.08) {
