@@ -1,1 +1,48 @@
-//! tidewatch-benches
+//! What the benchmarks share: CPU time as the kernel counts it, and how a row of a result is printed.
+//!
+//! CPU seconds, not wall seconds: they say what a fleet pays, and another process on the machine disturbs them less.
+
+#![allow(clippy::print_stdout)]
+
+use std::io;
+
+/// CPU seconds that a process and its threads have used, from `/proc/PID/stat` (proc(5): fields 14 and 15, in ticks of
+/// 1/100 s on every Linux that Rust supports).
+///
+/// # Errors
+/// The process is gone, or there is no `/proc`.
+pub fn cpu_seconds(pid: u32) -> io::Result<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name of the program stands in brackets and may hold blanks.
+    let fields: Vec<&str> = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok());
+    match (ticks(11), ticks(12)) {
+        (Some(user), Some(system)) => Ok((user + system) / 100.0),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat: {text}"))),
+    }
+}
+
+/// What a piece of work cost this process, in CPU seconds, and what it returned.
+///
+/// # Errors
+/// As [`cpu_seconds`].
+pub fn measure<T>(work: impl FnOnce() -> T) -> io::Result<(f64, T)> {
+    let begun = cpu_seconds(std::process::id())?;
+    let result = work();
+    Ok((cpu_seconds(std::process::id())? - begun, result))
+}
+
+/// Prints the machine, so that a result can be read later.
+pub fn print_machine() {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo");
+    let model = cpu.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split(": ").nth(1));
+    let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
+    println!("machine: {cores} x {}; load {}", model.unwrap_or("CPU of unknown model"), read("/proc/loadavg").trim());
+}
+
+/// Prints one line of a result: `rows` in `seconds` of CPU, and how that compares with `bare`.
+pub fn print_line(name: &str, rows: u64, seconds: f64, bare: f64) {
+    let per_second = rows as f64 / seconds.max(0.01);
+    println!("{name:<44} {rows:>10} rows {seconds:>8.2} CPU s {per_second:>12.0} rows/CPU s {:>7.2} x", seconds / bare);
+}

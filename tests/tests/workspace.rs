@@ -57,7 +57,7 @@ fn imports_run_upward_only() {
                 "datafusion" => name == "tidewatch-sql",
                 "axum" => name == "tidewatch-serve",
                 "sysinfo" => name == "tidewatch-collect",
-                "ureq" => name == "tidewatch-notifiers",
+                "ureq" => ["tidewatch-notifiers", "tidewatch-benches"].contains(&name),
                 "parquet" => ["tidewatch-lake", "tidewatch", "tidewatch-benches"].contains(&name),
                 _ => true,
             };
