@@ -36,7 +36,7 @@ fn main() {
     let origin = Origin { source: "node-1".to_string(), incarnation: "a".to_string(), seq: 0 };
     for rows in [8, 64, 1_024] {
         let batch = frame_of(rows);
-        let repeats = 400_000 / rows.max(32);
+        let repeats = 8_000_000 / rows.max(32);
         let total = (repeats * rows) as u64;
         let bare_encode = || {
             let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
