@@ -1,19 +1,26 @@
 //! From a rule file to rules that can be evaluated, with every fault that was found on the way.
 
+use std::ops::ControlFlow;
+
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, SchemaError};
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{self, GroupByExpr, Query, Select, SetExpr, Spanned, TableFactor};
+use datafusion::sql::sqlparser::ast::{
+    self, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Query, Select, SetExpr, Spanned, TableFactor,
+    visit_expressions_mut,
+};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use sha2::{Digest, Sha256};
 use tidewatch_model::alert::hex;
+use tidewatch_model::limits::LABELS;
 use tidewatch_model::table::{self, ColumnType, TABLES, Table};
 use tidewatch_model::{Rule, RuleShape};
 use tokio::runtime::Runtime;
 
 use crate::fault::{Fault, Level, Location, suggestion};
+use crate::increase::INCREASE;
 use crate::options::check_options;
 use crate::rows_table::columns_read;
 use crate::session::rule_session;
@@ -102,6 +109,10 @@ impl Compiler {
         let RulePlan { matching, present, key } = parts
             .map_err(|error| one(planning_fault(alert, table, &error)))?
             .map_err(|reason| one(Fault::error(alert.at.clone(), reason)))?;
+        if key.len() > LABELS {
+            let message = format!("{} key columns: an alert has {LABELS} labels at most", key.len());
+            return Err(one(Fault::error(alert.at.clone(), message)));
+        }
         let optimise = |plan: &LogicalPlan| {
             self.session.state().optimize(plan).map_err(|error| one(planning_fault(alert, table, &error)))
         };
@@ -127,9 +138,26 @@ impl Compiler {
     }
 
     fn plan(&self, query: &Query) -> Result<LogicalPlan, DataFusionError> {
-        let statement = Statement::Statement(Box::new(ast::Statement::Query(Box::new(query.clone()))));
+        let mut query = query.clone();
+        add_time(&mut query);
+        let statement = Statement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
         self.runtime.block_on(self.session.state().statement_to_plan(statement))
     }
+}
+
+/// `increase(counter)` means `increase(counter, ts)`.
+fn add_time(query: &mut Query) {
+    let _ = visit_expressions_mut(query, |expression| {
+        if let ast::Expr::Function(call) = expression
+            && call.name.to_string().eq_ignore_ascii_case(INCREASE)
+            && let FunctionArguments::List(list) = &mut call.args
+            && list.args.len() == 1
+        {
+            let time = ast::Expr::Identifier(ast::Ident::new(table::TIME_COLUMN));
+            list.args.push(FunctionArg::Unnamed(FunctionArgExpr::Expr(time)));
+        }
+        ControlFlow::<()>::Continue(())
+    });
 }
 
 /// `ts` and everything that the plans read, each once.
@@ -217,10 +245,18 @@ fn row_source(alert: &WrittenAlert, relation: &TableFactor) -> Result<(&'static 
 }
 
 fn known_table(name: &str, at: Location) -> Result<&'static Table, Fault> {
-    table::find(name).ok_or_else(|| {
-        let near = suggestion(name, TABLES.iter().map(|table| table.name));
-        Fault::error(at, format!("unknown table '{name}'{near}; 'tidewatch tables' lists them"))
-    })
+    match table::find(name) {
+        Some(table) if table.is_own() => {
+            let message =
+                format!("a rule can't read '{name}': the alerts that it makes are rows there, so it would feed itself");
+            Err(Fault::error(at, message))
+        }
+        Some(table) => Ok(table),
+        None => {
+            let near = suggestion(name, TABLES.iter().map(|table| table.name));
+            Err(Fault::error(at, format!("unknown table '{name}'{near}; 'tidewatch tables' lists them")))
+        }
+    }
 }
 
 fn no_window_bound(alert: &WrittenAlert, table: &Table) -> Fault {

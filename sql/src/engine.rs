@@ -4,14 +4,15 @@
 //! This first form re-runs each rule's plan over the rows of its window at every slide. It is simple and correct, and
 //! costs size/slide times the rows; the shared-window engine replaces the inside.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 
 use arrow::array::RecordBatch;
 use datafusion::common::DataFusionError;
 use datafusion::execution::session_state::SessionState;
-use tidewatch_model::limits::{GONE_AFTER, RULE_GROUPS, RULES};
+use tidewatch_model::limits::{GONE_AFTER, ROW_SILENCE, ROW_SILENCE_CHECK, RULE_GROUPS, RULES};
 use tidewatch_model::table::TableKind;
-use tidewatch_model::{Evaluation, Finding, GroupState, Key, Outcome, RuleShape, Span, Timestamp, Values, WindowSpec};
+use tidewatch_model::{Evaluation, Finding, GroupState, Key, Outcome, RuleShape, Span, Timestamp, Values};
 use tokio::runtime::Runtime;
 
 use crate::compile::CompiledRule;
@@ -85,6 +86,10 @@ struct Running {
     closed: Timestamp,
     /// Groups seen, with the end of the last window that had rows of theirs.
     groups: BTreeMap<Key, Timestamp>,
+    /// For rows of samples: until when what is silent already changes nothing.
+    quiet_until: Timestamp,
+    /// For rows of samples: the last minute that was looked at.
+    looked: Timestamp,
 }
 
 impl Engine {
@@ -106,15 +111,17 @@ impl Engine {
         }
         let tables =
             columns.into_iter().map(|(table, columns)| (table, Panes::new(columns.into_iter().collect()))).collect();
-        let rules = rules.into_iter().map(Running::new).collect();
+        let mut rules: Vec<Running> = rules.into_iter().map(Running::new).collect();
+        // Ends of windows are worked off in the order of their ends, then of names.
+        rules.sort_by(|left, right| left.compiled.rule.name.cmp(&right.compiled.rule.name));
         Ok(Engine { state: session.state(), runtime, rules, tables, overflow_groups: 0 })
     }
 
     /// Puts a rule where it stood before a restart: `emitted` is the end of its last window, `groups` are those whose
-    /// alerts are alive. Unknown rules are ignored.
-    pub fn restore(&mut self, rule: &str, emitted: Timestamp, groups: impl IntoIterator<Item = Key>) {
+    /// alerts are alive, with the event time at which they were seen last. Unknown rules are ignored.
+    pub fn restore(&mut self, rule: &str, emitted: Timestamp, groups: impl IntoIterator<Item = (Key, Timestamp)>) {
         let Some(running) = self.rules.iter_mut().find(|running| running.compiled.rule.name == rule) else { return };
-        running.groups.extend(groups.into_iter().map(|key| (key, emitted)));
+        running.groups.extend(groups);
         running.emitted = Some(emitted);
         running.closed = emitted;
         if let RuleShape::Window(spec) = running.compiled.rule.shape {
@@ -122,9 +129,16 @@ impl Engine {
         }
     }
 
-    /// For each rule that has emitted something: its name and the end of its last window.
+    /// For each rule that has seen anything: its name and the end of its last window, or of the one before its first, so
+    /// that a restart before that one closed does not begin later.
     pub fn positions(&self) -> impl Iterator<Item = (&str, Timestamp)> {
-        self.rules.iter().filter_map(|running| Some((running.compiled.rule.name.as_str(), running.emitted?)))
+        self.rules.iter().filter_map(|running| {
+            let stands = match running.compiled.rule.shape {
+                RuleShape::Window(spec) => running.next_start.map(|next| spec.end_of(next) - spec.slide),
+                RuleShape::Row => running.emitted,
+            };
+            Some((running.compiled.rule.name.as_str(), stands?))
+        })
     }
 
     /// The event time from which a table's rows must be read again after a restart; `None` when none are needed.
@@ -176,30 +190,92 @@ impl Engine {
         Ok(evaluations)
     }
 
-    /// Moves a table's watermark (before any rule's delay). Returns what the windows that closed yield, in order of
-    /// their ends, then of rule names. `lagging` says that our own input is behind, so that missing rows mean nothing.
-    pub fn advance(&mut self, table: &str, watermark: Timestamp, lagging: bool) -> Vec<Evaluation> {
-        let mut evaluations = Vec::new();
-        for index in 0..self.rules.len() {
-            let rule = &self.rules[index].compiled.rule;
-            if rule.table != table {
-                continue;
-            }
-            let closed = watermark.saturating_sub(rule.options.delay);
-            match rule.shape {
-                RuleShape::Window(spec) => evaluations.extend(self.close_windows(index, spec, closed, lagging)),
-                RuleShape::Row if rule.table_kind == TableKind::Event => {
-                    evaluations.extend(self.row_heartbeat(index, closed))
+    /// Moves a table's watermark (before any rule's delay). Hands over what the windows that closed yield, one by one, in
+    /// order of their ends, then of rule names. `lagging` says that our own input is behind, so that missing rows mean
+    /// nothing.
+    ///
+    /// `judge` answers until when further evaluations of the rule would change nothing as long as none of its groups has
+    /// rows. Empty windows that end before that are left out: a gap of a day costs a few evaluations, not one per slide.
+    /// [`Timestamp::MIN`] leaves nothing out.
+    pub fn advance(
+        &mut self,
+        table: &str,
+        watermark: Timestamp,
+        lagging: bool,
+        judge: &mut dyn FnMut(Evaluation) -> Timestamp,
+    ) {
+        let mut due: BinaryHeap<Reverse<(Timestamp, usize)>> = BinaryHeap::new();
+        for (index, running) in self.rules.iter_mut().enumerate() {
+            if running.compiled.rule.table == table {
+                running.closed = running.closed.max(watermark.saturating_sub(running.compiled.rule.options.delay));
+                if running.was_looked_at() {
+                    continue;
                 }
-                RuleShape::Row => {}
+                due.extend(running.due().map(|end| Reverse((end, index))));
             }
         }
-        evaluations.sort_by(|left, right| (left.window_end, &left.rule).cmp(&(right.window_end, &right.rule)));
+        while let Some(Reverse((end, index))) = due.pop() {
+            let (evaluation, quiet) = self.evaluate_next(index, end, lagging);
+            let until = judge(evaluation);
+            // What is not known now changes something later.
+            if quiet && !lagging {
+                self.skip_quiet(index, until);
+            }
+            due.extend(self.rules[index].due().map(|end| Reverse((end, index))));
+        }
         let floor = self.floor(table);
         if let Some(panes) = self.tables.get_mut(table) {
             panes.forget_before(floor);
         }
-        evaluations
+    }
+
+    /// What a rule yields at the next instant at which it is due, and whether nothing at all was seen in it.
+    fn evaluate_next(&mut self, index: usize, end: Timestamp, lagging: bool) -> (Evaluation, bool) {
+        let running = &self.rules[index];
+        let rule = running.compiled.rule.name.clone();
+        match (running.compiled.rule.shape, running.compiled.rule.table_kind) {
+            (RuleShape::Window(spec), _) => {
+                let start = end - spec.size;
+                let (outcome, quiet) = self.evaluate_window(index, start, end, lagging);
+                let running = &mut self.rules[index];
+                running.next_start = Some(start + spec.slide);
+                running.emitted = Some(end);
+                running.forget_gone(end, spec.size);
+                (Evaluation { rule, window_start: start, window_end: end, outcome }, quiet)
+            }
+            (RuleShape::Row, TableKind::Event) => {
+                self.rules[index].emitted = Some(end);
+                (Evaluation { rule, window_start: end, window_end: end, outcome: Outcome::Groups(vec![]) }, false)
+            }
+            (RuleShape::Row, TableKind::Sample) => {
+                let running = &mut self.rules[index];
+                running.emitted = Some(end);
+                running.forget_gone(end, ROW_SILENCE);
+                let silent = running.groups.iter().filter(|(_, last_seen)| end - **last_seen >= ROW_SILENCE);
+                let state = if lagging { GroupState::Unknown } else { GroupState::NoData };
+                let findings = silent.map(|(key, _)| Finding { key: key.clone(), state: state.clone() }).collect();
+                let window_start = end - ROW_SILENCE;
+                (Evaluation { rule, window_start, window_end: end, outcome: Outcome::Groups(findings) }, true)
+            }
+        }
+    }
+
+    /// Passes over windows without rows that end before `until`, and are closed.
+    fn skip_quiet(&mut self, index: usize, until: Timestamp) {
+        let running = &mut self.rules[index];
+        match running.compiled.rule.shape {
+            RuleShape::Window(spec) => {
+                let Some(next) = running.next_start else { return };
+                let first_row =
+                    self.tables.get(&running.compiled.rule.table).and_then(|panes| panes.first_at_or_after(next));
+                let with_rows = first_row.map_or(Timestamp::MAX, |ts| spec.first_start_of(ts));
+                let changing = spec.first_start_ending(until);
+                let open = spec.last_closed_start(running.closed) + spec.slide;
+                running.next_start = Some(next.max(with_rows.min(changing).min(open)));
+            }
+            // The next silent key is looked for by `due`; one that is silent already changes nothing before `until`.
+            RuleShape::Row => running.quiet_until = until,
+        }
     }
 
     /// Start of the earliest open window of any rule on the table: rows before it are of no use.
@@ -210,37 +286,24 @@ impl Engine {
         windowed.filter_map(|running| running.next_start).min().unwrap_or(Timestamp::MIN)
     }
 
-    fn close_windows(&mut self, index: usize, spec: WindowSpec, closed: Timestamp, lagging: bool) -> Vec<Evaluation> {
-        let mut evaluations = Vec::new();
-        self.rules[index].closed = self.rules[index].closed.max(closed);
-        while let Some(start) = self.rules[index].next_start.filter(|start| spec.end_of(*start) <= closed) {
-            let end = spec.end_of(start);
-            let outcome = self.evaluate_window(index, start, end, lagging);
-            let running = &mut self.rules[index];
-            running.next_start = Some(start + spec.slide);
-            running.emitted = Some(end);
-            running.forget_gone(end, spec.size);
-            let rule = running.compiled.rule.name.clone();
-            evaluations.push(Evaluation { rule, window_start: start, window_end: end, outcome });
-        }
-        evaluations
-    }
-
-    fn evaluate_window(&mut self, index: usize, start: Timestamp, end: Timestamp, lagging: bool) -> Outcome {
+    /// The outcome of a window, and whether it had no row.
+    fn evaluate_window(&mut self, index: usize, start: Timestamp, end: Timestamp, lagging: bool) -> (Outcome, bool) {
         let running = &self.rules[index];
         let rows = match self.tables.get_mut(&running.compiled.rule.table) {
             Some(panes) => panes.between(start, end),
             None => Ok(vec![]),
         };
+        let quiet = rows.as_ref().is_ok_and(Vec::is_empty);
         let found = match rows {
             Ok(rows) if rows.is_empty() => Ok((vec![], vec![])),
             Ok(rows) => self.query_both(&running.compiled, rows, (start, end), None),
             Err(error) => Err(DataFusionError::from(error)),
         };
-        match found {
+        let outcome = match found {
             Ok((matching, present)) => self.group_states(index, end, lagging, matching, present),
             Err(error) => Outcome::Failed(error.strip_backtrace()),
-        }
+        };
+        (outcome, quiet)
     }
 
     /// Runs both plans of a rule over the same rows.
@@ -290,6 +353,25 @@ impl Engine {
         Outcome::Groups(findings.collect())
     }
 
+    /// Remembers when the keys that ever fired were seen last, so that their silence is noticed.
+    fn watch_rows(&mut self, index: usize, instants: &BTreeMap<Timestamp, BTreeMap<Key, GroupState>>) {
+        self.rules[index].quiet_until = Timestamp::MIN;
+        let groups = &mut self.rules[index].groups;
+        for (ts, states) in instants {
+            for (key, state) in states {
+                if let Some(last_seen) = groups.get_mut(key) {
+                    *last_seen = (*last_seen).max(*ts);
+                } else if matches!(state, GroupState::Clear) {
+                    continue;
+                } else if groups.len() < RULE_GROUPS {
+                    groups.insert(key.clone(), *ts);
+                } else {
+                    self.overflow_groups += 1;
+                }
+            }
+        }
+    }
+
     /// A row rule over one batch: one evaluation per distinct ts among the rows that it looks at.
     fn evaluate_rows(&mut self, index: usize, batch: &RecordBatch) -> Vec<Evaluation> {
         let compiled = &self.rules[index].compiled;
@@ -313,28 +395,57 @@ impl Engine {
         for ResultRow { ts, key, values } in matching {
             instants.entry(ts.unwrap_or_default()).or_default().insert(key, GroupState::Firing(values));
         }
+        if compiled.rule.table_kind == TableKind::Sample {
+            self.watch_rows(index, &instants);
+        }
         let evaluations = instants.into_iter().map(|(ts, groups)| {
             let findings = groups.into_iter().map(|(key, state)| Finding { key, state }).collect();
             Evaluation { rule: rule.clone(), window_start: ts, window_end: ts, outcome: Outcome::Groups(findings) }
         });
         evaluations.collect()
     }
-
-    /// Tells the lifecycle how far event time has come, so that alerts on events can end.
-    fn row_heartbeat(&mut self, index: usize, closed: Timestamp) -> Option<Evaluation> {
-        let running = &mut self.rules[index];
-        if running.emitted.is_some_and(|emitted| emitted >= closed) {
-            return None;
-        }
-        running.emitted = Some(closed);
-        let rule = running.compiled.rule.name.clone();
-        Some(Evaluation { rule, window_start: closed, window_end: closed, outcome: Outcome::Groups(vec![]) })
-    }
 }
 
 impl Running {
     fn new(compiled: CompiledRule) -> Self {
-        Running { compiled, next_start: None, emitted: None, closed: Timestamp::MIN, groups: BTreeMap::new() }
+        Running {
+            compiled,
+            next_start: None,
+            emitted: None,
+            closed: Timestamp::MIN,
+            groups: BTreeMap::new(),
+            quiet_until: Timestamp::MIN,
+            looked: Timestamp::MIN,
+        }
+    }
+
+    /// Rows of samples are looked at for silence once a minute, however often event time moves.
+    fn was_looked_at(&mut self) -> bool {
+        if self.compiled.rule.shape != RuleShape::Row || self.compiled.rule.table_kind != TableKind::Sample {
+            return false;
+        }
+        let minute = self.closed.floor(ROW_SILENCE_CHECK);
+        minute <= std::mem::replace(&mut self.looked, minute)
+    }
+
+    /// The next instant at which the rule yields something, if event time has come that far: the end of a window; for
+    /// events, how far event time has come, so that their alerts can end; for rows of samples, each minute in which
+    /// something is silent.
+    fn due(&self) -> Option<Timestamp> {
+        let end = match (self.compiled.rule.shape, self.compiled.rule.table_kind) {
+            (RuleShape::Window(spec), _) => spec.end_of(self.next_start?),
+            (RuleShape::Row, TableKind::Event) => self.closed,
+            (RuleShape::Row, TableKind::Sample) => {
+                let checked = self.emitted.unwrap_or(Timestamp::MIN);
+                let silent = |last_seen: &Timestamp| last_seen.saturating_add(ROW_SILENCE);
+                // A key that fell silent since the last look, or one that is silent and whose alert changes then.
+                let newly = self.groups.values().map(silent).filter(|at| *at > checked).min();
+                let again = self.groups.values().map(silent).any(|at| at <= checked).then_some(self.quiet_until);
+                let at = newly.into_iter().chain(again).min()?.max(checked);
+                at.floor(ROW_SILENCE_CHECK).saturating_add(ROW_SILENCE_CHECK)
+            }
+        };
+        (end <= self.closed && self.emitted.is_none_or(|emitted| emitted < end)).then_some(end)
     }
 
     /// A row at `ts`: the first window that holds it and was not emitted is the next one, unless an earlier one is.

@@ -11,6 +11,7 @@ mod exact;
 mod exact_aggregate;
 mod fault;
 mod history;
+mod increase;
 mod options;
 mod panes;
 mod ratio;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use tidewatch_model::limits::{EVENT_HOLD, RULE_DELAY};
+use tidewatch_model::limits::{EVENT_HOLD, LABELS, RULE_DELAY};
 use tidewatch_model::table::TableKind;
 use tidewatch_model::{NoDataPolicy, RuleOptions, RuleShape, Severity, Span};
 
@@ -40,6 +40,12 @@ pub fn check_options(
             faults.push(Fault::error(option.at.clone(), format!("option '{}' is given twice", option.name)));
         } else if let Err(message) = apply(&mut checked, &option.name, &option.value) {
             faults.push(Fault::error(option.at.clone(), message));
+        }
+    }
+    for (what, count) in [("labels", checked.options.labels.len()), ("annotations", checked.options.annotations.len())]
+    {
+        if let Some(last) = written.last().filter(|_| count > LABELS) {
+            faults.push(Fault::error(last.at.clone(), format!("{count} {what}: a rule has {LABELS} at most")));
         }
     }
     if faults.is_empty() { Ok(checked) } else { Err(faults) }

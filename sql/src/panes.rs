@@ -89,6 +89,15 @@ impl Panes {
         Ok(batches)
     }
 
+    /// The earliest ts held at or after an instant.
+    pub fn first_at_or_after(&self, from: Timestamp) -> Option<Timestamp> {
+        let inside = |batch: &RecordBatch| {
+            times(batch)?.values().iter().filter(|ts| **ts >= from.0).min().map(|ts| Timestamp(*ts))
+        };
+        let panes = self.panes.range(from.floor(PANE)..);
+        panes.filter_map(|(_, pane)| pane.sorted.iter().chain(&pane.arrived).filter_map(inside).min()).next()
+    }
+
     /// Forgets panes that end at or before `floor`.
     pub fn forget_before(&mut self, floor: Timestamp) {
         while let Some(entry) = self.panes.first_entry() {

@@ -17,6 +17,7 @@ use datafusion::sql::sqlparser::ast::TableFactor;
 use tidewatch_model::table::{self, TABLES};
 
 use crate::exact_aggregate::exact_aggregates;
+use crate::increase::increase;
 use crate::ratio::ratio;
 use crate::rows_table::{RowsTable, windowed_schema};
 use crate::window_call::window_call;
@@ -69,6 +70,7 @@ fn session_state(partitions: usize) -> Result<SessionState> {
     for aggregate in exact_aggregates() {
         context.register_udaf(aggregate);
     }
+    context.register_udaf(increase());
     context.register_udf(ratio());
     Ok(context.state())
 }

@@ -8,6 +8,8 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location as ParserLocation, Token, TokenWithSpan, Tokenizer, Whitespace};
 
+use tidewatch_model::limits::RULE_BYTES;
+
 use crate::fault::{Fault, Location};
 
 /// One option as written.
@@ -50,6 +52,13 @@ pub fn read_statements(file: &str, text: &str) -> (Vec<WrittenAlert>, Vec<Fault>
     let mut faults = Vec::new();
     for statement in tokens.split(|token| token.token == Token::SemiColon) {
         if statement.iter().all(|token| is_blank(&token.token)) {
+            continue;
+        }
+        let bytes: usize = statement.iter().map(|token| token.token.to_string().len()).sum();
+        if bytes > RULE_BYTES {
+            let first = statement.iter().find(|token| !is_blank(&token.token)).map(|token| token.span.start);
+            let at = Location::new(file, first.unwrap_or(ParserLocation::new(1, 1)));
+            faults.push(Fault::error(at, format!("a statement of {bytes} bytes: expected {RULE_BYTES} at most")));
             continue;
         }
         match (Reader { file, tokens: statement, next: 0 }).alert() {

@@ -5,6 +5,8 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use tidewatch_model::limits::{VALUE_BYTES, VALUES_BYTES};
+use tidewatch_model::value::{cut, cut_label};
 use tidewatch_model::{Key, Timestamp, Value, Values};
 
 /// One row of a rule's result.
@@ -25,22 +27,31 @@ pub fn result_rows(batches: &[RecordBatch], key: &[String], time: Option<&str>) 
         let columns =
             batch.columns().iter().map(|column| Column::new(column.as_ref())).collect::<Result<Vec<_>, _>>()?;
         let schema = batch.schema();
+        let per_value = VALUE_BYTES.min(VALUES_BYTES / columns.len().max(1));
         for row in 0..batch.num_rows() {
             let mut result = ResultRow { ts: None, key: Key::new(), values: Values::new() };
             for (field, column) in schema.fields().iter().zip(&columns) {
-                let value = column.value(row);
+                let value = bounded(column.value(row), per_value);
                 if time == Some(field.name()) {
                     result.ts = column.instant(row);
                 } else if !key.contains(field.name()) {
                     result.values.push((field.name().clone(), value));
                 } else if value != Value::Null {
-                    result.key.insert(field.name().clone(), value.to_string());
+                    result.key.insert(field.name().clone(), cut_label(value.to_string()));
                 }
             }
             rows.push(result);
         }
     }
     Ok(rows)
+}
+
+/// An alert, its notices and its history must fit a record, whatever a rule selects.
+fn bounded(value: Value, bytes: usize) -> Value {
+    match value {
+        Value::Text(text) => Value::Text(cut(text, bytes)),
+        other => other,
+    }
 }
 
 /// A column, brought to one of the few types that values have.

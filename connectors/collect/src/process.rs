@@ -12,8 +12,6 @@ use crate::times::CpuTimes;
 
 /// How many are kept of each order.
 const LARGEST: usize = 25;
-/// Bytes of a page; every Linux that runs GPUs today has pages of this size unless it was built otherwise.
-const PAGE_BYTES: i64 = 4096;
 
 /// Reads the processes.
 pub struct ProcessCollector {
@@ -83,9 +81,19 @@ impl ProcessCollector {
             state: state_word(fields.first().copied().unwrap_or_default()),
             ticks: at(11)?.saturating_add(at(12)?),
             started: at(19)?,
-            memory_bytes: at(21)?.saturating_mul(PAGE_BYTES),
+            memory_bytes: self.resident(pid)?,
             cpu_ratio: None,
         })
+    }
+
+    /// Resident bytes. `status` has kilobytes, `stat` pages, whose size differs between kernels (4 KiB or 64 KiB).
+    /// Kernel threads have none.
+    fn resident(&self, pid: i64) -> Result<i64, Unreadable> {
+        let status = self.roots.proc_file(&format!("{pid}/status"))?;
+        match value_of(&status, "VmRSS", "status") {
+            Ok(text) => Ok(integer(text.trim_end_matches("kB").trim(), "VmRSS")?.saturating_mul(1024)),
+            Err(_) => Ok(0),
+        }
     }
 
     /// The user's name, or its number where no account has it.

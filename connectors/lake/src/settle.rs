@@ -1,7 +1,7 @@
 //! The settler: hot files of a window that is over become one public file. Any process may do it, any number of times;
 //! the claim, which only one can create, decides what goes in, and its output is a function of the claim alone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -31,7 +31,7 @@ impl Default for SettleOptions {
 }
 
 /// What a run of the settler did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SettleReport {
     /// Claims made.
     pub claims: u64,
@@ -39,6 +39,8 @@ pub struct SettleReport {
     pub files: u64,
     /// Rows in them.
     pub rows: u64,
+    /// Windows that could not be settled, and why; the others were, and these are tried again.
+    pub problems: Vec<String>,
 }
 
 /// Settles windows; keeps what it has read between runs.
@@ -58,27 +60,45 @@ impl Settler {
     /// come later for such a window become its next generation).
     ///
     /// # Errors
-    /// The store's, or a damaged file; what was done until then stays done.
+    /// The store's, when it can't be listed. A window that can't be settled is a problem in the report and does not hold
+    /// up the others.
     pub fn run(&mut self, now: Timestamp, force: bool) -> Result<SettleReport, LakeError> {
         let mut report = SettleReport::default();
         self.view.refresh(self.store.as_ref())?;
         for (key, inputs) in self.unclaimed() {
             if force || self.is_over(&key, now) {
-                self.claim(&key, &inputs)?;
-                report.claims += 1;
+                match self.claim(&key, &inputs) {
+                    Ok(()) => report.claims += 1,
+                    Err(error) => report.problems.push(error.to_string()),
+                }
             }
         }
         if report.claims > 0 {
             self.view.refresh(self.store.as_ref())?;
         }
-        let missing: Vec<Claim> =
-            self.view.claims.values().filter(|claim| !self.view.public.contains_key(&claim.output)).cloned().collect();
-        for claim in missing {
-            self.execute(&claim)?;
-            report.files += 1;
-            report.rows += claim.rows;
+        let mut written = Vec::new();
+        for claim in self.view.claims.values() {
+            // Inputs are let go of when the output was seen; a file that is gone since then was deleted on purpose.
+            if self.view.public.contains_key(&claim.output) || claim.inputs.is_empty() {
+                continue;
+            }
+            match self.execute(claim) {
+                Ok(bytes) => {
+                    report.files += 1;
+                    report.rows += claim.rows;
+                    written.push((claim.output.clone(), bytes));
+                }
+                Err(error) => report.problems.push(error.to_string()),
+            }
         }
+        self.view.public.extend(written);
+        self.view.forget_settled();
         Ok(report)
+    }
+
+    /// Entries of chains with rows that are in no public file yet: what a settler holds in memory.
+    pub fn open_entries(&self) -> usize {
+        self.view.entries.len()
     }
 
     /// Windows with inputs that no claim has, in order.
@@ -96,14 +116,7 @@ impl Settler {
 
     fn is_over(&self, (table, start, window): &WindowKey, now: Timestamp) -> bool {
         let end = *start + *window;
-        let mut newest: HashMap<(&str, u32), Timestamp> = HashMap::new();
-        for entry in self.view.entries.values() {
-            for file in entry.files.iter().filter(|file| file.table == *table) {
-                let seen = newest.entry((&entry.topic, entry.partition)).or_insert(file.max_ts);
-                *seen = (*seen).max(file.max_ts);
-            }
-        }
-        let by_rows = newest.values().all(|seen| *seen >= end + self.options.after_rows);
+        let by_rows = self.view.reached(table).is_some_and(|reached| reached >= end + self.options.after_rows);
         by_rows || now >= end + self.options.after_clock
     }
 
@@ -144,10 +157,14 @@ impl Settler {
         }
     }
 
-    fn execute(&self, claim: &Claim) -> Result<(), LakeError> {
+    /// Writes a claim's output; returns its size.
+    fn execute(&self, claim: &Claim) -> Result<u64, LakeError> {
         let mut batches = Vec::new();
         for input in &claim.inputs {
-            let entry = &self.view.entries[&layout::chain_entry(&input.topic, input.partition, input.seq)];
+            let path = layout::chain_entry(&input.topic, input.partition, input.seq);
+            let missing =
+                || LakeError::Damaged { path: path.clone(), problem: "a claim names it and it is missing".into() };
+            let entry = self.view.entries.get(&path).ok_or_else(missing)?;
             let mine = |file: &&HotFile| {
                 file.table == claim.table && file.window_start == claim.window_start && file.window == claim.window
             };
@@ -180,6 +197,6 @@ impl Settler {
         let receipt = Receipt { bytes: bytes.len() as u64, sha256: hex(&Sha256::digest(&bytes)) };
         let path = layout::receipt(&claim.table, claim.window_start, claim.window, claim.generation);
         self.store.create(&path, &serde_json::to_vec(&receipt).unwrap_or_default())?;
-        Ok(())
+        Ok(receipt.bytes)
     }
 }

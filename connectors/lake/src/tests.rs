@@ -219,6 +219,34 @@ fn a_failed_flush_is_tried_again() {
 }
 
 #[test]
+fn a_damaged_file_holds_up_its_own_window_only() {
+    let store = Arc::new(ScriptedStore::default());
+    let mut writer = LakeWriter::new(store.clone(), Arc::new(SeededRandom::new(1)), options());
+    let mut settler = Settler::new(store.clone(), SettleOptions::default());
+    for (offset, second) in [(0, 10), (1, 310), (2, 610), (3, 910)] {
+        writer.rows(TOPIC, 0, "host", &batch(&[(second, 1)], offset)).unwrap();
+        let counts = Counts { records: 1, ..Counts::default() };
+        let next = offset as u64 + 1;
+        writer.advance(TOPIC, 0, &Progress { next, counts, sources: vec![] }, Timestamp(0)).unwrap();
+        writer.flush(Timestamp(0)).unwrap();
+    }
+    let hot: Vec<String> = store.list("internal/hot/").unwrap().into_iter().map(|(path, _)| path).collect();
+    store.tamper(&hot[0], |bytes| bytes[40] ^= 1);
+    for _ in 0..2 {
+        let report = settler.run(Timestamp::from_seconds(2_000), false).unwrap();
+        assert_eq!(report.problems.len(), 1, "{report:?}");
+        assert!(report.problems[0].contains(&hot[0]) && report.problems[0].contains("the window stays unsettled"));
+    }
+    assert_eq!(store.list("lake/").unwrap().len(), 3);
+    assert_eq!(settler.open_entries(), 1, "what is settled is let go of");
+    store.tamper(&hot[0], |bytes| bytes[40] ^= 1);
+    let report = settler.run(Timestamp::from_seconds(2_000), false).unwrap();
+    assert_eq!((report.files, report.problems.len()), (1, 0));
+    assert_eq!(settler.open_entries(), 0);
+    assert_eq!(verify(store.as_ref()).unwrap().problems, Vec::<String>::new());
+}
+
+#[test]
 fn verify_notices_what_is_done_to_a_lake() {
     let paths = |store: &ScriptedStore, prefix: &str| {
         store.list(prefix).unwrap().into_iter().map(|(path, _)| path).collect::<Vec<_>>()

@@ -1,6 +1,6 @@
 //! What the lake holds, read once: chains, claims, and which public files exist.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 use tidewatch_model::ports::Store;
@@ -67,28 +67,66 @@ pub struct View {
     pub claims: BTreeMap<String, Claim>,
     /// Public files and their sizes.
     pub public: BTreeMap<String, u64>,
+    /// The last entry read of each chain, by its folder: entries come in order, and those before it are not read again.
+    read_to: BTreeMap<String, String>,
+    /// Newest row of each table in each chain.
+    newest: HashMap<String, BTreeMap<String, Timestamp>>,
 }
 
 impl View {
-    /// Reads what is new since the last time; entries and claims never change.
+    /// Reads what is new since the last time; entries and claims never change. What depends on another is listed before
+    /// it, so that a view taken beside a writer and a settler is consistent: the claims of every public file, and the
+    /// entries of every claim.
     ///
     /// # Errors
     /// The store's, or a damaged file.
     pub fn refresh(&mut self, store: &dyn Store) -> Result<(), LakeError> {
-        for (path, _) in store.list(layout::LOG)? {
-            if let btree_map::Entry::Vacant(vacant) = self.entries.entry(path) {
-                let entry = read_entry(store, vacant.key())?;
-                vacant.insert(entry);
-            }
-        }
+        self.public = store.list(layout::PUBLIC)?.into_iter().collect();
         for (path, _) in store.list(layout::SETTLE)? {
             if path.ends_with(".json") && !self.claims.contains_key(&path) {
                 let claim = read_claim(store, &path)?;
                 self.claims.insert(path, claim);
             }
         }
-        self.public = store.list(layout::PUBLIC)?.into_iter().collect();
+        for (path, _) in store.list(layout::LOG)? {
+            let chain = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+            if self.read_to.get(chain).is_some_and(|last| path <= *last) {
+                continue;
+            }
+            let entry = read_entry(store, &path)?;
+            for file in &entry.files {
+                let of_table = self.newest.entry(file.table.clone()).or_default();
+                let newest = of_table.entry(chain.to_string()).or_insert(file.max_ts);
+                *newest = (*newest).max(file.max_ts);
+            }
+            self.read_to.insert(chain.to_string(), path.clone());
+            self.entries.insert(path, entry);
+        }
         Ok(())
+    }
+
+    /// The oldest of the chains' newest rows of a table: all of them have come that far.
+    pub fn reached(&self, table: &str) -> Option<Timestamp> {
+        self.newest.get(table)?.values().min().copied()
+    }
+
+    /// Lets go of what settled claims have taken in: a settler that runs for months remembers what is open.
+    pub fn forget_settled(&mut self) {
+        for claim in self.claims.values_mut().filter(|claim| self.public.contains_key(&claim.output)) {
+            for input in std::mem::take(&mut claim.inputs) {
+                let path = layout::chain_entry(&input.topic, input.partition, input.seq);
+                if let Some(entry) = self.entries.get_mut(&path) {
+                    entry.files.retain(|file| {
+                        (&file.table, file.window_start, file.window)
+                            != (&claim.table, claim.window_start, claim.window)
+                    });
+                }
+            }
+        }
+        self.entries.retain(|_, entry| {
+            entry.last_seq.clear();
+            !entry.files.is_empty()
+        });
     }
 
     /// Inputs of each window that some claim already has.

@@ -19,6 +19,7 @@ fn notice(state: AlertState) -> Notice {
     let alert = Alert {
         rule: "gpu_hot".to_string(),
         rule_version: "v1".to_string(),
+        key: vec!["host".to_string()],
         labels,
         state,
         severity: Severity::Critical,

@@ -81,14 +81,14 @@ impl Admit {
         self.last.extend(last);
     }
 
-    /// Whether this frame was seen before: the same start of the source, and not a later number. A frame that is not is
-    /// remembered as the last one.
-    pub fn is_duplicate(&mut self, source: &str, incarnation: &str, seq: u64) -> bool {
-        if self.last.get(source).is_some_and(|(known, last)| known == incarnation && seq <= *last) {
-            return true;
-        }
-        self.last.insert(source.to_string(), (incarnation.to_string(), seq));
-        false
+    /// Whether this frame was seen before: the same start of the source, and not a later number.
+    pub fn is_duplicate(&self, source: &str, incarnation: &str, seq: u64) -> bool {
+        self.last.get(source).is_some_and(|(known, last)| known == incarnation && seq <= *last)
+    }
+
+    /// Remembers a frame as the last one of its source, once all that is to be done with it is done.
+    pub fn remember(&mut self, source: String, incarnation: String, seq: u64) {
+        self.last.insert(source, (incarnation, seq));
     }
 
     /// Brings rows to the table's schema: columns by name, missing ones NULL, dictionaries as plain text, map keys
@@ -283,7 +283,11 @@ mod tests {
         let mut admit = Admit::new(table::find("host").unwrap());
         let seen: Vec<bool> = [("a", 0), ("a", 1), ("a", 1), ("a", 0), ("b", 0), ("b", 1)]
             .iter()
-            .map(|(incarnation, seq)| admit.is_duplicate("n1", incarnation, *seq))
+            .map(|(incarnation, seq)| {
+                let seen = admit.is_duplicate("n1", incarnation, *seq);
+                admit.remember("n1".to_string(), incarnation.to_string(), *seq);
+                seen
+            })
             .collect();
         assert_eq!(seen, [false, false, true, true, false, false]);
         assert!(!admit.is_duplicate("n2", "b", 0));

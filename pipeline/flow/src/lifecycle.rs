@@ -3,11 +3,12 @@
 //! The reference is Prometheus (`for`, `keep_firing_for`, identity by labels); where we differ it is on purpose: a group
 //! without rows is not clear, a failed evaluation changes nothing, and event time comes from windows, not from a clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidewatch_model::alert::{Labels, event_id, fingerprint};
-use tidewatch_model::limits::{GONE_AFTER, RESOLVED_KEPT};
+use tidewatch_model::limits::{ANNOTATION_BYTES, GONE_AFTER, RESOLVED_KEPT};
 use tidewatch_model::table::TableKind;
+use tidewatch_model::value::cut;
 use tidewatch_model::{
     Alert, AlertState, Evaluation, Finding, GroupState, NoDataPolicy, Outcome, Reason, Rule, RuleShape, Span,
     Timestamp, Transition, Values,
@@ -40,14 +41,24 @@ impl AlertBook {
         self.failures.get(rule).copied().unwrap_or(0)
     }
 
-    /// Rules were loaded anew at event time `now`: alerts of rules that are gone, or whose identity columns changed, end.
-    /// Everything else keeps its state; an alert that has fired for less than a raised `for` goes back to pending.
-    pub fn reload(&mut self, rules: &[Rule], now: Timestamp) -> Vec<Transition> {
+    /// Rules were loaded anew: alerts of rules that are gone, or whose identity columns changed, end, at the event time of
+    /// their rule's last evaluation (`positions`), so that a second try after a crash says the same. Everything else
+    /// keeps its state; as in Prometheus, one that fires goes on firing when `for` was raised.
+    ///
+    /// `complete` says that every rule could be read. Otherwise a rule that is not there may be one with a fault, and its
+    /// alerts stay as they are: a slip of the pen must not tell people that a fire is out.
+    pub fn reload(
+        &mut self,
+        rules: &[Rule],
+        complete: bool,
+        positions: &BTreeMap<String, Timestamp>,
+    ) -> Vec<Transition> {
         let mut transitions = Vec::new();
         for (name, alerts) in &mut self.alerts {
             let rule = rules.iter().find(|rule| rule.name == *name);
             alerts.retain(|_, alert| {
                 let ended = match rule {
+                    None if !complete => None,
                     None => Some(Reason::RuleRemoved),
                     Some(rule) if !same_identity(rule, alert) => Some(Reason::RuleChanged),
                     Some(rule) => {
@@ -56,7 +67,8 @@ impl AlertBook {
                     }
                 };
                 let Some(reason) = ended else { return true };
-                let instant = Instant { ts: now, start: now, end: now };
+                let ts = positions.get(name).copied().unwrap_or(alert.last_match).max(alert.last_match);
+                let instant = Instant { ts, start: ts, end: ts };
                 match alert.state {
                     AlertState::Firing => transitions.push(change(alert, AlertState::Resolved, reason, instant)),
                     AlertState::Pending => transitions.push(change(alert, AlertState::Inactive, reason, instant)),
@@ -66,6 +78,22 @@ impl AlertBook {
             });
         }
         transitions
+    }
+
+    /// Until when further evaluations of a rule change nothing as long as none of its groups has rows: the engine need not
+    /// make them. Call it after an evaluation in which none had.
+    pub fn quiet_until(&self, rule: &Rule) -> Timestamp {
+        let alive = self.alerts.get(&rule.name).into_iter().flat_map(BTreeMap::values);
+        let next = alive.filter_map(|alert| match (rule.options.no_data, alert.state) {
+            (_, AlertState::Inactive | AlertState::Resolved) | (NoDataPolicy::Ignore, _) => None,
+            (NoDataPolicy::Keep, _) => alert.stale_since.map(|since| since.saturating_add(GONE_AFTER)),
+            (NoDataPolicy::Alert, AlertState::Pending) => Some(alert.active_at.saturating_add(rule.options.hold)),
+            (NoDataPolicy::Alert, AlertState::Firing) => None,
+            (NoDataPolicy::Resolve, _) => {
+                alert.keep_since.map(|since| since.saturating_add(rule.options.keep_firing_for))
+            }
+        });
+        next.min().unwrap_or(Timestamp::MAX)
     }
 
     /// Takes one evaluation of a rule; returns what changed, sorted by event time and fingerprint.
@@ -114,9 +142,11 @@ fn labels_of(rule: &Rule, finding: &Finding) -> Labels {
 
 /// Whether an alert made by an earlier form of the rule is one that this form could make.
 fn same_identity(rule: &Rule, alert: &Alert) -> bool {
+    let columns = |key: &[String]| key.iter().cloned().collect::<BTreeSet<_>>();
     let known =
         |name: &String| name == "alertname" || rule.key.contains(name) || rule.options.labels.contains_key(name);
-    alert.labels.keys().all(known)
+    columns(&alert.key) == columns(&rule.key)
+        && alert.labels.keys().all(known)
         && rule.options.labels.iter().all(|(name, value)| alert.labels.get(name) == Some(value))
 }
 
@@ -197,6 +227,7 @@ fn begin(
     let mut alert = Alert {
         rule: rule.name.clone(),
         rule_version: rule.version.clone(),
+        key: rule.key.clone(),
         labels,
         state: AlertState::Inactive,
         severity: rule.options.severity,
@@ -236,11 +267,6 @@ fn matched(rule: &Rule, alert: &mut Alert, values: Values, at: Instant) -> Vec<T
         AlertState::Pending if held => {
             alert.fired_at = Some(at.ts);
             vec![change(alert, AlertState::Firing, Reason::HeldLongEnough, at)]
-        }
-        AlertState::Firing if !held => {
-            // `for` was raised: as in Prometheus, a young alert waits again.
-            alert.fired_at = None;
-            vec![change(alert, AlertState::Pending, Reason::RuleChanged, at)]
         }
         AlertState::Firing if was_stale.is_some() => vec![change(alert, AlertState::Firing, Reason::DataReturned, at)],
         _ => vec![],
@@ -287,7 +313,7 @@ fn describe(rule: &Rule, alert: &mut Alert, values: Values) {
         .options
         .annotations
         .iter()
-        .map(|(name, text)| (name.clone(), template::render(text, &alert.labels, &values)));
+        .map(|(name, text)| (name.clone(), cut(template::render(text, &alert.labels, &values), ANNOTATION_BYTES)));
     alert.annotations = rendered.collect();
     alert.values = values;
 }

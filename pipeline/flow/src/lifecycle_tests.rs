@@ -195,13 +195,21 @@ fn rules_that_change() {
     let mut same = before.clone();
     same.version = "v2".to_string();
     same.options.severity = Severity::Critical;
-    assert!(book.reload(std::slice::from_ref(&same), now).is_empty());
+    let positions = BTreeMap::from([(before.name.clone(), now)]);
+    assert!(book.reload(std::slice::from_ref(&same), true, &positions).is_empty());
     assert_eq!(book.alerts().next().unwrap().severity, Severity::Critical);
     let raised = rule(10, 0, NoDataPolicy::Keep);
-    assert_eq!(show(&book.clone().advance(&raised, &evaluation(6, 'F'))[0]), "6 firing>pending rule_changed");
-    let other_key = Rule { key: vec!["gpu_uuid".to_string()], ..before };
-    assert_eq!(show(&book.clone().reload(&[other_key], now)[0]), "5 firing>resolved rule_changed");
-    assert_eq!(show(&book.reload(&[], now)[0]), "5 firing>resolved rule_removed");
+    assert!(book.clone().advance(&raised, &evaluation(6, 'F')).is_empty(), "what fires goes on firing");
+    for key in [vec!["gpu_uuid".to_string()], vec!["host".to_string(), "core".to_string()], vec![]] {
+        let other_key = Rule { key, ..before.clone() };
+        let ended = book.clone().reload(&[other_key], true, &positions);
+        assert_eq!(show(&ended[0]), "5 firing>resolved rule_changed");
+        assert_eq!(ended.len(), 1);
+    }
+    assert!(book.clone().reload(&[], false, &positions).is_empty(), "a rule with a fault is not a rule removed");
+    let removed = book.clone().reload(&[], true, &positions);
+    assert_eq!(show(&removed[0]), "5 firing>resolved rule_removed");
+    assert_eq!(book.reload(&[], true, &positions), removed, "the same after a crash");
 }
 
 #[test]
@@ -229,6 +237,28 @@ fn any_rule() -> impl Strategy<Value = Rule> {
 }
 
 proptest! {
+    #[test]
+    fn quiet_evaluations_may_be_left_out(rule in any_rule(), states in any_states()) {
+        let mut book = AlertBook::default();
+        for (at, state) in states.iter().enumerate() {
+            book.advance(&rule, &evaluation(at as i64, *state));
+        }
+        let begun = states.len() as i64;
+        book.advance(&rule, &evaluation(begun, '_'));
+        let until = book.quiet_until(&rule);
+        let quiet_minutes = if until == Timestamp::MAX { 20 } else { (begun + 1..).take_while(|at| Timestamp(*at * MINUTE) < until).count() as i64 };
+        let mut every = book.clone();
+        // Seven days are too many minutes to walk in a test that runs often.
+        for at in (begun + 1..=begun + quiet_minutes).take(20) {
+            prop_assert!(every.advance(&rule, &evaluation(at, '_')).is_empty(), "minute {at}: until {until}");
+        }
+        if until != Timestamp::MAX {
+            let at = begun + quiet_minutes + 1;
+            prop_assert!(!book.clone().advance(&rule, &evaluation(at, '_')).is_empty(), "something changes at {until}");
+            prop_assert_eq!(book.advance(&rule, &evaluation(at, '_')), every.advance(&rule, &evaluation(at, '_')));
+        }
+    }
+
     #[test]
     fn the_promises_hold(rule in any_rule(), states in any_states(), cut in any::<prop::sample::Index>()) {
         let mut book = AlertBook::default();

@@ -58,6 +58,9 @@ pub struct Alert {
     pub rule: String,
     /// Version of the rule that last touched it.
     pub rule_version: String,
+    /// Names of the rule's key columns when it made this alert: a rule with others makes other alerts.
+    #[serde(default)]
+    pub key: Vec<String>,
     /// alertname, key and the rule's static labels: the identity.
     pub labels: Labels,
     /// Where it stands.

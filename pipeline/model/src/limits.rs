@@ -36,10 +36,26 @@ pub const IDLE_TIMEOUT: Span = Span::seconds(30);
 pub const RULE_GROUPS: usize = 100_000;
 /// Rows that one table holds in memory for its windows; the oldest go first, counted.
 pub const WINDOW_ROWS: usize = 20_000_000;
+/// A statement of a rule file; longer ones are refused.
+pub const RULE_BYTES: usize = 32 << 10;
+/// Static labels, key columns, and annotations of a rule, each; more are refused.
+pub const LABELS: usize = 30;
+/// The value of a label; a longer one is cut and gets a hash of the whole, so that two stay two.
+pub const LABEL_BYTES: usize = 1 << 10;
+/// A text among an alert's values; a longer one is cut.
+pub const VALUE_BYTES: usize = 4 << 10;
+/// All of an alert's values together.
+pub const VALUES_BYTES: usize = 64 << 10;
+/// An annotation; a longer one is cut.
+pub const ANNOTATION_BYTES: usize = 4 << 10;
 /// Rules in one engine; more are refused.
 pub const RULES: usize = 10_000;
 /// An alert that saw no row for this long is over, with reason `gone`.
 pub const GONE_AFTER: Span = Span::days(7);
+/// A series of a sample table without rows for this long is silent: its row rules get no data. Prometheus' look-back.
+pub const ROW_SILENCE: Span = Span::minutes(5);
+/// How often the silence of series is looked at.
+pub const ROW_SILENCE_CHECK: Span = Span::minutes(1);
 /// How long an alert of a row rule on an event table holds after its last match, unless the rule says otherwise.
 pub const EVENT_HOLD: Span = Span::minutes(10);
 /// How long a resolved alert is remembered, so that its end can be told again.
@@ -57,4 +73,8 @@ const _: () = assert!(READ_BYTES >= RECORD_BYTES);
 const _: () = assert!(SEGMENT_BYTES >= RECORD_BYTES as u64);
 const _: () = assert!(LOG_RETENTION_BYTES >= SEGMENT_BYTES * 4);
 const _: () = assert!(LOG_RETENTION.0 > WINDOW_SIZE.0 + LATE_ROWS.0);
+// An alert in JSON, where a character may take two bytes, and its rule's names and static texts come on top.
+const _: () = assert!(
+    2 * (LABELS * (LABEL_BYTES + ANNOTATION_BYTES) + VALUES_BYTES + 3 * RULE_BYTES) < RECORD_BYTES - (64 << 10)
+);
 const _: () = assert!(NOTIFY_BUDGET.0 > NOTIFY_TIMEOUT.0);

@@ -57,7 +57,7 @@ impl Timestamp {
     /// When `step` is not positive.
     pub fn floor(self, step: Span) -> Self {
         assert!(step.0 > 0, "step must be positive, got {}us", step.0);
-        Timestamp(self.0.div_euclid(step.0) * step.0)
+        Timestamp(self.0.div_euclid(step.0).saturating_mul(step.0))
     }
 
     /// The UTC date, `YYYY-MM-DD`, as used in `dt=` folders.

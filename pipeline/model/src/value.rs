@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
+use crate::alert::hex;
+use crate::limits::LABEL_BYTES;
 use crate::time::Timestamp;
 
 /// The identity of a group within a rule: label name to label value, sorted by name. A NULL is an absent label.
@@ -65,4 +68,31 @@ impl fmt::Display for Value {
 /// The first number among the values: what `alert_event.value` holds.
 pub fn headline(values: &Values) -> Option<f64> {
     values.iter().find_map(|(_, value)| value.as_f64())
+}
+
+/// A text of at most so many bytes. What is cut off is replaced by an ellipsis; control characters, which JSON and
+/// terminals blow up, become U+FFFD.
+///
+/// ```
+/// use tidewatch_model::value::cut;
+/// assert_eq!(cut("short".to_string(), 8), "short");
+/// assert_eq!(cut("a longer text".to_string(), 8), "a lon…");
+/// ```
+pub fn cut(text: String, bytes: usize) -> String {
+    let is_odd = |letter: char| letter.is_control() && !matches!(letter, '\n' | '\t');
+    let text = if text.contains(is_odd) { text.replace(is_odd, "\u{FFFD}") } else { text };
+    if text.len() <= bytes {
+        return text;
+    }
+    let end = text.floor_char_boundary(bytes.saturating_sub('…'.len_utf8()));
+    format!("{}…", &text[..end])
+}
+
+/// The value of a label: [`cut`], with a hash of the whole behind it when something was cut, since labels are identity.
+pub fn cut_label(text: String) -> String {
+    if text.len() <= LABEL_BYTES {
+        return cut(text, LABEL_BYTES);
+    }
+    let hash = hex(&Sha256::digest(text.as_bytes())[..8]);
+    format!("{}{hash}", cut(text, LABEL_BYTES - hash.len()))
 }

@@ -25,9 +25,19 @@ impl WindowSpec {
     /// ```
     pub fn starts_of(self, ts: Timestamp) -> impl Iterator<Item = Timestamp> {
         let last = ts.floor(self.slide);
-        let first = ts.saturating_sub(self.size).floor(self.slide) + self.slide;
+        let first = self.first_start_of(ts);
         let count = if first > last { 0 } else { (last - first).0 / self.slide.0 + 1 };
         (0..count).map(move |index| first + Span(index * self.slide.0))
+    }
+
+    /// The earliest start of a window that holds `ts` or something later.
+    pub fn first_start_of(self, ts: Timestamp) -> Timestamp {
+        ts.saturating_sub(self.size).floor(self.slide).saturating_add(self.slide)
+    }
+
+    /// The earliest start of a window that ends at `end` or later.
+    pub fn first_start_ending(self, end: Timestamp) -> Timestamp {
+        self.first_start_of(end.saturating_sub(Span(1)))
     }
 
     /// The end of the window that starts at `start`.
@@ -53,6 +63,10 @@ mod tests {
                 let found: Vec<i64> = spec.starts_of(Timestamp(ts)).map(|start| start.0).collect();
                 let expected: Vec<i64> = (-300..300).filter(|s| s % slide == 0 && *s <= ts && ts < s + size).collect();
                 assert_eq!(found, expected, "slide {slide} size {size} ts {ts}");
+                let first = (-300..300).find(|s| s % slide == 0 && s + size > ts).unwrap();
+                assert_eq!(spec.first_start_of(Timestamp(ts)).0, first, "slide {slide} size {size} ts {ts}");
+                let ending = (-300..300).find(|s| s % slide == 0 && s + size >= ts).unwrap();
+                assert_eq!(spec.first_start_ending(Timestamp(ts)).0, ending, "slide {slide} size {size} ts {ts}");
             }
         }
     }

@@ -5,12 +5,17 @@ use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
 use tidewatch_flow::lifecycle::AlertBook;
-use tidewatch_model::{Alert, Evaluation, Key, Outcome, Rule, Timestamp, Transition};
+use tidewatch_model::{Alert, Evaluation, Key, Outcome, Rule, RuleShape, Timestamp, Transition};
 use tidewatch_sql::{CompiledRule, Engine, EngineError, Feed};
 
 /// The engine, the alerts, and the rules by name.
 pub struct Judge {
     engine: Engine,
+    verdicts: Verdicts,
+}
+
+/// What becomes of evaluations.
+struct Verdicts {
     book: AlertBook,
     rules: BTreeMap<String, Rule>,
     failures: Vec<(String, String)>,
@@ -24,30 +29,27 @@ impl Judge {
     /// When the engine can't be made.
     pub fn new(rules: Vec<CompiledRule>) -> Result<Judge, EngineError> {
         let by_name = rules.iter().map(|compiled| (compiled.rule.name.clone(), compiled.rule.clone())).collect();
-        Ok(Judge {
-            engine: Engine::new(rules)?,
-            book: AlertBook::default(),
-            rules: by_name,
-            failures: vec![],
-            evaluations: 0,
-        })
+        let verdicts = Verdicts { book: AlertBook::default(), rules: by_name, failures: vec![], evaluations: 0 };
+        Ok(Judge { engine: Engine::new(rules)?, verdicts })
     }
 
-    /// Puts alerts and positions back as they were before a restart, and ends what the edited rules no longer have.
+    /// Puts alerts and positions back as they were before a restart, and ends what the edited rules no longer have;
+    /// `complete` says that no rule was left out for a fault.
     pub fn restore(
         &mut self,
         alerts: Vec<Alert>,
         positions: &BTreeMap<String, Timestamp>,
-        now: Timestamp,
+        complete: bool,
     ) -> Vec<Transition> {
         for (name, emitted) in positions {
-            let Some(rule) = self.rules.get(name) else { continue };
+            let Some(rule) = self.verdicts.rules.get(name) else { continue };
             let of_rule = alerts.iter().filter(|alert| alert.rule == *name);
-            self.engine.restore(name, *emitted, of_rule.map(|alert| key_of(rule, alert)).collect::<Vec<_>>());
+            let seen = |alert: &Alert| if rule.shape == RuleShape::Row { alert.last_match } else { *emitted };
+            self.engine.restore(name, *emitted, of_rule.map(|alert| (key_of(rule, alert), seen(alert))));
         }
-        self.book.restore(alerts);
-        let rules: Vec<Rule> = self.rules.values().cloned().collect();
-        self.book.reload(&rules, now)
+        self.verdicts.book.restore(alerts);
+        let rules: Vec<Rule> = self.verdicts.rules.values().cloned().collect();
+        self.verdicts.book.reload(&rules, complete, positions)
     }
 
     /// Takes rows of a table.
@@ -55,52 +57,57 @@ impl Judge {
     /// # Errors
     /// Rows that are not of the table's schema.
     pub fn push(&mut self, table: &str, batch: &RecordBatch, feed: Feed) -> Result<Vec<Transition>, EngineError> {
-        let evaluations = self.engine.push(table, batch, feed)?;
-        Ok(self.judge(evaluations))
+        let mut transitions = Vec::new();
+        for evaluation in self.engine.push(table, batch, feed)? {
+            self.verdicts.take(&evaluation, &mut transitions);
+        }
+        Ok(transitions)
     }
 
     /// Moves a table's watermark.
     pub fn advance(&mut self, table: &str, watermark: Timestamp, lagging: bool) -> Vec<Transition> {
-        let evaluations = self.engine.advance(table, watermark, lagging);
-        self.judge(evaluations)
-    }
-
-    fn judge(&mut self, evaluations: Vec<Evaluation>) -> Vec<Transition> {
+        let Judge { engine, verdicts } = self;
         let mut transitions = Vec::new();
-        self.evaluations += evaluations.len() as u64;
-        for evaluation in evaluations {
-            let Some(rule) = self.rules.get(&evaluation.rule) else { continue };
-            if let Outcome::Failed(error) = &evaluation.outcome {
-                self.failures.push((evaluation.rule.clone(), error.clone()));
-            }
-            transitions.extend(self.book.advance(rule, &evaluation));
-        }
+        engine.advance(table, watermark, lagging, &mut |evaluation| verdicts.take(&evaluation, &mut transitions));
         transitions
     }
 
     /// Errors of evaluations since the last call, with the names of their rules.
     pub fn take_failures(&mut self) -> Vec<(String, String)> {
-        std::mem::take(&mut self.failures)
+        std::mem::take(&mut self.verdicts.failures)
     }
 
     /// Evaluations so far.
     pub fn evaluations(&self) -> u64 {
-        self.evaluations
+        self.verdicts.evaluations
     }
 
     /// The alerts.
     pub fn alerts(&self) -> impl Iterator<Item = &Alert> {
-        self.book.alerts()
+        self.verdicts.book.alerts()
     }
 
     /// The rules.
     pub fn rules(&self) -> impl Iterator<Item = &Rule> {
-        self.rules.values()
+        self.verdicts.rules.values()
     }
 
     /// The engine, for its counters and positions.
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+}
+
+impl Verdicts {
+    /// Takes an evaluation; answers until when more of the rule would change nothing, as long as no row comes.
+    fn take(&mut self, evaluation: &Evaluation, transitions: &mut Vec<Transition>) -> Timestamp {
+        self.evaluations += 1;
+        let Some(rule) = self.rules.get(&evaluation.rule) else { return Timestamp::MAX };
+        if let Outcome::Failed(error) = &evaluation.outcome {
+            self.failures.push((evaluation.rule.clone(), error.clone()));
+        }
+        transitions.extend(self.book.advance(rule, evaluation));
+        self.book.quiet_until(rule)
     }
 }
 

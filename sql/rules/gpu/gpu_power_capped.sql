@@ -5,7 +5,7 @@ WITH (severity = 'warning',
       for = '1 minute',
       summary = 'GPU {{ gpu_uuid }} on {{ host }} is held down {{ share }} of the time')
 AS
-SELECT host, gpu_uuid, ratio(max(throttle_power_ns_total) - min(throttle_power_ns_total), 60e9) AS share
+SELECT host, gpu_uuid, ratio(increase(throttle_power_ns_total), 60e9) AS share
 FROM HOP(gpu, ts, INTERVAL '10 seconds', INTERVAL '1 minute')
 GROUP BY window_start, window_end, host, gpu_uuid
-HAVING ratio(max(throttle_power_ns_total) - min(throttle_power_ns_total), 60e9) > 0.5;
+HAVING ratio(increase(throttle_power_ns_total), 60e9) > 0.5;

@@ -4,7 +4,7 @@ CREATE ALERT host_oom_kill
 WITH (severity = 'warning',
       summary = 'the kernel of {{ host }} killed {{ kills }} processes for memory')
 AS
-SELECT host, max(oom_kills_total) - min(oom_kills_total) AS kills
+SELECT host, increase(oom_kills_total) AS kills
 FROM HOP(host, ts, INTERVAL '10 seconds', INTERVAL '5 minutes')
 GROUP BY window_start, window_end, host
-HAVING max(oom_kills_total) - min(oom_kills_total) > 0;
+HAVING increase(oom_kills_total) > 0;

@@ -3,7 +3,7 @@ CREATE ALERT net_carrier_flaps
 WITH (severity = 'warning',
       summary = '{{ interface }} on {{ host }} changed its carrier {{ changes }} times')
 AS
-SELECT host, interface, max(carrier_changes_total) - min(carrier_changes_total) AS changes
+SELECT host, interface, increase(carrier_changes_total) AS changes
 FROM HOP(net, ts, INTERVAL '10 seconds', INTERVAL '10 minutes')
 GROUP BY window_start, window_end, host, interface
-HAVING max(carrier_changes_total) - min(carrier_changes_total) > 2;
+HAVING increase(carrier_changes_total) > 2;

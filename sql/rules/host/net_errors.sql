@@ -5,9 +5,9 @@ WITH (severity = 'warning',
       summary = '{{ interface }} on {{ host }}: {{ errors }} of the packets are broken')
 AS
 SELECT host, interface,
-       ratio(max(rx_errors_total) - min(rx_errors_total) + max(tx_errors_total) - min(tx_errors_total),
-             max(rx_packets_total) - min(rx_packets_total) + max(tx_packets_total) - min(tx_packets_total)) AS errors
+       ratio(increase(rx_errors_total) + increase(tx_errors_total),
+             increase(rx_packets_total) + increase(tx_packets_total)) AS errors
 FROM HOP(net, ts, INTERVAL '10 seconds', INTERVAL '2 minutes')
 GROUP BY window_start, window_end, host, interface
-HAVING ratio(max(rx_errors_total) - min(rx_errors_total) + max(tx_errors_total) - min(tx_errors_total),
-             max(rx_packets_total) - min(rx_packets_total) + max(tx_packets_total) - min(tx_packets_total)) > 0.01;
+HAVING ratio(increase(rx_errors_total) + increase(tx_errors_total),
+             increase(rx_packets_total) + increase(tx_packets_total)) > 0.01;

@@ -4,10 +4,10 @@ WITH (severity = 'warning',
       for = '1 minute',
       summary = '{{ host }} sends {{ resent }} of its TCP segments again')
 AS
-SELECT host, ratio(max(tcp_retransmitted_segments_total) - min(tcp_retransmitted_segments_total),
-                   max(tcp_sent_segments_total) - min(tcp_sent_segments_total)) AS resent
+SELECT host, ratio(increase(tcp_retransmitted_segments_total),
+                   increase(tcp_sent_segments_total)) AS resent
 FROM HOP(host, ts, INTERVAL '10 seconds', INTERVAL '2 minutes')
 GROUP BY window_start, window_end, host
-HAVING max(tcp_sent_segments_total) - min(tcp_sent_segments_total) > 1000
-   AND ratio(max(tcp_retransmitted_segments_total) - min(tcp_retransmitted_segments_total),
-             max(tcp_sent_segments_total) - min(tcp_sent_segments_total)) > 0.02;
+HAVING increase(tcp_sent_segments_total) > 1000
+   AND ratio(increase(tcp_retransmitted_segments_total),
+             increase(tcp_sent_segments_total)) > 0.02;

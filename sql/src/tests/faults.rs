@@ -86,6 +86,17 @@ fn windows() {
 }
 
 #[test]
+fn a_rule_does_not_feed_itself() {
+    check(
+        "CREATE ALERT x AS SELECT rule FROM alert_event WHERE to_state = 'firing'",
+        &["rules.sql:1:36: error: a rule can't read 'alert_event': the alerts that it makes are rows there"],
+    );
+    check("CREATE ALERT x AS SELECT increase(load1, 2, 3) FROM TUMBLE(host, ts, '1m')", &["increase"]);
+    let long = format!("CREATE ALERT x WITH (summary = '{}') AS SELECT host FROM host", "x".repeat(40_000));
+    check(&long, &["bytes: expected 32768 at most"]);
+}
+
+#[test]
 fn what_comes_later_is_refused_by_name() {
     check(
         "CREATE ALERT x AS SELECT g.host FROM gpu g JOIN host h ON g.host = h.host",

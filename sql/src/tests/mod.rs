@@ -13,7 +13,9 @@ use arrow::array::{
 };
 use tidewatch_model::table;
 
-use crate::{CompiledRule, Compiler, Loaded};
+use tidewatch_model::{Evaluation, Timestamp};
+
+use crate::{CompiledRule, Compiler, Engine, Loaded};
 
 /// One row of the table `gpu`, in the columns that tests use.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,4 +57,19 @@ fn compile(text: &str) -> CompiledRule {
     let errors: Vec<String> = loaded.faults.iter().map(ToString::to_string).collect();
     assert_eq!(loaded.rules.len(), 1, "{errors:#?}");
     loaded.rules.remove(0)
+}
+
+/// Moves the watermark of `gpu`; every window is evaluated.
+fn advance(engine: &mut Engine, watermark: Timestamp, lagging: bool) -> Vec<Evaluation> {
+    advance_until(engine, watermark, lagging, Timestamp::MIN)
+}
+
+/// The same; windows without rows that end before `until` may be left out.
+fn advance_until(engine: &mut Engine, watermark: Timestamp, lagging: bool, until: Timestamp) -> Vec<Evaluation> {
+    let mut evaluations = Vec::new();
+    engine.advance("gpu", watermark, lagging, &mut |evaluation| {
+        evaluations.push(evaluation);
+        until
+    });
+    evaluations
 }

@@ -12,7 +12,7 @@ use datafusion::prelude::SessionContext;
 use proptest::prelude::*;
 use tidewatch_model::{GroupState, Key, Outcome, Span, Timestamp, Value, Values, WindowSpec};
 
-use super::{GpuRow, compile, gpu_batch};
+use super::{GpuRow, advance_until, compile, gpu_batch};
 use crate::rows_table::windowed_schema;
 use crate::values::result_rows;
 use crate::{Engine, Feed};
@@ -134,9 +134,9 @@ fn from_engine(rule: &Written, mut rows: Vec<(GpuRow, i64)>, batch: usize) -> Fi
         let part: Vec<GpuRow> = part.iter().map(|(row, _)| row.clone()).collect();
         newest = newest.max(part.iter().map(|row| row.ts).max().unwrap());
         take(engine.push("gpu", &gpu_batch(&part), Feed::Live).unwrap());
-        take(engine.advance("gpu", Timestamp(newest), false));
+        take(advance_until(&mut engine, Timestamp(newest), false, Timestamp::MAX));
     }
-    take(engine.advance("gpu", Timestamp(newest + 200 * SECOND), false));
+    take(advance_until(&mut engine, Timestamp(newest + 200 * SECOND), false, Timestamp::MAX));
     fired
 }
 

@@ -50,7 +50,7 @@ const TREE: [(&str, &str); 20] = [
         "proc/42/stat",
         "42 (py (x) y) S 1 42 42 0 -1 4194304 100 0 0 0 30 20 0 0 20 0 1 0 777 1000000 25 18446744073709551615\n",
     ),
-    ("proc/42/status", "Name:\tpy\nUid:\t1000\t1000\t1000\t1000\n"),
+    ("proc/42/status", "Name:\tpy\nUid:\t1000\t1000\t1000\t1000\nVmRSS:\t     200 kB\n"),
     ("etc/passwd", "root:x:0:0::/root:/bin/sh\nada:x:1000:1000::/home/ada:/bin/sh\n"),
 ];
 

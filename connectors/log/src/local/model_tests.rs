@@ -353,6 +353,38 @@ fn one_process_writes_and_others_follow() {
 }
 
 #[test]
+fn a_reader_misses_nothing_of_a_writer_that_is_many_segments_ahead() {
+    for ahead in 1..40 {
+        let folder = tempfile::tempdir().unwrap();
+        let options = LocalLogOptions { segment_bytes: 500, ..LocalLogOptions::default() };
+        let writer = LocalLog::open(folder.path(), options).unwrap();
+        let reader = LocalLog::open(folder.path(), options).unwrap();
+        let topic = TopicOptions { partitions: 1, compacted: false, retention: None, retention_bytes: None };
+        writer.create_topic(TOPIC, &topic).unwrap();
+        let mut model = Model::default();
+        let mut from = 0;
+        for round in 0..4 {
+            let records: Vec<Record> = (0..ahead).map(|_| model.record(100)).collect();
+            for record in &records {
+                writer.append(TOPIC, 0, std::slice::from_ref(record)).unwrap();
+            }
+            let mut read = Vec::new();
+            while read.len() < records.len() {
+                let batch = reader.read(TOPIC, 0, from, 1 << 20).unwrap();
+                assert!(
+                    batch.next > from,
+                    "{ahead} records at a time, round {round}: {} are missing",
+                    records.len() - read.len()
+                );
+                from = batch.next;
+                read.extend(batch.records.into_iter().map(|(_, record)| record));
+            }
+            assert_eq!(read, records, "{ahead} records at a time, round {round}");
+        }
+    }
+}
+
+#[test]
 fn files_that_are_not_ours_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let log = LocalLog::open(folder.path(), LocalLogOptions::default()).unwrap();

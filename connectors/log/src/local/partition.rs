@@ -47,8 +47,10 @@ impl Partition {
         let names = files.list(&self.folder).map_err(|error| io(&self.folder, error))?;
         let mut bases: Vec<u64> = names.iter().filter_map(|name| name.strip_suffix(".seg")?.parse().ok()).collect();
         bases.sort_unstable();
+        // The writer may have begun any number of segments since: what was the newest then may have grown before that.
+        let newest_known = self.segments.last().map_or(0, |segment| segment.base);
         self.segments.retain(|segment| bases.contains(&segment.base));
-        for (index, base) in bases.iter().enumerate() {
+        for base in &bases {
             let known = self.segments.iter().position(|segment| segment.base == *base);
             let at = known.unwrap_or_else(|| {
                 let place = self.segments.partition_point(|segment| segment.base < *base);
@@ -56,9 +58,7 @@ impl Partition {
                 place
             });
             // Closed segments change only by compaction, which rewrites the first: look when it became another file.
-            let newest = index + 1 >= bases.len().saturating_sub(1);
-            let compacted = self.options.compacted;
-            if newest || known.is_none() || compacted {
+            if *base >= newest_known || known.is_none() || self.options.compacted {
                 self.segments[at].refresh(files)?;
             }
         }

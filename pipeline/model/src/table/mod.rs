@@ -117,6 +117,11 @@ impl Table {
         self.columns.iter().find(|column| column.name == name)
     }
 
+    /// Whether the engine itself writes the table, about alerts: a rule over it would feed itself.
+    pub fn is_own(&self) -> bool {
+        matches!(self.name, "alert_event" | "notice_event")
+    }
+
     /// The topic that carries the table.
     pub fn topic(&self) -> String {
         format!("{TOPIC_PREFIX}{}", self.name)

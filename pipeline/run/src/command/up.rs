@@ -104,6 +104,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         log: log.clone(),
         store: store.clone(),
         random: Arc::new(OsRandom),
+        rules_complete: !loaded.has_errors(),
         rules: loaded.rules,
         receivers: receivers(config, on_screen, &recent),
         lake: LakeOptions {
@@ -133,12 +134,17 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         let now = clock.now();
         let more = match station.step(now) {
             Ok(more) => {
-                station.set_trouble(None);
+                match station.stats().unsettled.first().cloned() {
+                    None => station.set_trouble(None),
+                    Some(problem) => loop_state.trouble(&mut station, format!("can't settle: {problem}")),
+                }
                 more
             }
             Err(error) => {
                 // Nothing is lost: rows stay in the log until the step succeeds.
                 loop_state.trouble(&mut station, error.to_string());
+                // A disk that is full is not asked fifty times a second.
+                std::thread::sleep(Duration::from_millis(200));
                 false
             }
         };
@@ -240,8 +246,6 @@ impl LoopState<'_> {
         }
         station.set_trouble(Some(message));
         self.shown.set(station.stats(), &station.live_alerts(), self.log.corrupt_frames());
-        // A disk that is full is not asked fifty times a second.
-        std::thread::sleep(Duration::from_millis(200));
     }
 }
 

@@ -67,6 +67,8 @@ pub struct Parts {
     pub random: Arc<dyn Random>,
     /// The rules.
     pub rules: Vec<CompiledRule>,
+    /// Whether these are all rules that there are: none was left out for a fault.
+    pub rules_complete: bool,
     /// Whom to tell.
     pub receivers: Vec<Arc<dyn Notify>>,
     /// The lake's settings.
@@ -112,6 +114,8 @@ pub struct Stats {
     pub lake_waiting_rows: usize,
     /// Rows settled into public files.
     pub settled_rows: u64,
+    /// Windows of the lake that can't be settled, and why.
+    pub unsettled: Vec<String>,
     /// When the lake was last written.
     pub last_flush: Option<Timestamp>,
     /// What is wrong right now, if anything.
@@ -135,6 +139,8 @@ pub struct Station {
     known_events: HashSet<String>,
     /// Alerts as they stand in the log, by key.
     saved_alerts: BTreeMap<String, Alert>,
+    /// Where rules stood that are left out for a fault, and whose alerts are kept.
+    kept_positions: BTreeMap<String, Timestamp>,
     saved_at: Timestamp,
     ticked_at: Timestamp,
     settled_at: Timestamp,
@@ -178,13 +184,14 @@ impl Station {
             pending: vec![],
             known_events: HashSet::new(),
             saved_alerts: BTreeMap::new(),
+            kept_positions: BTreeMap::new(),
             saved_at: now,
             ticked_at: now,
             settled_at: now,
             retained_at: now,
             stats: Stats::default(),
         };
-        station.restore(now)?;
+        station.restore(parts.rules_complete, now)?;
         Ok(station)
     }
 
@@ -213,20 +220,22 @@ impl Station {
     /// # Errors
     /// A disk; what was committed stays so.
     pub fn close(&mut self, now: Timestamp) -> Result<(), StationError> {
-        self.persist(now)?;
+        // A bounded last look at what the collectors just wrote; what is left stays in the log for the next start.
+        for index in 0..self.sources.len() {
+            self.read_source(index, now)?;
+            self.persist(now)?;
+        }
         self.send_due(now);
         self.messages.stop();
         self.collect_deliveries(now)?;
-        // Changes of alerts are rows too: read what was just written.
+        // Changes of alerts are rows too: read what was just written. No rule reads them, so nothing follows from it.
         for index in 0..self.sources.len() {
-            while self.read_source(index, now)? {}
+            while self.sources[index].table.is_own() && self.read_source(index, now)? {}
         }
         self.save_state(now)?;
         self.log.sync()?;
         self.flush(now)?;
-        let report = self.settler.run(now, true)?;
-        self.stats.settled_rows += report.rows;
-        Ok(())
+        self.settle(now, true)
     }
 
     /// What happened since the start.
@@ -282,8 +291,7 @@ impl Station {
         }
         if now - self.settled_at >= SETTLE_INTERVAL {
             self.settled_at = now;
-            let report = self.settler.run(now, false)?;
-            self.stats.settled_rows += report.rows;
+            self.settle(now, false)?;
         }
         if now - self.retained_at >= RETAIN_INTERVAL {
             self.retained_at = now;
@@ -292,6 +300,13 @@ impl Station {
                 self.known_events.clear();
             }
         }
+        Ok(())
+    }
+
+    fn settle(&mut self, now: Timestamp, force: bool) -> Result<(), StationError> {
+        let report = self.settler.run(now, force)?;
+        self.stats.settled_rows += report.rows;
+        self.stats.unsettled = report.problems;
         Ok(())
     }
 

@@ -39,7 +39,7 @@ pub struct Source {
 
 /// What one record turned out to be.
 enum Taken {
-    Rows { header: Header, rows: RecordBatch, rejected: Option<Record>, odd: u64 },
+    Rows { rows: RecordBatch, rejected: Option<Record>, odd: u64 },
     Duplicate,
     Dead(String),
 }
@@ -90,8 +90,9 @@ impl Station {
         let feed = if offset >= source.judge_from { Feed::Live } else { Feed::Replay };
         let mut progress =
             Progress { next: offset + 1, counts: Counts { records: 1, ..Counts::default() }, sources: vec![] };
-        match read_record(source, record, now) {
-            Taken::Rows { header, rows, rejected, odd } => {
+        let (header, taken) = read_record(source, record, now);
+        match taken {
+            Taken::Rows { rows, rejected, odd } => {
                 if let Some(rejected) = rejected.filter(|_| for_lake) {
                     let reason = format!("{odd} rows are more than 24h behind or 5m ahead of the clock");
                     dead_letter(self.log.as_ref(), &source.topic, source.partition, offset, &rejected, &reason)?;
@@ -99,7 +100,10 @@ impl Station {
                     *self.stats.odd_time_rows.entry(source.table.name.to_string()).or_default() += odd;
                 }
                 let (topic, partition, table) = (source.topic.clone(), source.partition, source.table.name);
-                progress.sources.push((header.source, SourceSeq { incarnation: header.incarnation, seq: header.seq }));
+                if let Some(header) = &header {
+                    let seq = SourceSeq { incarnation: header.incarnation.clone(), seq: header.seq };
+                    progress.sources.push((header.source.clone(), seq));
+                }
                 if for_lake {
                     self.lake.rows(&topic, partition, table, &rows)?;
                     *self.stats.rows.entry(table.to_string()).or_default() += rows.num_rows() as u64;
@@ -119,6 +123,10 @@ impl Station {
         }
         let source = &mut self.sources[index];
         source.next = offset + 1;
+        // Only now: what failed above is tried again, and must not be taken for a duplicate then.
+        if let Some(header) = header {
+            source.admit.remember(header.source, header.incarnation, header.seq);
+        }
         if for_lake {
             self.lake.advance(&source.topic, source.partition, &progress, now)?;
         }
@@ -157,25 +165,29 @@ impl Station {
     }
 }
 
-fn read_record(source: &mut Source, record: &Record, now: Timestamp) -> Taken {
+/// What a record is, and its header when that can be read and the frame was not seen before.
+fn read_record(source: &Source, record: &Record, now: Timestamp) -> (Option<Header>, Taken) {
     let (header, batch) = match wire::decode(record) {
         Ok(decoded) => decoded,
-        Err(error) => return Taken::Dead(error.to_string()),
+        Err(error) => return (None, Taken::Dead(error.to_string())),
     };
     if header.table != source.table.name {
-        return Taken::Dead(format!("rows of table '{}' on topic {}", header.table, source.topic));
+        let reason = format!("rows of table '{}' on topic {}", header.table, source.topic);
+        return (None, Taken::Dead(reason));
     }
     if source.admit.is_duplicate(&header.source, &header.incarnation, header.seq) {
-        return Taken::Duplicate;
+        return (None, Taken::Duplicate);
     }
-    let admitted = match source.admit.admit(&batch, Some(now)) {
+    // What we wrote ourselves is not judged by its age: it may tell of an alert that ended long ago.
+    let clock = (!source.table.is_own()).then_some(now);
+    let admitted = match source.admit.admit(&batch, clock) {
         Ok(admitted) => admitted,
-        Err(error) => return Taken::Dead(error.to_string()),
+        Err(error) => return (Some(header), Taken::Dead(error.to_string())),
     };
     let odd = admitted.rejected.num_rows() as u64;
     let origin =
         wire::Origin { source: header.source.clone(), incarnation: header.incarnation.clone(), seq: header.seq };
     let rejected = (odd > 0)
         .then(|| wire::encode(source.table.name, &origin, &admitted.rejected).unwrap_or_else(|_| record.clone()));
-    Taken::Rows { header, rows: admitted.rows, rejected, odd }
+    (Some(header), Taken::Rows { rows: admitted.rows, rejected, odd })
 }

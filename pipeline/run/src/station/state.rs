@@ -36,7 +36,7 @@ const EVENT_SLACK: Span = Span::hours(1);
 
 impl Station {
     /// Reads the state back and places every source.
-    pub(super) fn restore(&mut self, now: Timestamp) -> Result<(), StationError> {
+    pub(super) fn restore(&mut self, complete: bool, now: Timestamp) -> Result<(), StationError> {
         let (alerts, position) = read_state(self.log.as_ref())?;
         self.saved_alerts = alerts.iter().map(|alert| (alert_key(alert), alert.clone())).collect();
         for notice in read_intents(self.log.as_ref())? {
@@ -44,7 +44,11 @@ impl Station {
         }
         let oldest = position.rules.values().min().copied().unwrap_or(Timestamp::MIN);
         self.known_events = read_event_ids(self.log.as_ref(), oldest.saturating_sub(EVENT_SLACK))?;
-        self.pending = self.judge.restore(alerts, &position.rules, now);
+        self.pending = self.judge.restore(alerts, &position.rules, complete);
+        let has_alerts = |rule: &String| self.judge.alerts().any(|alert| alert.rule == *rule);
+        let is_left_out = |rule: &String| self.judge.rules().all(|known| known.name != *rule);
+        let left_out = position.rules.iter().filter(|(rule, _)| is_left_out(rule) && has_alerts(rule));
+        self.kept_positions = left_out.map(|(rule, ts)| (rule.clone(), *ts)).collect();
         for (table, newest) in &position.watermarks {
             if let Some(watermark) = self.watermarks.get_mut(table.as_str()) {
                 watermark.restore(0, *newest, now);
@@ -65,7 +69,9 @@ impl Station {
         let (topic, partition) = (table.topic(), 0);
         let range = self.log.range(&topic, partition)?;
         let lake_from = self.lake.position(&topic, partition)?;
-        let judge_from = position.offsets.get(&topic).copied().unwrap_or(lake_from);
+        // After a loss of power the position may have survived and the newest records not: what comes in their place was
+        // not judged.
+        let judge_from = position.offsets.get(&topic).copied().unwrap_or(lake_from).min(range.end);
         let mut next = lake_from.min(judge_from);
         if let Some(ts) = self.judge.engine().replay_from(table.name) {
             next = next.min(self.log.offset_for_time(&topic, partition, ts)?);
@@ -152,7 +158,11 @@ impl Station {
         }
         let position = Position {
             version: 1,
-            rules: self.judge.engine().positions().map(|(rule, ts)| (rule.to_string(), ts)).collect(),
+            rules: {
+                let mut rules = self.kept_positions.clone();
+                rules.extend(self.judge.engine().positions().map(|(rule, ts)| (rule.to_string(), ts)));
+                rules
+            },
             offsets: self
                 .sources
                 .iter()

@@ -54,13 +54,23 @@ impl World {
     }
 
     fn open(&mut self, now: Timestamp) -> Result<Station, StationError> {
+        self.open_with(rules(), true, now)
+    }
+
+    fn open_with(
+        &mut self,
+        rules: Vec<CompiledRule>,
+        rules_complete: bool,
+        now: Timestamp,
+    ) -> Result<Station, StationError> {
         self.lives += 1;
         let lake = LakeOptions { window: Span::minutes(1), flush_interval: Span::seconds(7), ..LakeOptions::default() };
         let parts = Parts {
             log: self.log.clone(),
             store: self.store.clone(),
             random: Arc::new(SeededRandom::new(self.lives)),
-            rules: rules(),
+            rules,
+            rules_complete,
             receivers: vec![self.notifier.clone()],
             lake,
             idle_timeout: Span::seconds(30),
@@ -153,6 +163,14 @@ fn fleet() -> Fleet {
     Fleet::new(options).unwrap()
 }
 
+/// A good row, and one of a machine whose clock is an hour ahead.
+fn host_rows(now: Timestamp) -> RecordBatch {
+    let instants = vec![now.0, (now + Span::hours(1)).0];
+    let ts = arrow::array::TimestampMicrosecondArray::from(instants).with_timezone("UTC");
+    let hosts = arrow::array::StringArray::from(vec!["n1", "n2"]);
+    RecordBatch::try_from_iter([("ts", Arc::new(ts) as _), ("host", Arc::new(hosts) as _)]).unwrap()
+}
+
 /// Plays the fleet through a station. With a seed, the process is killed and the disk fails, at random.
 fn play(seed: Option<u64>) -> World {
     // Printed with a failure: the seed alone repeats the run.
@@ -167,6 +185,7 @@ fn play(seed: Option<u64>) -> World {
     while let Some(tick) = fleet.next_tick() {
         now = tick.ts + Span::millis(100);
         world.append(&tick.batches, &mut sequences);
+        world.append(&[("host", host_rows(now))], &mut sequences);
         if chance(0.05) {
             world.log.fail_appends(vec![std::io::ErrorKind::StorageFull; 1 + (random.next_u64() % 3) as usize]);
         }
@@ -211,14 +230,20 @@ fn kills_and_failing_disks_change_nothing() {
     assert!(transitions.len() >= 9, "{transitions:#?}");
     let keys =
         |world: &World| world.notifier.seen().into_iter().map(|notice| notice.notice_id).collect::<BTreeSet<_>>();
+    let letters = |world: &World| {
+        let read = world.log.read("tidewatch.host.dlq", 0, 0, usize::MAX).unwrap().records;
+        read.into_iter().map(|(_, record)| record.value).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(letters(&expected).len(), 240);
     for seed in first..first + count {
         let found = play(Some(seed));
         assert_eq!(found.transitions(), transitions, "seed {seed}: every transition once");
-        for table in ["gpu", "gpu_event", "train_step"] {
+        for table in ["gpu", "gpu_event", "train_step", "host"] {
             assert_eq!(found.stored(table), expected.stored(table), "seed {seed}: rows of {table}");
         }
         assert_eq!(found.stored("alert_event").len(), transitions.len(), "seed {seed}: transitions in the lake");
         assert_eq!(keys(&found), keys(&expected), "seed {seed}: who was told");
+        assert!(letters(&found).is_superset(&letters(&expected)), "seed {seed}: odd rows are kept");
         let report = verify(found.store.as_ref()).unwrap();
         assert_eq!(report.problems, Vec::<String>::new(), "seed {seed}");
     }
@@ -322,4 +347,77 @@ fn a_firing_alert_stays_firing_over_a_restart_and_over_silence() {
     assert_eq!(resolved, 0, "nothing resolved because nothing came");
     let ticks = world.log.read("tidewatch.tick", 0, 0, usize::MAX).unwrap().records.len();
     assert!(ticks > 0, "ticks of the clock are written down");
+}
+
+#[test]
+fn a_stop_loses_nothing_that_was_not_read_yet() {
+    let expected = play(None);
+    let mut world = World::new();
+    let mut fleet = fleet();
+    let mut sequences = BTreeMap::new();
+    let mut now = start();
+    let mut station = world.open(now).unwrap();
+    while let Some(tick) = fleet.next_tick() {
+        now = tick.ts + Span::millis(100);
+        world.append(&tick.batches, &mut sequences);
+        world.append(&[("host", host_rows(now))], &mut sequences);
+        // Every stop comes upon rows that no step has seen.
+        station.close(now).unwrap();
+        drop(station);
+        station = world.open(now).unwrap();
+    }
+    for _ in 0..240 {
+        now = now + Span::seconds(1);
+        station.step(now).unwrap();
+    }
+    let of = |world: &World| -> BTreeSet<String> {
+        world.transitions().into_iter().filter(|line| line.contains(" hot ") || line.contains(" glowing ")).collect()
+    };
+    assert!(of(&world).len() >= 6);
+    assert_eq!(of(&world), of(&expected));
+    station.close(now).unwrap();
+    assert_eq!(verify(world.store.as_ref()).unwrap().problems, Vec::<String>::new());
+    assert_eq!(world.stored("gpu"), expected.stored("gpu"));
+}
+
+#[test]
+fn a_rule_with_a_fault_resolves_nothing() {
+    let mut world = World::new();
+    let mut fleet = fleet();
+    let mut sequences = BTreeMap::new();
+    let mut station = world.open(start()).unwrap();
+    let mut now = start();
+    while now < start() + Span::seconds(130) {
+        let tick = fleet.next_tick().unwrap();
+        now = tick.ts + Span::millis(100);
+        world.append(&tick.batches, &mut sequences);
+        station.step(now).unwrap();
+    }
+    let firing = |station: &Station| -> Vec<(String, Option<Timestamp>)> {
+        let alerts =
+            station.live_alerts().into_iter().filter(|alert| alert.state == AlertState::Firing && alert.rule == "hot");
+        alerts.map(|alert| (alert.fingerprint(), alert.fired_at)).collect()
+    };
+    let before = firing(&station);
+    assert!(!before.is_empty());
+    drop(station);
+    let without_hot = || rules().into_iter().filter(|compiled| compiled.rule.name != "hot").collect::<Vec<_>>();
+    let mut station = world.open_with(without_hot(), false, now).unwrap();
+    station.step(now + Span::seconds(1)).unwrap();
+    station.close(now + Span::seconds(2)).unwrap();
+    drop(station);
+    let mut station = world.open(now + Span::seconds(3)).unwrap();
+    station.step(now + Span::seconds(4)).unwrap();
+    assert_eq!(firing(&station), before, "the repaired rule goes on where it stood");
+    drop(station);
+    let again = |world: &mut World| {
+        let mut station = world.open_with(without_hot(), true, now + Span::seconds(5)).unwrap();
+        station.step(now + Span::seconds(6)).unwrap();
+    };
+    again(&mut world);
+    let ended = world.transitions();
+    let of_hot = ended.iter().filter(|line| line.contains(" hot firing resolved")).count();
+    assert_eq!(of_hot, before.len(), "a rule that is gone ends its alerts");
+    again(&mut world);
+    assert_eq!(world.transitions(), ended, "once");
 }
