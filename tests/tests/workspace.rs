@@ -11,17 +11,18 @@ use serde_json::Value;
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// What each crate may import of ours (docs/architecture.md). Imports run upward only; siblings never import each other.
-const ALLOWED: [(&str, &[&str]); 12] = [
+const ALLOWED: [(&str, &[&str]); 13] = [
     ("tidewatch-model", &[]),
     ("tidewatch-flow", &["model"]),
     ("tidewatch-sql", &["model"]),
     ("tidewatch-collect", &["model"]),
     ("tidewatch-log", &["model"]),
+    ("tidewatch-kafka", &["model"]),
     ("tidewatch-lake", &["model"]),
     ("tidewatch-notifiers", &["model"]),
     ("tidewatch-serve", &["model"]),
-    ("tidewatch-agent", &["model", "collect", "log"]),
-    ("tidewatch", &["model", "flow", "sql", "collect", "log", "lake", "notifiers", "serve"]),
+    ("tidewatch-agent", &["model", "collect", "log", "kafka"]),
+    ("tidewatch", &["model", "flow", "sql", "collect", "log", "kafka", "lake", "notifiers", "serve"]),
     ("tidewatch-tests", &[]),
     ("tidewatch-benches", &["model", "flow", "sql", "collect", "log", "lake"]),
 ];
@@ -52,10 +53,11 @@ fn imports_run_upward_only() {
             if let Some(short) = dependency.strip_prefix("tidewatch-") {
                 assert!(allowed.contains(&short), "{name} imports {dependency}");
             }
-            let heavy = ["datafusion", "axum", "sysinfo", "ureq", "parquet"].contains(&dependency);
+            let heavy = ["datafusion", "axum", "sysinfo", "ureq", "parquet", "rdkafka"].contains(&dependency);
             let may = match dependency {
                 "datafusion" => name == "tidewatch-sql",
                 "axum" => name == "tidewatch-serve",
+                "rdkafka" => ["tidewatch-kafka", "tidewatch-benches"].contains(&name),
                 "sysinfo" => name == "tidewatch-collect",
                 "ureq" => ["tidewatch-notifiers", "tidewatch-benches"].contains(&name),
                 "parquet" => ["tidewatch-lake", "tidewatch", "tidewatch-benches"].contains(&name),

@@ -15,7 +15,7 @@ fn record(number: usize, bytes: usize) -> Record {
         key: format!("key-{}", number % 3).into_bytes(),
         headers: vec![("number".to_string(), number.to_string().into_bytes()), ("empty".to_string(), vec![])],
         value: Some(vec![number as u8; bytes]),
-        timestamp: Timestamp::from_seconds(number as i64),
+        timestamp: Timestamp::from_seconds(number as i64 + 1),
     }
 }
 
@@ -26,6 +26,7 @@ fn read_all(log: &dyn Log, topic: &str, mut from: u64, bytes: usize) -> Vec<(u64
         let batch = log.read(topic, 0, from, bytes).unwrap();
         assert!(batch.corrupt.is_empty());
         if batch.records.is_empty() && batch.next == from {
+            assert_eq!(batch.end, from, "nothing is left");
             return records;
         }
         assert!(batch.next > from, "a read moves on");
@@ -92,7 +93,7 @@ fn offsets(log: &dyn Log) {
     assert!(range.start <= first && range.end > first);
     assert!(log.read("t", 0, range.end, 100).unwrap().records.is_empty(), "the end is a place to wait at");
     assert!(matches!(log.read("t", 0, range.end + 1, 100), Err(LogError::OutOfRange { .. })));
-    let from = log.offset_for_time("t", 0, Timestamp::from_seconds(12)).unwrap();
+    let from = log.offset_for_time("t", 0, Timestamp::from_seconds(13)).unwrap();
     let later: Vec<Record> = read_all(log, "t", from, 100).into_iter().map(|(_, record)| record).collect();
     assert!(records[12..].iter().all(|record| later.contains(record)), "early, never late");
     assert_eq!(log.offset_for_time("t", 0, Timestamp::from_seconds(99)).unwrap(), range.end);

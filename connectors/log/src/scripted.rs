@@ -82,7 +82,7 @@ impl Log for ScriptedLog {
                     available: 0..log.len() as u64,
                 });
             }
-            let mut batch = ReadBatch { next: from, ..ReadBatch::default() };
+            let mut batch = ReadBatch { next: from, end: log.len() as u64, ..ReadBatch::default() };
             let mut bytes = 0;
             for (index, record) in log.iter().enumerate().skip(from as usize) {
                 if !batch.records.is_empty() && bytes >= max_bytes {

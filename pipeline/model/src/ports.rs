@@ -31,7 +31,7 @@ pub struct Record {
     pub headers: Vec<(String, Vec<u8>)>,
     /// The payload; `None` is a tombstone: a compacted topic forgets the key.
     pub value: Option<Vec<u8>>,
-    /// Event time of the record's newest row; retention by age goes by it.
+    /// Event time of the record's newest row; retention by age goes by it. After 1970, and kept to the millisecond.
     pub timestamp: Timestamp,
 }
 
@@ -42,6 +42,8 @@ pub struct ReadBatch {
     pub records: Vec<(u64, Record)>,
     /// Where to read on.
     pub next: u64,
+    /// The offset that the next record appended to the log gets, as far as is known: behind it nothing waits.
+    pub end: u64,
     /// Frames that were there and could not be read, as offsets: counted, reported, never retried for ever.
     pub corrupt: Vec<u64>,
 }

@@ -101,10 +101,10 @@ impl Partition {
             let corrupt: Vec<u64> =
                 segment.corrupt.iter().copied().filter(|offset| *offset >= start && *offset < next).collect();
             if !records.is_empty() || !corrupt.is_empty() {
-                return Ok(ReadBatch { records, next, corrupt });
+                return Ok(ReadBatch { records, next, end: available.end, corrupt });
             }
         }
-        Ok(ReadBatch { records: vec![], next: available.end, corrupt: vec![] })
+        Ok(ReadBatch { next: available.end, end: available.end, ..ReadBatch::default() })
     }
 
     /// An offset at or before every record with this timestamp or a later one.

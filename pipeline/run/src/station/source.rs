@@ -62,7 +62,7 @@ impl Station {
             self.skip_missing(index, read.next, now)?;
         }
         let source = &mut self.sources[index];
-        source.lag = log.range(&source.topic, source.partition)?.end.saturating_sub(source.next);
+        source.lag = read.end.saturating_sub(source.next);
         Ok(source.lag > 0)
     }
 
