@@ -17,5 +17,5 @@ mod times;
 
 pub use collector::{Collected, Collector};
 pub use fault::{Fault, FaultKind};
-pub use pump::{Pump, host_collectors};
+pub use pump::{Pump, append_frames, host_collectors};
 pub use reading::{Roots, host_name};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
-use tidewatch_model::ports::Log;
+use tidewatch_model::ports::{Log, LogError, Record, partition_of};
 use tidewatch_model::table::{TOPIC_PREFIX, find};
 use tidewatch_model::wire::{Origin, encode_split};
 use tidewatch_model::{Span, Timestamp};
@@ -101,17 +101,25 @@ impl Pump {
             seq: 0,
         });
         let sent = match encode_split(table, origin, batch) {
-            Ok(records) => self
-                .log
-                .append(&format!("{TOPIC_PREFIX}{table}"), 0, &records)
-                .map(drop)
-                .map_err(|error| error.to_string()),
+            Ok(records) => {
+                append_frames(self.log.as_ref(), table, &self.host, &records).map_err(|error| error.to_string())
+            }
             Err(error) => Err(error.to_string()),
         };
         if let Err(message) = sent {
             self.health.dropped(table, batch.num_rows(), message);
         }
     }
+}
+
+/// Appends a source's frames of a table: one source is one partition.
+///
+/// # Errors
+/// The log's.
+pub fn append_frames(log: &dyn Log, table: &str, source: &str, records: &[Record]) -> Result<(), LogError> {
+    let topic = format!("{TOPIC_PREFIX}{table}");
+    let partition = partition_of(source.as_bytes(), log.partitions(&topic)?.max(1));
+    log.append(&topic, partition, records).map(drop)
 }
 
 /// The next multiple of an interval.

@@ -31,6 +31,9 @@ type Place = (String, u32);
 pub struct KafkaLog {
     options: KafkaOptions,
     reader: Arc<Reader>,
+    /// Asks for offsets and topics. The reader's own connections are mostly held by a fetch that waits for rows, and a
+    /// question behind it waits as long.
+    asker: Reader,
     writer: ThreadedProducer<Reports>,
     admin: AdminClient<DefaultClientContext>,
     state: Mutex<State>,
@@ -64,10 +67,11 @@ impl KafkaLog {
     pub fn connect(options: KafkaOptions) -> Result<KafkaLog, KafkaError> {
         let wrong = |error: ClientError| options.wrong(error);
         let reader: Reader = options.reading()?.create().map_err(wrong)?;
+        let asker: Reader = options.reading()?.create().map_err(wrong)?;
         let writer = options.writing()?.create_with_context(Reports).map_err(wrong)?;
         let admin = options.common()?.create().map_err(wrong)?;
         let (state, readings) = (Mutex::default(), Mutex::default());
-        Ok(KafkaLog { reader: Arc::new(reader), writer, admin, state, readings, options })
+        Ok(KafkaLog { reader: Arc::new(reader), asker, writer, admin, state, readings, options })
     }
 
     /// How it was connected.
@@ -122,7 +126,7 @@ impl KafkaLog {
         if let Some(count) = self.state().topics.get(&name) {
             return Ok(Some(*count));
         }
-        let metadata = self.reader.fetch_metadata(Some(&name), REQUEST).map_err(|error| self.at(topic, error))?;
+        let metadata = self.asker.fetch_metadata(Some(&name), REQUEST).map_err(|error| self.at(topic, error))?;
         let found = metadata.topics().iter().find(|found| found.name() == name);
         let count = match found.map(|found| (found.error(), found.partitions())) {
             None | Some((Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART), _)) => return Ok(None),
@@ -154,7 +158,7 @@ impl KafkaLog {
     }
 
     fn watermarks(&self, topic: &str, partition: u32) -> Result<Range<u64>, LogError> {
-        let asked = self.reader.fetch_watermarks(&self.name(topic), partition as i32, REQUEST);
+        let asked = self.asker.fetch_watermarks(&self.name(topic), partition as i32, REQUEST);
         match asked {
             Ok((low, high)) => Ok(low.max(0) as u64..high.max(0) as u64),
             Err(error) if is_unknown(&error) => Err(LogError::NoSuchPartition { topic: topic.to_string(), partition }),
@@ -201,20 +205,25 @@ impl KafkaLog {
         max_bytes: usize,
     ) -> Result<ReadBatch, LogError> {
         let place = (self.name(topic), partition);
-        let appended = self.state().appended.get(&place).copied().unwrap_or(0);
+        reading.end = reading.end.max(self.state().appended.get(&place).copied().unwrap_or(0));
         let mut batch = ReadBatch { next: reading.next, ..ReadBatch::default() };
         let mut bytes = 0;
         while batch.records.is_empty() || bytes < max_bytes {
-            // Records are on their way when the end was not reached, or when we put them there.
-            let expected = batch.records.is_empty() && (!reading.at_end() || reading.next < appended);
+            // What lies before the known end is on its way; what comes behind it comes when it comes.
+            let expected = batch.records.is_empty() && reading.next < reading.end;
             let wait = if expected { self.patience() } else { Duration::ZERO };
             match reading.poll(wait) {
                 Polled::Record(offset, record) => {
                     bytes += record.value.as_ref().map_or(0, Vec::len) + record.key.len();
                     batch.records.push((offset, record));
                 }
-                Polled::End if reading.next < appended && batch.records.is_empty() => {}
+                Polled::End if reading.next < reading.end => {}
                 Polled::End => break,
+                // The last offsets may hold nothing for us (compaction, marks of transactions): the broker's word counts.
+                Polled::Nothing if reading.at_end() => {
+                    reading.end = reading.next;
+                    break;
+                }
                 Polled::Nothing => {
                     if expected && !wait.is_zero() {
                         self.state().impatient_until = Some(Instant::now() + IMPATIENT);
@@ -238,7 +247,7 @@ impl KafkaLog {
             reading.end = self.watermarks(topic, partition)?.end.max(reading.next);
             reading.end_at = Instant::now();
         }
-        batch.end = reading.end;
+        batch.end = reading.end.max(reading.next);
         Ok(batch)
     }
 }
@@ -281,7 +290,7 @@ impl Log for KafkaLog {
     }
 
     fn topics(&self) -> Result<Vec<String>, LogError> {
-        let metadata = self.reader.fetch_metadata(None, REQUEST).map_err(|error| self.at("*", error))?;
+        let metadata = self.asker.fetch_metadata(None, REQUEST).map_err(|error| self.at("*", error))?;
         let names = metadata.topics().iter().map(|topic| topic.name());
         let ours =
             names.filter(|name| !name.starts_with("__")).filter_map(|name| name.strip_prefix(&self.options.prefix));
@@ -380,7 +389,7 @@ impl Log for KafkaLog {
         asked
             .add_partition_offset(&name, partition as i32, Offset::Offset(ts.0.div_euclid(1_000).max(0)))
             .map_err(|error| self.at(topic, error))?;
-        let found = self.reader.offsets_for_times(asked, REQUEST).map_err(|error| self.at(topic, error))?;
+        let found = self.asker.offsets_for_times(asked, REQUEST).map_err(|error| self.at(topic, error))?;
         match found.elements().first().map(|element| element.offset()) {
             Some(Offset::Offset(offset)) => Ok(offset as u64),
             _ => Ok(self.watermarks(topic, partition)?.end),

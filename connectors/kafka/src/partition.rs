@@ -44,7 +44,7 @@ pub enum Polled {
 impl Reading {
     /// Reads from an offset on; the partition's end is known from just now.
     pub fn new(queue: PartitionQueue<DefaultConsumerContext>, next: u64, end: u64) -> Self {
-        Reading { queue, next, at_end: false, end, end_at: Instant::now() }
+        Reading { queue, next, at_end: next == end, end, end_at: Instant::now() }
     }
 
     /// Whether the last that was heard is that nothing more is there.
@@ -73,10 +73,7 @@ impl Reading {
                     self.end = self.end.max(self.next);
                     self.at_end = false;
                 }
-                Polled::End => {
-                    self.at_end = true;
-                    self.end = self.next;
-                }
+                Polled::End => self.at_end = true,
                 _ => {}
             }
             return polled;

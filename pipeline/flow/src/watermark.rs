@@ -24,8 +24,11 @@ pub struct Watermark {
 
 #[derive(Debug)]
 struct Partition {
+    /// Of its rows; [`Timestamp::MIN`] before the first.
     newest: Timestamp,
     seen_at: Timestamp,
+    /// Whether it has rows that were not read yet: it is not idle then, and nobody knows how old they are.
+    behind: bool,
 }
 
 impl Watermark {
@@ -36,7 +39,7 @@ impl Watermark {
 
     /// Goes on where it stood before a restart.
     pub fn restore(&mut self, partition: u32, watermark: Timestamp, wall: Timestamp) {
-        self.partitions.insert(partition, Partition { newest: watermark, seen_at: wall });
+        self.partitions.insert(partition, Partition { newest: watermark, seen_at: wall, behind: false });
         self.last = self.last.max(watermark);
     }
 
@@ -46,15 +49,30 @@ impl Watermark {
         if newest > wall.saturating_add(FUTURE_SKEW) {
             return;
         }
-        let entry = self.partitions.entry(partition).or_insert(Partition { newest, seen_at: wall });
+        let entry = self.partitions.entry(partition).or_insert(Partition { newest, seen_at: wall, behind: false });
         entry.newest = entry.newest.max(newest);
         entry.seen_at = wall;
+    }
+
+    /// Says whether a partition has rows that were not read yet. While it has, it holds windows back: with several
+    /// partitions, one that is read first must not close what the others are about to bring.
+    pub fn behind(&mut self, partition: u32, behind: bool, wall: Timestamp) {
+        match self.partitions.get_mut(&partition) {
+            Some(known) => known.behind = behind,
+            None if behind => {
+                self.partitions.insert(partition, Partition { newest: Timestamp::MIN, seen_at: wall, behind });
+            }
+            None => {}
+        }
     }
 
     /// Advances, if there is anything to advance to. With `wall`, idle partitions are left out, and when all are idle the
     /// wall clock less the idle timeout decides. Never goes back.
     pub fn advance(&mut self, wall: Option<Timestamp>) -> Option<Tick> {
-        let idle = |partition: &Partition| wall.is_some_and(|wall| wall - partition.seen_at >= self.idle_timeout);
+        let idle = |partition: &Partition| {
+            let silent = wall.is_some_and(|wall| wall - partition.seen_at >= self.idle_timeout);
+            !partition.behind && (silent || partition.newest == Timestamp::MIN)
+        };
         let from_rows =
             self.partitions.values().filter(|partition| !idle(partition)).map(|partition| partition.newest).min();
         let newest = self.partitions.values().map(|partition| partition.newest).max()?;
@@ -66,11 +84,18 @@ impl Watermark {
             }
             (None, None) => return None,
         };
-        if watermark <= self.last {
+        if watermark <= self.last || watermark == Timestamp::MIN {
             return None;
         }
         self.last = watermark;
         Some(Tick { watermark, from_clock })
+    }
+
+    /// How far each partition has come: to go on from after a restart. One that was passed by, being idle, stands where
+    /// the whole does.
+    pub fn partitions(&self) -> impl Iterator<Item = (u32, Timestamp)> {
+        let known = self.partitions.iter().filter(|(_, known)| known.newest != Timestamp::MIN);
+        known.map(|(partition, known)| (*partition, known.newest.max(self.last)))
     }
 
     /// Where it stands; `None` before the first row.
@@ -105,6 +130,21 @@ mod tests {
         assert_eq!(ticks(&mut watermark, 160), Some((130, true)));
         watermark.observe(1, at(95), at(160));
         assert_eq!(ticks(&mut watermark, 161), None);
+    }
+
+    #[test]
+    fn a_partition_with_unread_rows_is_waited_for() {
+        let mut watermark = Watermark::new(Span::seconds(30));
+        watermark.behind(1, true, at(100));
+        watermark.behind(2, false, at(100));
+        watermark.observe(0, at(100), at(100));
+        assert_eq!(watermark.advance(None), None);
+        assert_eq!(ticks(&mut watermark, 900), None, "however long it takes");
+        watermark.observe(1, at(40), at(900));
+        assert_eq!(ticks(&mut watermark, 900), Some((40, false)));
+        watermark.observe(1, at(90), at(901));
+        watermark.behind(1, false, at(901));
+        assert_eq!(ticks(&mut watermark, 901), Some((90, false)));
     }
 
     #[test]

@@ -145,6 +145,42 @@ pub trait Log: Send + Sync {
     fn sync(&self) -> Result<(), LogError>;
 }
 
+/// The partition of a key: Kafka's own choice (murmur2 of the key, its sign dropped, modulo the partitions), so that other
+/// producers of the same keys agree with ours.
+///
+/// ```
+/// use tidewatch_model::ports::partition_of;
+/// assert_eq!(partition_of(b"n1", 1), 0);
+/// assert!(partition_of(b"n1", 12) < 12);
+/// ```
+///
+/// # Panics
+/// Without partitions.
+pub fn partition_of(key: &[u8], partitions: u32) -> u32 {
+    (murmur2(key) & 0x7fff_ffff) % partitions
+}
+
+/// MurmurHash2, 32 bits, with Kafka's seed (`org.apache.kafka.common.utils.Utils.murmur2`).
+fn murmur2(data: &[u8]) -> u32 {
+    const SEED: u32 = 0x9747_b28c;
+    const M: u32 = 0x5bd1_e995;
+    let mut hash = SEED ^ data.len() as u32;
+    let (words, rest) = data.as_chunks::<4>();
+    for word in words {
+        let mut k = u32::from_le_bytes(*word).wrapping_mul(M);
+        k = (k ^ (k >> 24)).wrapping_mul(M);
+        hash = hash.wrapping_mul(M) ^ k;
+    }
+    if !rest.is_empty() {
+        for (index, byte) in rest.iter().enumerate() {
+            hash ^= u32::from(*byte) << (8 * index);
+        }
+        hash = hash.wrapping_mul(M);
+    }
+    hash = (hash ^ (hash >> 13)).wrapping_mul(M);
+    hash ^ (hash >> 15)
+}
+
 /// Whether a create-only put wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Created {
@@ -255,4 +291,23 @@ pub trait Notify: Send + Sync {
     fn receiver(&self) -> &str;
     /// One attempt; bounded in time by the implementation.
     fn notify(&self, notice: &Notice) -> Delivery;
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn murmur2_is_kafkas() {
+        // From Kafka's own test of it (UtilsTest.testMurmur2).
+        let cases: [(&[u8], i32); 6] = [
+            (b"21", -973_932_308),
+            (b"foobar", -790_332_482),
+            (b"a-little-bit-long-string", -985_981_536),
+            (b"a-little-bit-longer-string", -1_486_304_829),
+            (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+            (b"abc", 479_470_107),
+        ];
+        for (data, expected) in cases {
+            assert_eq!(super::murmur2(data) as i32, expected, "{data:?}");
+        }
+    }
 }

@@ -32,6 +32,14 @@ pub struct Config {
     pub collect_sysfs: PathBuf,
     /// Where alerts are posted, in Alertmanager's webhook format.
     pub webhook_url: Option<String>,
+    /// Kafka's brokers, `host:port`, comma separated; `None` uses the local log.
+    pub kafka_brokers: Option<String>,
+    /// What topics' names begin with on the cluster.
+    pub kafka_prefix: String,
+    /// Copies of each topic that is made; -1 leaves it to the cluster.
+    pub kafka_replication: i32,
+    /// Settings of librdkafka.
+    pub kafka_settings: Vec<(String, String)>,
     /// Length of the lake's event-time windows.
     pub lake_window: Span,
     /// Longest time that rows wait in memory before they are committed.
@@ -53,6 +61,10 @@ impl Default for Config {
             collect_procfs: PathBuf::from("/proc"),
             collect_sysfs: PathBuf::from("/sys"),
             webhook_url: None,
+            kafka_brokers: None,
+            kafka_prefix: String::new(),
+            kafka_replication: -1,
+            kafka_settings: vec![],
             lake_window: Span::minutes(5),
             lake_flush_interval: Span::seconds(15),
             engine_idle_timeout: tidewatch_model::limits::IDLE_TIMEOUT,
@@ -72,7 +84,7 @@ fn optional_path(path: &Option<PathBuf>) -> String {
     path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
 }
 
-const SETTINGS: [Setting; 13] = [
+const SETTINGS: [Setting; 17] = [
     Setting {
         name: "data.dir",
         meaning: "where the log, the lake and the state live",
@@ -172,6 +184,53 @@ const SETTINGS: [Setting; 13] = [
         show: |config| config.webhook_url.as_deref().map(redact).unwrap_or_default(),
     },
     Setting {
+        name: "kafka.brokers",
+        meaning: "host:port of brokers, comma separated; without it the local log is used",
+        set: |config, text| {
+            config.kafka_brokers = (!text.is_empty()).then(|| text.to_string());
+            Ok(())
+        },
+        show: |config| config.kafka_brokers.clone().unwrap_or_default(),
+    },
+    Setting {
+        name: "kafka.prefix",
+        meaning: "what topics' names begin with on the cluster",
+        set: |config, text| {
+            let good = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
+            if !text.chars().all(good) {
+                return Err(format!("'{text}' can't begin a topic's name: expected letters, digits, '.', '_' and '-'"));
+            }
+            config.kafka_prefix = text.to_string();
+            Ok(())
+        },
+        show: |config| config.kafka_prefix.clone(),
+    },
+    Setting {
+        name: "kafka.replication",
+        meaning: "copies of each topic that is made; -1 leaves it to the cluster",
+        set: |config, text| {
+            let copies: Option<i32> = text.parse().ok().filter(|copies| *copies == -1 || (1..=100).contains(copies));
+            config.kafka_replication = copies.ok_or_else(|| format!("'{text}' is not -1 or a number from 1"))?;
+            Ok(())
+        },
+        show: |config| config.kafka_replication.to_string(),
+    },
+    Setting {
+        name: "kafka.settings",
+        meaning: "settings of librdkafka, name=value, as a list",
+        set: |config, text| {
+            config.kafka_settings = librdkafka_settings(text)?;
+            Ok(())
+        },
+        show: |config| {
+            let shown = config.kafka_settings.iter().map(|(name, value)| match is_secret(name) {
+                true => format!("{name}=..."),
+                false => format!("{name}={value}"),
+            });
+            shown.collect::<Vec<_>>().join(",")
+        },
+    },
+    Setting {
         name: "lake.window",
         meaning: "length of the lake's event-time windows",
         set: |config, text| {
@@ -199,6 +258,23 @@ const SETTINGS: [Setting; 13] = [
         show: |config| config.engine_idle_timeout.to_string(),
     },
 ];
+
+/// `name=value,name=value`; a comma within a value stays where no `=` follows it.
+pub fn librdkafka_settings(text: &str) -> Result<Vec<(String, String)>, String> {
+    let mut settings: Vec<(String, String)> = Vec::new();
+    for part in text.split(',').filter(|part| !part.trim().is_empty()) {
+        match (part.split_once('='), settings.last_mut()) {
+            (Some((name, value)), _) => settings.push((name.trim().to_string(), value.to_string())),
+            (None, Some((_, value))) => *value = format!("{value},{part}"),
+            (None, None) => return Err(format!("'{part}' is not name=value")),
+        }
+    }
+    Ok(settings)
+}
+
+fn is_secret(name: &str) -> bool {
+    ["password", "secret", ".pem", "oauthbearer.config"].iter().any(|part| name.contains(part))
+}
 
 /// `scheme://host` of a URL; the rest may be secret.
 pub fn redact(url: &str) -> String {

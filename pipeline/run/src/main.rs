@@ -11,6 +11,7 @@ mod failure;
 mod input;
 mod judge;
 mod lake_access;
+mod log_choice;
 mod output;
 mod progress;
 mod randomness;
@@ -49,6 +50,8 @@ struct Cli {
 enum Command {
     /// Run everything on this machine: collect, judge, tell, store.
     Up(command::up::Args),
+    /// Judge, tell and store what agents write into Kafka.
+    Engine(command::up::Args),
     /// Check rules: errors, warnings and what was assumed, with file, line and column.
     Check(command::check::Args),
     /// Run the unit tests of rules.
@@ -88,13 +91,17 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Backtest(args) => return command::backtest::run(args),
         Command::Tables(args) => return command::tables::run(args),
         Command::Simulate(args) => return command::simulate::run(args, cli.data.as_deref()),
-        Command::Up(_) | Command::Query(_) | Command::Lake(_) | Command::Config => {}
+        Command::Up(_) | Command::Engine(_) | Command::Query(_) | Command::Lake(_) | Command::Config => {}
     }
     let mut config = configuration(&cli)?;
     match &cli.command {
         Command::Up(args) => {
             command::up::configure(args, &mut config)?;
             command::up::run(args, &config)
+        }
+        Command::Engine(args) => {
+            command::up::configure(args, &mut config)?;
+            command::up::run_engine(args, config)
         }
         Command::Query(args) => command::query::run(args, &config),
         Command::Lake(command) => command::lake::run(command, &config),

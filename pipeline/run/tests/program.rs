@@ -13,6 +13,7 @@ use tidewatch_model::Span;
 use tidewatch_model::ports::{Clock, Random};
 use tidewatch_model::scripted::SeededRandom;
 use tidewatch_model::time::SystemClock;
+use tidewatch_tests::kafka::Cluster;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tidewatch");
 
@@ -80,9 +81,22 @@ const HOT: &str = "CREATE ALERT hot WITH (severity = 'critical') AS SELECT host,
 FROM HOP(gpu, ts, INTERVAL '1 second', INTERVAL '3 seconds') GROUP BY window_start, window_end, host, gpu_uuid HAVING avg(temperature_celsius) > 71;
 ";
 
-/// `TIDEWATCH_KILLS` asks for more than the few that fit an ordinary run.
 #[test]
 fn kills_lose_nothing_and_a_firing_alert_keeps_its_start() {
+    kills(None);
+}
+
+#[test]
+fn kills_of_engine_and_broker_lose_nothing_on_kafka() {
+    let Some(cluster) = Cluster::start(1, &[]) else { return };
+    kills(Some(cluster));
+}
+
+/// `TIDEWATCH_KILLS` asks for more than the few that fit an ordinary run. On Kafka the broker dies too, in turn with the
+/// engine.
+fn kills(mut cluster: Option<Cluster>) {
+    let brokers = cluster.as_ref().map(Cluster::brokers);
+    let log: Vec<&str> = brokers.as_deref().map_or(vec!["--data", "data"], |brokers| vec!["--kafka", brokers]);
     let folder = tempfile::tempdir().unwrap();
     let kills: u64 = std::env::var("TIDEWATCH_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
     let seed = std::env::var("TIDEWATCH_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
@@ -93,13 +107,11 @@ fn kills_lose_nothing_and_a_firing_alert_keeps_its_start() {
     let incident =
         format!("[{{\"kind\": \"overheating\", \"at\": \"2s\", \"duration\": \"{}s\", \"gpu\": 3}}]", seconds * 2);
     std::fs::write(folder.path().join("incidents.json"), incident).unwrap();
-    let rules = ["--rules", "hot.sql", "--no-bundled-rules"];
+    let mut rules = vec!["--rules", "hot.sql", "--no-bundled-rules"];
+    rules.extend(brokers.as_deref().map_or(vec![], |brokers| vec!["--kafka", brokers]));
     let up = Up::start(folder.path(), &rules);
     let duration = format!("{seconds}s");
-    let simulate = [
-        "simulate",
-        "--data",
-        "data",
+    let more = [
         "--real-time",
         "--gpus",
         "32",
@@ -110,15 +122,26 @@ fn kills_lose_nothing_and_a_firing_alert_keeps_its_start() {
         "--incidents",
         "incidents.json",
     ];
-    let mut simulator =
-        Command::new(PROGRAM).args(simulate).current_dir(folder.path()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut simulator = Command::new(PROGRAM)
+        .arg("simulate")
+        .args(&log)
+        .args(more)
+        .current_dir(folder.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let fired = "SELECT count(*) FROM alert_event WHERE rule = 'hot' AND to_state = 'firing'";
     wait_for("the alert", || {
         folder.path().join("data/internal/log/tidewatch.alert_event-00000").exists() && count(folder.path(), fired) == 1
     });
     let mut running = Some(up);
-    for _ in 0..kills {
+    for round in 0..kills {
         std::thread::sleep(Duration::from_millis(random.next_u64() % 2_500));
+        if let Some(cluster) = cluster.as_mut().filter(|_| round % 2 == 1) {
+            cluster.kill(0);
+            cluster.restart(0);
+            continue;
+        }
         drop(running.take());
         running = Some(Up::start(folder.path(), &rules));
     }

@@ -122,6 +122,15 @@ impl Table {
         matches!(self.name, "alert_event" | "notice_event")
     }
 
+    /// Partitions of its topic on a cluster (contracts.md, Wire and log). What the engine writes itself has one.
+    pub fn cluster_partitions(&self) -> u32 {
+        match self.name {
+            "gpu" | "host" => 12,
+            _ if self.is_own() => 1,
+            _ => 3,
+        }
+    }
+
     /// The topic that carries the table.
     pub fn topic(&self) -> String {
         format!("{TOPIC_PREFIX}{}", self.name)

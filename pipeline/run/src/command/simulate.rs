@@ -1,24 +1,26 @@
 //! `tidewatch simulate`: a synthetic GPU fleet with faults whose truth is known.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, AsArray, RecordBatch};
 use clap::ValueEnum;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use tidewatch_collect::simulate::{Fleet, FleetOptions, Noise, incidents_from_json};
+use tidewatch_kafka::{KafkaLog, KafkaOptions};
 use tidewatch_log::{LocalLog, LocalLogOptions};
-use tidewatch_model::ports::{Clock, Log};
+use tidewatch_model::ports::{Clock, Log, Record, partition_of};
+use tidewatch_model::table::TOPIC_PREFIX;
 use tidewatch_model::time::SystemClock;
 use tidewatch_model::wire::{Origin, encode_split};
-use tidewatch_model::{Span, Timestamp, table};
+use tidewatch_model::{Span, Timestamp};
 
 use crate::failure::Failure;
 use crate::progress::Progress;
-use crate::station::row_topic;
+use crate::station::create_topics;
 
 /// What to simulate.
 #[derive(Debug, clap::Args)]
@@ -50,7 +52,13 @@ pub struct Args {
     /// Write a Parquet file instead of into the log of --data.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Go at the speed of the clock, beginning now, instead of as fast as possible; with --data.
+    /// Write into Kafka (host:port of brokers) instead; each host of the fleet is a source of its own.
+    #[arg(long, conflicts_with = "out", value_name = "HOST:PORT")]
+    kafka: Option<String>,
+    /// Hosts that the GPUs are spread over; by default eight GPUs to a host.
+    #[arg(long)]
+    nodes: Option<usize>,
+    /// Go at the speed of the clock, beginning now, instead of as fast as possible; with --data or --kafka.
     #[arg(long, conflicts_with = "out")]
     real_time: bool,
 }
@@ -66,9 +74,18 @@ pub enum NoiseChoice {
 
 /// Runs the command.
 pub fn run(args: &Args, data: Option<&Path>) -> Result<(), Failure> {
-    if args.out.is_some() == data.is_some() {
-        return Err(Failure::usage("expected either --data DIR or --out FILE.parquet"));
+    let places = [args.out.is_some(), data.is_some(), args.kafka.is_some()];
+    if places.iter().filter(|given| **given).count() != 1 {
+        return Err(Failure::usage("expected one of --data DIR, --kafka HOST:PORT and --out FILE.parquet"));
     }
+    let gpus_per_host = match args.nodes {
+        None => 8,
+        Some(nodes) if nodes > 0 && args.gpus.is_multiple_of(nodes) => args.gpus / nodes,
+        Some(nodes) => {
+            return Err(Failure::usage(format!("{} GPUs can't be spread evenly over {nodes} nodes", args.gpus)));
+        }
+    };
+    let live = data.is_some() || args.kafka.is_some();
     let incidents = match &args.incidents {
         None => None,
         Some(file) => {
@@ -78,10 +95,10 @@ pub fn run(args: &Args, data: Option<&Path>) -> Result<(), Failure> {
         }
     };
     let now = SystemClock.now();
-    let start = args.start.unwrap_or(match (data, args.real_time) {
-        (Some(_), true) => now.floor(Span::seconds(1)),
-        (Some(_), false) => (now - args.duration).floor(Span::seconds(1)),
-        (None, _) => Timestamp::from_seconds(1_767_225_600),
+    let start = args.start.unwrap_or(match (live, args.real_time) {
+        (true, true) => now.floor(Span::seconds(1)),
+        (true, false) => (now - args.duration).floor(Span::seconds(1)),
+        (false, _) => Timestamp::from_seconds(1_767_225_600),
     });
     let noise = match args.noise {
         NoiseChoice::Low => Noise::Low,
@@ -89,7 +106,7 @@ pub fn run(args: &Args, data: Option<&Path>) -> Result<(), Failure> {
     };
     let options = FleetOptions {
         gpus: args.gpus,
-        gpus_per_host: 8,
+        gpus_per_host,
         interval: args.interval,
         duration: args.duration,
         start,
@@ -99,10 +116,19 @@ pub fn run(args: &Args, data: Option<&Path>) -> Result<(), Failure> {
     };
     let mut fleet = Fleet::new(options).map_err(Failure::usage)?;
     let truth = serde_json::to_string_pretty(&fleet.truth()).map_err(Failure::no)?;
-    let rows = match (data, &args.out) {
-        (Some(folder), _) => to_log(args, &mut fleet, folder, &truth, start)?,
-        (None, Some(file)) => to_parquet(args, &mut fleet, file, &truth, start)?,
-        (None, None) => 0,
+    let rows = match (data, &args.kafka, &args.out) {
+        (Some(folder), _, _) => {
+            let log = LocalLog::open(&folder.join("log"), LocalLogOptions::default()).map_err(Failure::usage)?;
+            write_truth(&folder.join("simulate.truth.json"), &truth)?;
+            to_log(args, &mut fleet, &log, false, start)?
+        }
+        (None, Some(brokers), _) => {
+            let options = KafkaOptions { brokers: brokers.clone(), ..KafkaOptions::default() };
+            let log = KafkaLog::connect(options).map_err(Failure::usage)?;
+            to_log(args, &mut fleet, &log, true, start)?
+        }
+        (None, None, Some(file)) => to_parquet(args, &mut fleet, file, &truth, start)?,
+        (None, None, None) => 0,
     };
     eprintln!("{rows} rows from {start} to {}", start + args.duration);
     Ok(())
@@ -112,42 +138,82 @@ fn write_truth(path: &Path, truth: &str) -> Result<(), Failure> {
     std::fs::write(path, truth).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
 }
 
-fn to_log(args: &Args, fleet: &mut Fleet, folder: &Path, truth: &str, start: Timestamp) -> Result<u64, Failure> {
-    let log: Arc<dyn Log> =
-        Arc::new(LocalLog::open(&folder.join("log"), LocalLogOptions::default()).map_err(Failure::usage)?);
-    write_truth(&folder.join("simulate.truth.json"), truth)?;
+/// Writes frames as agents do: one a tick, table and source. On a cluster each host is a source, and finds its partition.
+fn to_log(args: &Args, fleet: &mut Fleet, log: &dyn Log, cluster: bool, start: Timestamp) -> Result<u64, Failure> {
+    create_topics(log, cluster).map_err(Failure::no)?;
     let incarnation = format!("seed-{}-{}", args.seed, start.0);
-    let mut origins: std::collections::BTreeMap<&'static str, Origin> = std::collections::BTreeMap::new();
+    let mut origins: BTreeMap<(&'static str, String), Origin> = BTreeMap::new();
     let mut progress = Progress::new("simulate", args.duration.0 as u64);
-    let mut rows = 0;
+    let mut waiting: BTreeMap<(&'static str, u32), Vec<Record>> = BTreeMap::new();
+    let (mut rows, mut ticks) = (0, 0);
     while let Some(tick) = fleet.next_tick() {
         if args.real_time {
             let wait = tick.ts - SystemClock.now();
             std::thread::sleep(wait.to_std());
         }
-        for (name, batch) in tick.batches {
-            let origin = origins.entry(name).or_insert_with(|| Origin {
-                source: "simulate".to_string(),
-                incarnation: incarnation.clone(),
-                seq: 0,
-            });
-            let records = encode_split(name, origin, &batch).map_err(Failure::no)?;
-            let topic = format!("{}{name}", table::TOPIC_PREFIX);
-            log.create_topic(&topic, &row_topic()).map_err(Failure::no)?;
-            log.append(&topic, 0, &records).map_err(Failure::no)?;
+        for (table, batch) in tick.batches {
             rows += batch.num_rows() as u64;
+            let parts = if cluster { by_host(&batch) } else { vec![("simulate".to_string(), batch)] };
+            for (source, part) in parts {
+                let origin = origins.entry((table, source.clone())).or_insert_with(|| Origin {
+                    source: source.clone(),
+                    incarnation: incarnation.clone(),
+                    seq: 0,
+                });
+                let records = encode_split(table, origin, &part).map_err(Failure::no)?;
+                let partitions = log.partitions(&topic_of(table)).map_err(Failure::no)?;
+                let partition = partition_of(source.as_bytes(), partitions.max(1));
+                waiting.entry((table, partition)).or_default().extend(records);
+            }
+        }
+        ticks += 1;
+        if args.real_time || ticks % TICKS_PER_APPEND == 0 {
+            append_waiting(log, &mut waiting)?;
         }
         progress.set((tick.ts - start).0.max(0) as u64);
     }
+    append_waiting(log, &mut waiting)?;
     log.sync().map_err(Failure::no)?;
     Ok(rows)
+}
+
+/// Ticks per append when nobody waits for them: one waits for the broker's word once for all of them.
+const TICKS_PER_APPEND: u64 = 20;
+
+fn topic_of(table: &str) -> String {
+    format!("{TOPIC_PREFIX}{table}")
+}
+
+fn append_waiting(log: &dyn Log, waiting: &mut BTreeMap<(&'static str, u32), Vec<Record>>) -> Result<(), Failure> {
+    for ((table, partition), records) in std::mem::take(waiting) {
+        log.append(&topic_of(table), partition, &records).map_err(Failure::no)?;
+    }
+    Ok(())
+}
+
+/// The rows of each host; a fleet's rows come host by host. Rows of no host are the fleet's own.
+fn by_host(batch: &RecordBatch) -> Vec<(String, RecordBatch)> {
+    let hosts = batch.column_by_name("host").and_then(|column| column.as_string_opt::<i32>());
+    let name = |row: usize| match hosts {
+        Some(hosts) if hosts.is_valid(row) => hosts.value(row).to_string(),
+        _ => "simulate".to_string(),
+    };
+    let mut parts = Vec::new();
+    let mut from = 0;
+    for row in 1..=batch.num_rows() {
+        if row == batch.num_rows() || name(row) != name(from) {
+            parts.push((name(from), batch.slice(from, row - from)));
+            from = row;
+        }
+    }
+    parts
 }
 
 /// Ticks per row group: enough that Parquet's columns compress.
 const TICKS_PER_WRITE: usize = 300;
 
 fn to_parquet(args: &Args, fleet: &mut Fleet, file: &Path, truth: &str, start: Timestamp) -> Result<u64, Failure> {
-    let mut writers: std::collections::BTreeMap<&'static str, TableFile> = std::collections::BTreeMap::new();
+    let mut writers: BTreeMap<&'static str, TableFile> = BTreeMap::new();
     let mut progress = Progress::new("simulate", args.duration.0 as u64);
     let mut rows = 0;
     while let Some(tick) = fleet.next_tick() {

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use tidewatch_collect::{Pump, Roots, host_collectors, host_name};
 use tidewatch_lake::{LakeOptions, LocalStore};
-use tidewatch_log::{LocalLog, LocalLogOptions};
 use tidewatch_model::limits::SYNC_INTERVAL;
 use tidewatch_model::ports::{Clock, Log, Notify, Random};
 use tidewatch_model::time::SystemClock;
@@ -22,18 +21,18 @@ use tidewatch_sql::Level;
 
 use crate::config::{Config, redact};
 use crate::failure::Failure;
-use crate::lake_access::log_folder;
+use crate::log_choice::LogChoice;
 use crate::output::colour;
 use crate::randomness::OsRandom;
 use crate::rule_files;
 use crate::screen::{RecentLines, Screen};
 use crate::self_metrics::Shown;
-use crate::station::{Parts, Station};
+use crate::station::{Parts, Station, StationError};
 
 /// Flags that override the configuration.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  tidewatch up\n  tidewatch up --data /var/lib/tidewatch --rules rules/ --webhook http://127.0.0.1:9000/hook\n  tidewatch up --no-collect --data demo        judge and store only what others write into the log\n\nStops cleanly at SIGINT and SIGTERM: commits, settles, exits 0. A second signal ends it at once."
+    after_help = "Examples:\n  tidewatch up\n  tidewatch up --kafka 127.0.0.1:9092\n  tidewatch up --data /var/lib/tidewatch --rules rules/ --webhook http://127.0.0.1:9000/hook\n  tidewatch up --no-collect --data demo        judge and store only what others write into the log\n\nStops cleanly at SIGINT and SIGTERM: commits, settles, exits 0. A second signal ends it at once."
 )]
 pub struct Args {
     /// Rule files or folders, besides the bundled rules. Repeatable.
@@ -48,6 +47,12 @@ pub struct Args {
     /// Where alerts are posted, in Alertmanager's webhook format.
     #[arg(long)]
     webhook: Option<String>,
+    /// Kafka's brokers, host:port, comma separated, instead of the log in the data folder.
+    #[arg(long, value_name = "HOST:PORT")]
+    kafka: Option<String>,
+    /// A setting of librdkafka, name=value. Repeatable.
+    #[arg(short = 'X', value_name = "NAME=VALUE")]
+    librdkafka: Vec<String>,
     /// Collect nothing on this machine.
     #[arg(long)]
     no_collect: bool,
@@ -73,6 +78,14 @@ pub fn configure(args: &Args, config: &mut Config) -> Result<(), Failure> {
     if let Some(address) = args.http {
         config.http_address = address;
     }
+    if let Some(brokers) = &args.kafka {
+        config.kafka_brokers = Some(brokers.clone());
+    }
+    for setting in &args.librdkafka {
+        let wrong = || Failure::usage(format!("-X {setting}: expected name=value"));
+        let (name, value) = setting.split_once('=').ok_or_else(wrong)?;
+        config.kafka_settings.push((name.to_string(), value.to_string()));
+    }
     if let Some(url) = &args.webhook {
         config.webhook_url = Some(url.clone());
     }
@@ -82,6 +95,15 @@ pub fn configure(args: &Args, config: &mut Config) -> Result<(), Failure> {
         Some(fault) => Err(Failure::usage(fault)),
         None => Ok(()),
     }
+}
+
+/// Runs `tidewatch engine`: as `up`, without collectors, on Kafka.
+pub fn run_engine(args: &Args, mut config: Config) -> Result<(), Failure> {
+    if config.kafka_brokers.is_none() {
+        return Err(Failure::usage("expected --kafka HOST:PORT or kafka.brokers: 'up' runs everything on one machine"));
+    }
+    config.collect_enabled = false;
+    run(args, &config)
 }
 
 /// Runs the command.
@@ -97,11 +119,11 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     let on_screen = std::io::stdout().is_terminal() && !args.plain;
     let recent = RecentLines::default();
     let _only_one = lock_folder(config)?;
-    let folder = log_folder(config);
-    let log = Arc::new(LocalLog::open(&folder, LocalLogOptions::default()).map_err(|error| unusable(config, error))?);
+    let log = LogChoice::open(config)?;
     let store = Arc::new(LocalStore::open(&config.data_dir).map_err(|error| unusable(config, error))?);
     let parts = Parts {
-        log: log.clone(),
+        log: log.log(),
+        cluster: log.is_cluster(),
         store: store.clone(),
         random: Arc::new(OsRandom),
         rules_complete: !loaded.has_errors(),
@@ -114,16 +136,17 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         },
         idle_timeout: config.engine_idle_timeout,
     };
-    let mut station = Station::open(parts, clock.now()).map_err(|error| unusable(config, error))?;
+    let Some(mut station) = open_station(&parts, &log, config, on_screen, &stop)? else { return Ok(()) };
     // The lock makes it certain that what is staged was left by a process that is gone.
     store.clean_staging().map_err(|error| unusable(config, error))?;
     let shown = Arc::new(Shown::default());
     let server = Server::start(config.http_address, access(config)?, shown.clone()).map_err(Failure::usage)?;
-    let collector = if config.collect_enabled { Some(collect(config, log.clone(), stop.clone())?) } else { None };
+    let collector = if config.collect_enabled { Some(collect(config, log.log(), stop.clone())?) } else { None };
     say(
         on_screen,
         &format!(
-            "tidewatch: {rules} rules, data in {}, http://{}/metrics",
+            "tidewatch: {rules} rules on {}, data in {}, http://{}/metrics",
+            log.describe(),
             config.data_dir.display(),
             server.address()
         ),
@@ -168,6 +191,32 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Opens the station. A cluster that does not answer is waited for, since machines come up in any order; a folder that
+/// can't be used is not. `None` when a stop was asked for meanwhile.
+fn open_station(
+    parts: &Parts,
+    log: &LogChoice,
+    config: &Config,
+    on_screen: bool,
+    stop: &AtomicBool,
+) -> Result<Option<Station>, Failure> {
+    let mut said = String::new();
+    while !stop.load(Ordering::SeqCst) {
+        match Station::open(parts.clone(), SystemClock.now()) {
+            Ok(station) => return Ok(Some(station)),
+            Err(StationError::Log(error)) if log.is_cluster() => {
+                if said != error.to_string() {
+                    said = error.to_string();
+                    say(on_screen, &format!("tidewatch: waiting for {}: {said}", log.describe()));
+                }
+                std::thread::sleep(Duration::from_secs(1));
+            }
+            Err(error) => return Err(unusable(config, error)),
+        }
+    }
+    Ok(None)
+}
+
 fn say(on_screen: bool, line: &str) {
     if on_screen {
         println!("{line}");
@@ -207,7 +256,7 @@ impl Times {
 }
 
 struct LoopState<'a> {
-    log: &'a LocalLog,
+    log: &'a LogChoice,
     shown: &'a Shown,
     screen: &'a mut Screen,
     times: Times,
@@ -217,7 +266,7 @@ impl LoopState<'_> {
     fn between_steps(&mut self, station: &mut Station, now: Timestamp) {
         if now - self.times.synced >= SYNC_INTERVAL {
             self.times.synced = now;
-            if let Err(error) = self.log.sync() {
+            if let Err(error) = self.log.log().sync() {
                 self.trouble(station, error.to_string());
             }
         }
@@ -272,14 +321,14 @@ fn access(config: &Config) -> Result<Access, Failure> {
 }
 
 /// This machine's collectors, on a thread of their own: one that hangs does not hold up alerts.
-fn collect(config: &Config, log: Arc<LocalLog>, stop: Arc<AtomicBool>) -> Result<JoinHandle<()>, Failure> {
+fn collect(config: &Config, log: Arc<dyn Log>, stop: Arc<AtomicBool>) -> Result<JoinHandle<()>, Failure> {
     let roots = Roots { proc: config.collect_procfs.clone(), sys: config.collect_sysfs.clone() };
     let host = match &config.collect_host {
         Some(host) => host.clone(),
         None => host_name(&roots).unwrap_or_else(|| "localhost".to_string()),
     };
     let incarnation = format!("{:016x}", OsRandom.next_u64());
-    let mut pump = Pump::new(host_collectors(&roots, &host), host, incarnation, log as Arc<dyn Log>);
+    let mut pump = Pump::new(host_collectors(&roots, &host), host, incarnation, log);
     let work = move || {
         while !stop.load(Ordering::SeqCst) {
             let next = pump.tick(SystemClock.now());

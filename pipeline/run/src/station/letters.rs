@@ -14,7 +14,7 @@ pub fn dead_letter(
     reason: &str,
 ) -> Result<(), LogError> {
     let letters = format!("{topic}.dlq");
-    log.create_topic(&letters, &row_topic())?;
+    log.create_topic(&letters, &row_topic(1))?;
     let mut letter = record.clone();
     let facts = [
         ("topic", topic.to_string()),

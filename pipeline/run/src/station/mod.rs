@@ -58,6 +58,7 @@ pub enum StationError {
 }
 
 /// What the station is made of.
+#[derive(Clone)]
 pub struct Parts {
     /// The log.
     pub log: Arc<dyn Log>,
@@ -71,6 +72,8 @@ pub struct Parts {
     pub rules_complete: bool,
     /// Whom to tell.
     pub receivers: Vec<Arc<dyn Notify>>,
+    /// Whether topics that are not there are made with the partitions of a cluster, or with one.
+    pub cluster: bool,
     /// The lake's settings.
     pub lake: LakeOptions,
     /// When a silent source does not hold windows back.
@@ -168,7 +171,7 @@ impl Station {
     /// # Errors
     /// A disk, a damaged lake or state, or another process that writes here.
     pub fn open(parts: Parts, now: Timestamp) -> Result<Station, StationError> {
-        create_topics(parts.log.as_ref())?;
+        create_topics(parts.log.as_ref(), parts.cluster)?;
         let incarnation = format!("{:016x}", parts.random.next_u64());
         let lake = LakeWriter::new(parts.store.clone(), parts.random.clone(), parts.lake);
         let mut station = Station {
@@ -351,20 +354,21 @@ fn tick_record(table: &str, tick: Tick, now: Timestamp) -> Record {
 }
 
 /// How the log keeps rows.
-pub fn row_topic() -> TopicOptions {
+pub fn row_topic(partitions: u32) -> TopicOptions {
     TopicOptions {
-        partitions: 1,
+        partitions,
         compacted: false,
         retention: Some(LOG_RETENTION),
         retention_bytes: Some(LOG_RETENTION_BYTES),
     }
 }
 
-fn create_topics(log: &dyn Log) -> Result<(), LogError> {
+/// Makes the topics of all tables, and those of the engine's own, that are not there.
+pub fn create_topics(log: &dyn Log, cluster: bool) -> Result<(), LogError> {
     for table in TABLES {
-        log.create_topic(&table.topic(), &row_topic())?;
+        log.create_topic(&table.topic(), &row_topic(if cluster { table.cluster_partitions() } else { 1 }))?;
     }
-    log.create_topic(TICK_TOPIC, &row_topic())?;
+    log.create_topic(TICK_TOPIC, &row_topic(1))?;
     let compacted = TopicOptions { partitions: 1, compacted: true, retention: None, retention_bytes: None };
     log.create_topic(STATE_TOPIC, &compacted)?;
     log.create_topic(NOTICE_TOPIC, &compacted)

@@ -63,6 +63,9 @@ impl Station {
         }
         let source = &mut self.sources[index];
         source.lag = read.end.saturating_sub(source.next);
+        if let Some(watermark) = self.watermarks.get_mut(source.table.name) {
+            watermark.behind(source.partition, source.lag > 0, now);
+        }
         Ok(source.lag > 0)
     }
 

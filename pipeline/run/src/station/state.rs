@@ -24,9 +24,9 @@ struct Position {
     version: u32,
     /// End of the last window of each rule.
     rules: BTreeMap<String, Timestamp>,
-    /// The next record to judge, by topic (one partition each).
+    /// The next record to judge, by `topic/partition`.
     offsets: BTreeMap<String, u64>,
-    /// Event time of each table: where it goes on when no row comes any more.
+    /// Event time by `table/partition`: where it goes on when no row comes any more.
     watermarks: BTreeMap<String, Timestamp>,
 }
 
@@ -49,14 +49,20 @@ impl Station {
         let is_left_out = |rule: &String| self.judge.rules().all(|known| known.name != *rule);
         let left_out = position.rules.iter().filter(|(rule, _)| is_left_out(rule) && has_alerts(rule));
         self.kept_positions = left_out.map(|(rule, ts)| (rule.clone(), *ts)).collect();
-        for (table, newest) in &position.watermarks {
-            if let Some(watermark) = self.watermarks.get_mut(table.as_str()) {
-                watermark.restore(0, *newest, now);
+        for (place, newest) in &position.watermarks {
+            let Some((table, partition)) = place.split_once('/') else { continue };
+            if let (Some(watermark), Ok(partition)) = (self.watermarks.get_mut(table), partition.parse()) {
+                watermark.restore(partition, *newest, now);
             }
         }
         for table in TABLES {
-            let source = self.place(table, &position)?;
-            self.sources.push(source);
+            for partition in 0..self.log.partitions(&table.topic())? {
+                let source = self.place(table, partition, &position)?;
+                if let Some(watermark) = self.watermarks.get_mut(table.name) {
+                    watermark.behind(partition, source.lag > 0, now);
+                }
+                self.sources.push(source);
+            }
         }
         Ok(())
     }
@@ -64,14 +70,16 @@ impl Station {
     fn place(
         &mut self,
         table: &'static tidewatch_model::table::Table,
+        partition: u32,
         position: &Position,
     ) -> Result<Source, StationError> {
-        let (topic, partition) = (table.topic(), 0);
+        let topic = table.topic();
         let range = self.log.range(&topic, partition)?;
         let lake_from = self.lake.position(&topic, partition)?;
         // After a loss of power the position may have survived and the newest records not: what comes in their place was
         // not judged.
-        let judge_from = position.offsets.get(&topic).copied().unwrap_or(lake_from).min(range.end);
+        let judge_from =
+            position.offsets.get(&format!("{topic}/{partition}")).copied().unwrap_or(lake_from).min(range.end);
         let mut next = lake_from.min(judge_from);
         if let Some(ts) = self.judge.engine().replay_from(table.name) {
             next = next.min(self.log.offset_for_time(&topic, partition, ts)?);
@@ -166,13 +174,14 @@ impl Station {
             offsets: self
                 .sources
                 .iter()
-                .map(|source| (source.topic.clone(), source.next.max(source.judge_from)))
+                .map(|source| (format!("{}/{}", source.topic, source.partition), source.next.max(source.judge_from)))
                 .collect(),
-            watermarks: self
-                .watermarks
-                .iter()
-                .filter_map(|(table, watermark)| Some((table.to_string(), watermark.current()?)))
-                .collect(),
+            watermarks: {
+                let each = self.watermarks.iter().flat_map(|(table, watermark)| {
+                    watermark.partitions().map(move |(partition, newest)| (format!("{table}/{partition}"), newest))
+                });
+                each.collect()
+            },
         };
         let value = serde_json::to_vec(&position).unwrap_or_default();
         records.push(Record { key: POSITION_KEY.to_vec(), headers: vec![], value: Some(value), timestamp: now });

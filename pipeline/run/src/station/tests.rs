@@ -49,7 +49,7 @@ impl World {
             notifier: Arc::new(ScriptedNotifier::new("ops", [])),
             lives: 0,
         };
-        create_topics(world.log.as_ref()).unwrap();
+        create_topics(world.log.as_ref(), false).unwrap();
         world
     }
 
@@ -71,6 +71,7 @@ impl World {
             random: Arc::new(SeededRandom::new(self.lives)),
             rules,
             rules_complete,
+            cluster: false,
             receivers: vec![self.notifier.clone()],
             lake,
             idle_timeout: Span::seconds(30),
