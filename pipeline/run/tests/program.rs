@@ -1,7 +1,7 @@
 //! The program as people run it: processes that are killed, inputs that are wrong, and the same answer from backtest and
 //! from `up`.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used)]
 
 use std::io::Read;
 use std::net::TcpListener;
