@@ -21,12 +21,15 @@ pub struct Health {
 
 /// All collectors, by table.
 #[derive(Debug, Default)]
-pub struct HealthBook(BTreeMap<&'static str, Health>);
+pub struct HealthBook {
+    collectors: BTreeMap<&'static str, Health>,
+    spool_bytes: Option<i64>,
+}
 
 impl HealthBook {
     /// A pass ended. A source that this machine does not have is said once and makes nobody ill.
     pub fn ran(&mut self, table: &'static str, duration: Span, rows: usize, faults: &[Fault]) {
-        let health = self.0.entry(table).or_default();
+        let health = self.collectors.entry(table).or_default();
         health.duration = duration;
         health.rows += rows as i64;
         health.errors += faults.len() as i64;
@@ -40,7 +43,7 @@ impl HealthBook {
 
     /// A pass panicked, or its rows could not be made: a bug of the collector.
     pub fn broke(&mut self, table: &'static str, message: String) {
-        let health = self.0.entry(table).or_default();
+        let health = self.collectors.entry(table).or_default();
         health.ok = false;
         health.errors += 1;
         health.message = Some(message);
@@ -48,16 +51,21 @@ impl HealthBook {
 
     /// The log did not take rows.
     pub fn dropped(&mut self, table: &'static str, rows: usize, message: String) {
-        let health = self.0.entry(table).or_default();
+        let health = self.collectors.entry(table).or_default();
         health.ok = false;
         health.dropped += rows as i64;
         health.message = Some(message);
     }
 
+    /// What waits on disk to be sent.
+    pub fn spool(&mut self, bytes: u64) {
+        self.spool_bytes = Some(bytes as i64);
+    }
+
     /// One row for each collector.
     pub fn batch(&self, host: &str, now: Timestamp) -> Result<Option<RecordBatch>, RowsError> {
         let mut rows = Rows::of("collector")?;
-        for (collector, health) in &self.0 {
+        for (collector, health) in &self.collectors {
             rows.push(
                 now,
                 [
@@ -68,6 +76,7 @@ impl HealthBook {
                     ("rows_total", health.rows.into()),
                     ("errors_total", health.errors.into()),
                     ("dropped_rows_total", health.dropped.into()),
+                    ("spool_bytes", self.spool_bytes.into()),
                     ("message", health.message.as_deref().into()),
                 ],
             )?;

@@ -57,6 +57,19 @@ impl Pump {
         }
     }
 
+    /// Says what the spool holds, and which rows of a table it had to drop before they were sent: both become part of the
+    /// `collector` rows.
+    pub fn spool(&mut self, bytes: u64, dropped: impl IntoIterator<Item = (&'static str, u64)>) {
+        self.health.spool(bytes);
+        for (table, rows) in dropped {
+            self.health.dropped(
+                table,
+                rows as usize,
+                format!("{rows} rows were dropped unsent: the spool is full or old"),
+            );
+        }
+    }
+
     /// Runs what is due and returns when something is due next. Ticks that were missed are not made up for.
     pub fn tick(&mut self, now: Timestamp) -> Timestamp {
         let mut next = Timestamp::MAX;

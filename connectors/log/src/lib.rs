@@ -6,7 +6,9 @@ pub mod contract;
 mod files;
 mod local;
 mod scripted;
+mod spool;
 
 pub use files::{Files, RealFiles};
 pub use local::{FsyncPolicy, LocalLog, LocalLogOptions};
 pub use scripted::ScriptedLog;
+pub use spool::{Spool, SpoolOptions};

@@ -7,14 +7,17 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use tidewatch_collect::{Pump, Roots, host_collectors, host_name};
-use tidewatch_log::{LocalLog, LocalLogOptions};
+use tidewatch_kafka::{KafkaLog, KafkaOptions};
+use tidewatch_log::{LocalLog, LocalLogOptions, Spool, SpoolOptions};
 use tidewatch_model::limits::{LOG_RETENTION, LOG_RETENTION_BYTES, SYNC_INTERVAL};
-use tidewatch_model::ports::{Clock, Log, TopicOptions};
-use tidewatch_model::table::TABLES;
+use tidewatch_model::ports::{Clock, Log, LogError, TopicOptions};
+use tidewatch_model::table::{self, TABLES};
 use tidewatch_model::time::SystemClock;
 use tidewatch_model::{Span, Timestamp};
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,12 +26,24 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Examples:\n  tidewatch-agent --data /var/lib/tidewatch-agent\n  tidewatch-agent --once                    one row per table, and exit\n  tidewatch-agent --once --format json | jq .\n\nStops at SIGINT and SIGTERM with everything synced. Exit codes: 0 done, 1 it failed, 2 it can't be asked like this."
+    after_help = "Examples:\n  tidewatch-agent --kafka broker-1:9092,broker-2:9092\n  tidewatch-agent --kafka broker-1:9092 -X security.protocol=SSL\n  tidewatch-agent --data /var/lib/tidewatch-agent      no cluster: 'tidewatch up --data' reads the log there\n  tidewatch-agent --once                    one row per table, and exit\n  tidewatch-agent --once --format json | jq .\n\nStops at SIGINT and SIGTERM with everything synced. Exit codes: 0 done, 1 it failed, 2 it can't be asked like this."
 )]
 struct Cli {
     /// The folder of the log.
     #[arg(long, default_value = "tidewatch-agent-data", env = "TIDEWATCH_AGENT_DATA")]
     data: PathBuf,
+    /// Kafka's brokers, host:port, comma separated: frames are sent there, and the folder is the spool.
+    #[arg(long, value_name = "HOST:PORT", env = "TIDEWATCH_AGENT_KAFKA")]
+    kafka: Option<String>,
+    /// A setting of librdkafka, name=value. Repeatable.
+    #[arg(short = 'X', value_name = "NAME=VALUE")]
+    librdkafka: Vec<String>,
+    /// What topics' names begin with on the cluster.
+    #[arg(long, default_value = "")]
+    prefix: String,
+    /// What the spool keeps while the cluster can't be reached, in MiB; then the oldest frames go, and are counted.
+    #[arg(long, default_value = "256")]
+    spool_mib: u64,
     /// Name of this machine in its rows; by default the kernel's.
     #[arg(long)]
     host: Option<String>,
@@ -69,8 +84,46 @@ fn main() -> ExitCode {
     }
 }
 
+/// Where frames go: into a log that another process reads, or into a spool that is shipped to a cluster.
+enum Sink {
+    Log(Arc<LocalLog>),
+    Spool(Arc<Spool>),
+}
+
+impl Sink {
+    fn open(cli: &Cli) -> Result<Sink, String> {
+        let text = |error: LogError| error.to_string();
+        if cli.kafka.is_some() {
+            let options = SpoolOptions { bytes: cli.spool_mib << 20, ..SpoolOptions::default() };
+            return Ok(Sink::Spool(Arc::new(Spool::open(&cli.data, options).map_err(text)?)));
+        }
+        Ok(Sink::Log(Arc::new(LocalLog::open(&cli.data, LocalLogOptions::default()).map_err(text)?)))
+    }
+
+    fn log(&self) -> Arc<dyn Log> {
+        match self {
+            Sink::Log(log) => log.clone(),
+            Sink::Spool(spool) => spool.clone(),
+        }
+    }
+
+    /// Keeps the bound, and tells the pump what that cost.
+    fn tend(&self, pump: &mut Pump, now: Timestamp) -> Result<(), LogError> {
+        match self {
+            Sink::Log(log) => log.sync().and_then(|()| log.retain(now)).map(drop),
+            Sink::Spool(spool) => {
+                spool.enforce(now)?;
+                let tables = spool.take_dropped().into_iter();
+                let dropped = tables.filter_map(|(topic, rows)| Some((table::of_topic(&topic)?.name, rows)));
+                pump.spool(spool.bytes()?, dropped);
+                spool.sync()
+            }
+        }
+    }
+}
+
 fn run(cli: &Cli, roots: &Roots, host: String) -> Result<(), String> {
-    let log = Arc::new(LocalLog::open(&cli.data, LocalLogOptions::default()).map_err(|error| error.to_string())?);
+    let sink = Sink::open(cli)?;
     let options = TopicOptions {
         partitions: 1,
         compacted: false,
@@ -78,25 +131,29 @@ fn run(cli: &Cli, roots: &Roots, host: String) -> Result<(), String> {
         retention_bytes: Some(LOG_RETENTION_BYTES),
     };
     for table in TABLES {
-        log.create_topic(&table.topic(), &options).map_err(|error| error.to_string())?;
+        sink.log().create_topic(&table.topic(), &options).map_err(|error| error.to_string())?;
     }
+    let stop = Arc::new(AtomicBool::new(false));
+    let shipper = match (&sink, &cli.kafka) {
+        (Sink::Spool(spool), Some(brokers)) => Some(ship(cli, brokers, spool.clone(), stop.clone())?),
+        _ => None,
+    };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
     // A start is told from another by its instant: two of one host in one microsecond there are not.
     let incarnation = format!("{:016x}", SystemClock.now().0);
-    let mut pump = Pump::new(host_collectors(roots, &host), host, incarnation, log.clone());
+    let mut pump = Pump::new(host_collectors(roots, &host), host, incarnation, sink.log());
     let ended = runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
-        let mut synced = Timestamp::MIN;
+        let mut tended = Timestamp::MIN;
         loop {
             let now = SystemClock.now();
             let next = pump.tick(now);
-            if now - synced.max(Timestamp(0)) >= SYNC_INTERVAL {
-                synced = now;
+            if now - tended.max(Timestamp(0)) >= SYNC_INTERVAL {
+                tended = now;
                 // A disk that says no is said on standard error; the pump counts what the log does not take.
-                let kept = log.sync().and_then(|()| log.retain(now));
-                kept.map(drop).unwrap_or_else(|error| eprintln!("error: {error}"));
+                sink.tend(&mut pump, now).unwrap_or_else(|error| eprintln!("error: {error}"));
             }
             let wait = (next - SystemClock.now()).to_std().max(Duration::from_millis(1));
             tokio::select! {
@@ -108,7 +165,73 @@ fn run(cli: &Cli, roots: &Roots, host: String) -> Result<(), String> {
         Ok::<(), std::io::Error>(())
     });
     ended.map_err(|error| error.to_string())?;
-    log.sync().map_err(|error| error.to_string())
+    stop.store(true, Ordering::SeqCst);
+    if let Some(shipper) = shipper {
+        drop(shipper.join());
+    }
+    sink.log().sync().map_err(|error| error.to_string())
+}
+
+/// How long the shipper rests when everything is sent, and after a cluster said no.
+const REST: Duration = Duration::from_millis(100);
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Sends the spool to a cluster, on a thread of its own: collecting goes on while nobody answers.
+fn ship(cli: &Cli, brokers: &str, spool: Arc<Spool>, stop: Arc<AtomicBool>) -> Result<JoinHandle<()>, String> {
+    let settings = cli.librdkafka.iter().map(|setting| {
+        let (name, value) = setting.split_once('=').ok_or(format!("-X {setting}: expected name=value"))?;
+        Ok((name.to_string(), value.to_string()))
+    });
+    let settings = settings.collect::<Result<Vec<_>, String>>()?;
+    let options =
+        KafkaOptions { brokers: brokers.to_string(), prefix: cli.prefix.clone(), settings, ..KafkaOptions::default() };
+    let kafka = KafkaLog::connect(options).map_err(|error| error.to_string())?;
+    let work = move || {
+        let mut ready = false;
+        let mut said = String::new();
+        while !stop.load(Ordering::SeqCst) {
+            let sent = match ready {
+                true => spool.ship(&kafka),
+                false => create_topics(&kafka).map(|()| 0),
+            };
+            let rest = match sent {
+                Ok(count) => {
+                    if !said.is_empty() {
+                        eprintln!("the cluster answers again");
+                        said.clear();
+                    }
+                    ready = true;
+                    if count > 0 { Duration::ZERO } else { REST }
+                }
+                Err(error) => {
+                    // Said once as long as it stays the same; what is not acknowledged stays in the spool.
+                    if said != error.to_string() {
+                        said = error.to_string();
+                        eprintln!("not sent, kept in the spool: {said}");
+                    }
+                    RETRY
+                }
+            };
+            std::thread::sleep(rest);
+        }
+        // What is there now and can be sent at once is.
+        while matches!(spool.ship(&kafka), Ok(1..)) {}
+    };
+    std::thread::Builder::new().name("ship".to_string()).spawn(work).map_err(|error| error.to_string())
+}
+
+/// The topics that an agent fills, with a cluster's partitions; those that exist stay as they are.
+fn create_topics(kafka: &KafkaLog) -> Result<(), LogError> {
+    for table in TABLES.iter().filter(|table| !table.is_own()) {
+        let options = TopicOptions {
+            partitions: table.cluster_partitions(),
+            compacted: false,
+            retention: Some(LOG_RETENTION),
+            retention_bytes: Some(LOG_RETENTION_BYTES),
+        };
+        kafka.create_topic(&table.topic(), &options)?;
+    }
+    Ok(())
 }
 
 /// Ratios are differences, so everything is read twice.

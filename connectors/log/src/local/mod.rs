@@ -98,6 +98,24 @@ impl LocalLog {
         Ok(deleted)
     }
 
+    /// Deletes whole segments of which nothing lies at or after an offset, never the newest. Only the writer may.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn trim(&self, topic: &str, partition: u32, before: u64) -> Result<(), LogError> {
+        let partition = self.partition(topic, partition)?;
+        lock(&partition).trim(self.files.as_ref(), before)
+    }
+
+    /// Bytes that a partition has on disk.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn bytes(&self, topic: &str, partition: u32) -> Result<u64, LogError> {
+        let partition = self.partition(topic, partition)?;
+        lock(&partition).bytes(self.files.as_ref())
+    }
+
     /// Damaged frames that were skipped, in the partitions that this process has read.
     pub fn corrupt_frames(&self) -> u64 {
         self.opened().iter().map(|partition| lock(partition).corrupt_frames()).sum()

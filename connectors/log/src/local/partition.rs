@@ -338,6 +338,22 @@ impl Partition {
         Ok(deleted)
     }
 
+    /// Deletes whole segments of which nothing lies at or after an offset, never the newest.
+    pub fn trim(&mut self, files: &dyn Files, before: u64) -> Result<(), LogError> {
+        self.refresh(files)?;
+        while self.segments.len() > 1 && self.segments[1].base <= before {
+            files.remove(&self.segments[0].path).map_err(|error| io(&self.segments[0].path, error))?;
+            self.segments.remove(0);
+        }
+        Ok(())
+    }
+
+    /// Bytes on disk.
+    pub fn bytes(&mut self, files: &dyn Files) -> Result<u64, LogError> {
+        self.refresh(files)?;
+        Ok(self.segments.iter().map(|segment| segment.walked).sum())
+    }
+
     /// Frames skipped because they were damaged, as far as this process has read.
     pub fn corrupt_frames(&self) -> u64 {
         self.segments.iter().map(|segment| segment.corrupt.len() as u64).sum()

@@ -188,7 +188,11 @@ fn decode_guarded(payload: &[u8]) -> Result<RecordBatch, WireError> {
     }
 }
 
-fn read_header(record: &Record) -> Result<Header, WireError> {
+/// Reads the headers of a record, and nothing of its payload.
+///
+/// # Errors
+/// A header that is missing or is not what [`encode`] writes.
+pub fn read_header(record: &Record) -> Result<Header, WireError> {
     let version: u16 = number(record, "tidewatch-version")?;
     if version != VERSION {
         return Err(WireError::Header { name: NAMES[0], problem: format!("version {version}: expected {VERSION}") });
