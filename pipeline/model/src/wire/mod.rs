@@ -2,7 +2,8 @@
 //! it is, where it comes from and whether it arrived whole.
 //!
 //! Arrow IPC has no checksum: of the single-bit flips of a valid message more than half decode to other rows. So a
-//! CRC32C covers headers, key, timestamp and payload, and a [guard](guard()) bounds the payload before Arrow sees it.
+//! CRC32C covers headers, key and payload, and a [guard](guard()) bounds the payload before Arrow sees it. The record's
+//! timestamp is the carrier's: Kafka keeps it to the millisecond, or sets its own.
 
 mod error;
 mod guard;
@@ -162,7 +163,6 @@ pub fn decode(record: &Record) -> Result<(Header, RecordBatch), WireError> {
     let (min_ts, max_ts) = time_range(&batch)?;
     agree("smallest ts", header.min_ts, min_ts)?;
     agree("largest ts", header.max_ts, max_ts)?;
-    agree("largest ts of the record", record.timestamp, max_ts)?;
     Ok((header, batch))
 }
 
@@ -236,7 +236,7 @@ fn agree<T: PartialEq + std::fmt::Display>(what: &'static str, header: T, payloa
     Err(WireError::Disagreement { what, header: header.to_string(), payload: payload.to_string() })
 }
 
-/// CRC32C over every header but itself (name 0xFF value 0xFF), the key, the timestamp and the payload.
+/// CRC32C over every header but itself (name 0xFF value 0xFF), the key and the payload.
 fn checksum(record: &Record) -> u32 {
     let mut crc = 0;
     for (name, value) in record.headers.iter().filter(|(name, _)| name != CRC) {
@@ -247,7 +247,6 @@ fn checksum(record: &Record) -> u32 {
     }
     crc = crc32c::crc32c_append(crc, &record.key);
     crc = crc32c::crc32c_append(crc, &[0xFF]);
-    crc = crc32c::crc32c_append(crc, &record.timestamp.0.to_le_bytes());
     crc32c::crc32c_append(crc, record.value.as_deref().unwrap_or_default())
 }
 

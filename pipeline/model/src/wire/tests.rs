@@ -101,12 +101,8 @@ fn every_single_bit_flip_is_noticed() {
             record.key[bit / 8] ^= 1 << (bit % 8);
             must_fail(&record, &format!("key bit {bit}"));
         }
-        for bit in 0..64 {
-            must_fail(
-                &Record { timestamp: Timestamp(good.timestamp.0 ^ (1 << bit)), ..good.clone() },
-                &format!("timestamp bit {bit}"),
-            );
-        }
+        let coarse = Record { timestamp: Timestamp(good.timestamp.0 / 1_000 * 1_000 - 1_000), ..good.clone() };
+        assert!(decode(&coarse).is_ok(), "Kafka keeps milliseconds, or the time of the append");
     }
 }
 

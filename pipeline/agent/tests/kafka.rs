@@ -1,0 +1,122 @@
+//! The agent towards a real Kafka: what it collected arrives, whoever dies meanwhile.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tidewatch_kafka::{KafkaLog, KafkaOptions};
+use tidewatch_model::ports::{Log, Record};
+use tidewatch_model::wire::decode;
+use tidewatch_tests::kafka::Cluster;
+
+/// A running agent that is killed when the test ends, however it ends.
+struct Agent(Child);
+
+impl Agent {
+    fn start(folder: &Path, brokers: &str) -> Agent {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidewatch-agent"));
+        command.args(["--data", "spool", "--host", "n1", "--kafka", brokers, "-X", "message.timeout.ms=2000"]);
+        Agent(command.current_dir(folder).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    fn stop(mut self) {
+        assert!(Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().unwrap().success());
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Waits until something holds; processes have no virtual clock.
+fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(90), "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Every record of a topic.
+fn records(log: &KafkaLog, topic: &str) -> Vec<Record> {
+    let mut found = Vec::new();
+    for partition in 0..log.partitions(topic).unwrap_or(0) {
+        let mut from = 0;
+        while let Ok(batch) = log.read(topic, partition, from, 1 << 20) {
+            if batch.next == from {
+                break;
+            }
+            from = batch.next;
+            found.extend(batch.records.into_iter().map(|(_, record)| record));
+        }
+    }
+    found
+}
+
+/// The numbers that arrived, by the starts of the agent in order of arrival.
+fn numbers(log: &KafkaLog, topic: &str) -> Vec<(String, Vec<u64>)> {
+    let mut starts: Vec<(String, Vec<u64>)> = Vec::new();
+    for record in records(log, topic) {
+        let (header, rows) = decode(&record).unwrap();
+        assert_eq!((header.source.as_str(), header.rows), ("n1", rows.num_rows() as u64));
+        match starts.iter_mut().find(|(start, _)| *start == header.incarnation) {
+            Some((_, numbers)) if numbers.last().is_some_and(|last| *last >= header.seq) => {}
+            Some((_, numbers)) => numbers.push(header.seq),
+            None => starts.push((header.incarnation, vec![header.seq])),
+        }
+    }
+    starts
+}
+
+#[test]
+fn what_was_collected_arrives_when_broker_and_agent_die() {
+    let Some(mut cluster) = Cluster::start(1, &[]) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let connect = |cluster: &Cluster| {
+        KafkaLog::connect(KafkaOptions { brokers: cluster.brokers(), ..KafkaOptions::default() }).unwrap()
+    };
+    let spooled = || {
+        let folder = folder.path().join("spool/tidewatch.host/00000");
+        let segments = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        segments.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum::<u64>()
+    };
+    let agent = Agent::start(folder.path(), &cluster.brokers());
+    let log = connect(&cluster);
+    wait_for("the first rows", || numbers(&log, "tidewatch.host").first().is_some_and(|(_, seen)| seen.len() > 1));
+    cluster.kill(0);
+    let before = spooled();
+    wait_for("rows in the spool", || spooled() > before + 4_000);
+    drop(agent);
+    let before = spooled();
+    let agent = Agent::start(folder.path(), &cluster.brokers());
+    wait_for("rows of the second start in the spool", || spooled() > before + 4_000);
+    cluster.restart(0);
+    let log = connect(&cluster);
+    wait_for("rows of the second start", || {
+        numbers(&log, "tidewatch.host").get(1).is_some_and(|(_, seen)| seen.len() > 4)
+    });
+    agent.stop();
+    let log = connect(&cluster);
+    let mut tables = BTreeMap::new();
+    for table in ["host", "cpu", "disk", "net", "process", "collector"] {
+        let topic = format!("tidewatch.{table}");
+        let starts = numbers(&log, &topic);
+        for (start, seen) in &starts {
+            let all: Vec<u64> = (0..seen.len() as u64).collect();
+            assert_eq!(*seen, all, "{table}, start {start}: every frame, in order");
+        }
+        tables.insert(table, starts.len());
+    }
+    assert_eq!((tables["host"], tables["process"]), (2, 2), "{tables:?}");
+    let sent: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.path().join("spool/sent.json")).unwrap()).unwrap();
+    let arrived: usize = numbers(&log, "tidewatch.host").iter().map(|(_, seen)| seen.len()).sum();
+    assert_eq!(sent["sent"]["tidewatch.host"].as_u64(), Some(arrived as u64), "the spool was sent to its end");
+}
