@@ -62,6 +62,9 @@ enum Command {
     Query(command::query::Args),
     /// Print the tables that can be asked and collected.
     Tables(command::tables::Args),
+    /// Look at what could not be read, and try it again.
+    #[command(subcommand)]
+    Dlq(command::dlq::Command),
     /// Look at the files of the history.
     #[command(subcommand)]
     Lake(command::lake::Command),
@@ -91,7 +94,12 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Backtest(args) => return command::backtest::run(args),
         Command::Tables(args) => return command::tables::run(args),
         Command::Simulate(args) => return command::simulate::run(args, cli.data.as_deref()),
-        Command::Up(_) | Command::Engine(_) | Command::Query(_) | Command::Lake(_) | Command::Config => {}
+        Command::Up(_)
+        | Command::Engine(_)
+        | Command::Query(_)
+        | Command::Dlq(_)
+        | Command::Lake(_)
+        | Command::Config => {}
     }
     let mut config = configuration(&cli)?;
     match &cli.command {
@@ -104,6 +112,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             command::up::run_engine(args, config)
         }
         Command::Query(args) => command::query::run(args, &config),
+        Command::Dlq(command) => command::dlq::run(command, config),
         Command::Lake(command) => command::lake::run(command, &config),
         _ => {
             command::config::run(&config);

@@ -9,8 +9,9 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use tidewatch_log::{LocalLog, LocalLogOptions};
 use tidewatch_model::Span;
-use tidewatch_model::ports::{Clock, Random};
+use tidewatch_model::ports::{Clock, Log, Random, Record};
 use tidewatch_model::scripted::SeededRandom;
 use tidewatch_model::time::SystemClock;
 use tidewatch_tests::kafka::Cluster;
@@ -318,6 +319,49 @@ fn wrong_inputs_are_named_and_the_rest_runs() {
     write("rows.csv", "ts,host,load1\n2026-01-01T00:00:00Z,n1,1.5\nyesterday,n1,2\n");
     let (code, said) = bad(here, &["backtest", "--input", "host=rows.csv"]);
     assert!(code == 2 && said.contains("rows.csv: column 'ts'"), "{said}");
+}
+
+#[test]
+fn dead_letters_are_listed_shown_and_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    good(here, &["simulate", "--data", "data", "--gpus", "8", "--duration", "10s"]);
+    let frame = {
+        let log = LocalLog::open(&here.join("data/log"), LocalLogOptions::default()).unwrap();
+        let mut frame = log.read("tidewatch.gpu", 0, 0, 1).unwrap().records.remove(0).1;
+        let garbage = Record { value: Some(b"{}".to_vec()), timestamp: frame.timestamp, ..Record::default() };
+        log.append("tidewatch.gpu", 0, &[garbage]).unwrap();
+        frame.headers.push(("tidewatch-dlq-error".to_string(), b"it was too new".to_vec()));
+        frame
+    };
+    let run_until_letters = |letters: usize| {
+        let up = Up::start(here, &[]);
+        wait_for("letters", || good(here, &["dlq", "list", "--data", "data"]).lines().count() == letters);
+        up.stop();
+    };
+    run_until_letters(1);
+    let listed: serde_json::Value = serde_json::from_str(&good(here, &["dlq", "list", "--data", "data"])).unwrap();
+    let expected = serde_json::json!({"topic": "tidewatch.gpu", "letter": 0, "partition": 0, "offset": 10,
+        "ts": frame.timestamp.to_string(), "bytes": 2, "error": "header tidewatch-version: is missing"});
+    assert_eq!(listed, expected);
+    let shown = good(here, &["dlq", "show", "tidewatch.gpu", "0", "--data", "data"]);
+    assert!(shown.contains("\"payload_hex\":\"7b7d\""), "{shown}");
+    assert_eq!(bad(here, &["dlq", "show", "tidewatch.gpu", "7", "--data", "data"]).0, 1);
+    // What can't be read comes back; what can be read now is read, and once, however often it is put back.
+    good(here, &["dlq", "replay", "--topic", "tidewatch.gpu", "--data", "data"]);
+    run_until_letters(2);
+    assert_eq!(count(here, "SELECT count(*) FROM gpu"), 80);
+    LocalLog::open(&here.join("data/log"), LocalLogOptions::default())
+        .unwrap()
+        .append("tidewatch.gpu.dlq", 0, &[frame])
+        .unwrap();
+    for _ in 0..2 {
+        good(here, &["dlq", "replay", "--topic", "tidewatch.gpu", "--offset", "2", "--data", "data"]);
+        let up = Up::start(here, &[]);
+        wait_for("the replayed rows", || count(here, "SELECT count(*) FROM gpu") == 88);
+        up.stop();
+    }
+    assert_eq!(count(here, "SELECT count(*) FROM gpu"), 88);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 pub mod backtest;
 pub mod check;
 pub mod config;
+pub mod dlq;
 pub mod lake;
 pub mod query;
 pub mod simulate;

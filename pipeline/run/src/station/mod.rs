@@ -206,16 +206,20 @@ impl Station {
         self.collect_deliveries(now)?;
         // Nothing new is read while what was decided is not written down.
         self.persist(now)?;
-        let mut more = false;
+        let (mut more, mut failure) = (false, None);
         for index in 0..self.sources.len() {
-            more |= self.read_source(index, now)?;
+            match self.read_source(index, now) {
+                Ok(waiting) => more |= waiting,
+                // One partition that can't be read holds up none of the others.
+                Err(error) => failure = failure.or(Some(error)),
+            }
         }
         self.tick(now)?;
         self.persist(now)?;
         self.send_due(now);
         self.maintain(now)?;
         self.update_stats();
-        Ok(more)
+        failure.map_or(Ok(more), Err)
     }
 
     /// A clean stop: everything read is committed, every window settled, so that plain readers see what SQL sees.

@@ -422,3 +422,26 @@ fn a_rule_with_a_fault_resolves_nothing() {
     again(&mut world);
     assert_eq!(world.transitions(), ended, "once");
 }
+
+#[test]
+fn a_partition_that_is_another_one_now_stops_and_the_others_go_on() {
+    let mut world = World::new();
+    let mut sequences = BTreeMap::new();
+    let mut station = world.open(start()).unwrap();
+    let mut fleet = fleet();
+    for _ in 0..3 {
+        world.append(&fleet.next_tick().unwrap().batches, &mut sequences);
+    }
+    station.close(start() + Span::seconds(4)).unwrap();
+    drop(station);
+    assert_eq!(world.stored("gpu").len(), 12);
+    // Somebody deleted the topics and made them anew: offsets begin at 0 again.
+    world.log = Arc::new(ScriptedLog::default());
+    let mut station = world.open(start() + Span::seconds(5)).unwrap();
+    world.append(&[("host", host_rows(start()))], &mut sequences);
+    world.append(&fleet.next_tick().unwrap().batches, &mut sequences);
+    let error = station.step(start() + Span::seconds(6)).unwrap_err().to_string();
+    assert_eq!(error, "tidewatch.gpu/0: offset 3 is outside of 0..1");
+    assert_eq!(station.stats().rows.get("host"), Some(&1), "the others are read");
+    assert!(!station.stats().rows.contains_key("gpu"), "nothing is taken for what it is not");
+}

@@ -132,7 +132,7 @@ pub const GPU_EVENT: Table = Table {
     columns: &[
         id("host", "the collector's configuration, else /proc/sys/kernel/hostname"),
         id("gpu_uuid", "NVML uuid()"),
-        id("kind", "xid, lost, stuck, recovered, driver_reload or mig_change"),
+        id("kind", "xid, lost, recovered, vanished, new, stuck, driver_reload or mig_change"),
         id_number("code", "the XID").null("not an XID"),
         integer("subcode", "subcode", "the XID message").null("none"),
         text("pci_bus_id", "NVML pci_info(), or the message"),
