@@ -16,7 +16,13 @@ pub enum Command {
     #[command(
         after_help = "Examples:\n  tidewatch dlq list\n  tidewatch dlq list --kafka 127.0.0.1:9092 --format json | jq .error"
     )]
-    List(Which),
+    List {
+        /// Only letters of this topic.
+        #[arg(long)]
+        topic: Option<String>,
+        #[command(flatten)]
+        which: Which,
+    },
     /// Show one dead letter whole: its headers and its bytes.
     #[command(
         after_help = "Example:\n  tidewatch dlq show tidewatch.gpu 3      the fourth letter of tidewatch.gpu.dlq"
@@ -35,6 +41,9 @@ pub enum Command {
         after_help = "Examples:\n  tidewatch dlq replay --topic tidewatch.gpu\n  tidewatch dlq replay --topic tidewatch.gpu --offset 3"
     )]
     Replay {
+        /// Only letters of this topic.
+        #[arg(long)]
+        topic: Option<String>,
         /// Only this one of the topic's letters.
         #[arg(long, requires = "topic")]
         offset: Option<u64>,
@@ -43,12 +52,9 @@ pub enum Command {
     },
 }
 
-/// Which letters, and how they are printed.
+/// Which log, and how letters are printed.
 #[derive(Debug, clap::Args)]
 pub struct Which {
-    /// Only letters of this topic.
-    #[arg(long)]
-    topic: Option<String>,
     /// Kafka's brokers, host:port, comma separated, instead of the log in the data folder.
     #[arg(long, value_name = "HOST:PORT")]
     kafka: Option<String>,
@@ -71,7 +77,7 @@ const ADDED: &str = "tidewatch-dlq-";
 /// Runs the command.
 pub fn run(command: &Command, mut config: Config) -> Result<(), Failure> {
     let which = match command {
-        Command::List(which) | Command::Show { which, .. } | Command::Replay { which, .. } => which,
+        Command::List { which, .. } | Command::Show { which, .. } | Command::Replay { which, .. } => which,
     };
     if which.kafka.is_some() {
         config.kafka_brokers.clone_from(&which.kafka);
@@ -79,8 +85,8 @@ pub fn run(command: &Command, mut config: Config) -> Result<(), Failure> {
     let log = LogChoice::open(&config)?.log();
     let format = format_or_default(which.format);
     match command {
-        Command::List(which) => {
-            let letters = letters(log.as_ref(), which.topic.as_deref()).map_err(Failure::no)?;
+        Command::List { topic, .. } => {
+            let letters = letters(log.as_ref(), topic.as_deref()).map_err(Failure::no)?;
             print_objects(format, &letters.iter().map(summary).collect::<Vec<_>>())
         }
         Command::Show { topic, offset, .. } => {
@@ -90,8 +96,8 @@ pub fn run(command: &Command, mut config: Config) -> Result<(), Failure> {
                 letter.ok_or_else(|| Failure::no(format!("{topic}{ENDING} has no letter at offset {offset}")))?;
             print_objects(Format::Json, &[whole(&letter)])
         }
-        Command::Replay { offset, which } => {
-            let mut letters = letters(log.as_ref(), which.topic.as_deref()).map_err(Failure::no)?;
+        Command::Replay { topic, offset, .. } => {
+            let mut letters = letters(log.as_ref(), topic.as_deref()).map_err(Failure::no)?;
             letters.retain(|letter| offset.is_none_or(|offset| letter.offset == offset));
             for letter in &letters {
                 replay(log.as_ref(), letter).map_err(Failure::no)?;

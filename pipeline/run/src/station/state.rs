@@ -84,7 +84,11 @@ impl Station {
         if let Some(ts) = self.judge.engine().replay_from(table.name) {
             next = next.min(self.log.offset_for_time(&topic, partition, ts)?);
         }
-        let next = next.clamp(range.start.min(lake_from), range.end.max(lake_from));
+        let next = match lake_from > range.end {
+            // The log has less than the lake took from it: it is another one. Reading there says so, and stops.
+            true => lake_from,
+            false => next.clamp(range.start.min(lake_from), range.end),
+        };
         let lag = range.end.saturating_sub(next);
         Ok(Source {
             table,
