@@ -15,6 +15,10 @@ pub trait Collector: Send {
     }
     /// Reads everything once.
     fn collect(&mut self, now: Timestamp) -> Collected;
+    /// How long something that it asked has not answered, beyond what is usual.
+    fn stuck(&self) -> Option<Span> {
+        None
+    }
 }
 
 /// What one pass gave.

@@ -13,6 +13,7 @@ use crate::rows::{Rows, RowsError};
 pub struct Health {
     ok: bool,
     duration: Span,
+    stuck: Option<Span>,
     rows: i64,
     errors: i64,
     dropped: i64,
@@ -38,6 +39,16 @@ impl HealthBook {
         if let Some(fault) = failed.or(faults.first()) {
             let column = if fault.column.is_empty() { String::new() } else { format!("{}: ", fault.column) };
             health.message = Some(format!("{column}{}", fault.reason));
+        }
+    }
+
+    /// How long something that a collector asked has not answered.
+    pub fn stuck(&mut self, table: &'static str, stuck: Option<Span>) {
+        let health = self.collectors.entry(table).or_default();
+        health.stuck = stuck;
+        if let Some(stuck) = stuck {
+            health.ok = false;
+            health.message = Some(format!("a call has not returned for {stuck}"));
         }
     }
 
@@ -73,6 +84,7 @@ impl HealthBook {
                     ("collector", (*collector).into()),
                     ("ok", health.ok.into()),
                     ("duration_seconds", health.duration.as_seconds().into()),
+                    ("stuck_seconds", health.stuck.map(Span::as_seconds).into()),
                     ("rows_total", health.rows.into()),
                     ("errors_total", health.errors.into()),
                     ("dropped_rows_total", health.dropped.into()),

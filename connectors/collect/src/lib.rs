@@ -5,6 +5,7 @@ mod collector;
 mod cpu;
 mod disk;
 mod fault;
+mod gpu;
 mod health;
 mod host;
 mod net;
@@ -17,5 +18,6 @@ mod times;
 
 pub use collector::{Collected, Collector};
 pub use fault::{Fault, FaultKind};
+pub use gpu::{GpuControl, gpu_collectors};
 pub use pump::{Pump, append_frames, host_collectors};
 pub use reading::{Roots, host_name};

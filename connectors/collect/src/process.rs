@@ -22,6 +22,12 @@ pub struct ProcessCollector {
     faults: Faults,
 }
 
+/// The batch job that a process belongs to, when its environment may be read.
+pub(crate) fn job_of(roots: &Roots, pid: i64) -> Option<String> {
+    let environment = roots.proc_file(&format!("{pid}/environ")).ok()?;
+    environment.split('\0').find_map(|variable| variable.strip_prefix("SLURM_JOB_ID=")).map(str::to_string)
+}
+
 /// One process.
 struct Process {
     pid: i64,
@@ -103,12 +109,6 @@ impl ProcessCollector {
         Some(accounts.get(&uid).cloned().unwrap_or_else(|| uid.to_string()))
     }
 
-    /// The batch job that a process belongs to, when its environment may be read.
-    fn job(&self, pid: i64) -> Option<String> {
-        let environment = self.roots.proc_file(&format!("{pid}/environ")).ok()?;
-        environment.split('\0').find_map(|variable| variable.strip_prefix("SLURM_JOB_ID=")).map(str::to_string)
-    }
-
     fn rows(&mut self, now: Timestamp) -> Result<Rows, RowsError> {
         let mut rows = Rows::of("process")?;
         let accounts = accounts(&self.roots.accounts_file().unwrap_or_default());
@@ -123,7 +123,7 @@ impl ProcessCollector {
                     ("state", process.state.into()),
                     ("cpu_ratio", process.cpu_ratio.into()),
                     ("memory_bytes", process.memory_bytes.into()),
-                    ("job", self.job(process.pid).into()),
+                    ("job", job_of(&self.roots, process.pid).into()),
                 ],
             )?;
         }

@@ -99,6 +99,7 @@ impl Pump {
                 let duration = Span::micros(begun.elapsed().as_micros() as i64);
                 let rows = collected.batch.as_ref().map_or(0, RecordBatch::num_rows);
                 self.health.ran(table, duration, rows, &collected.faults);
+                self.health.stuck(table, self.collectors[index].0.stuck());
                 if let Some(batch) = collected.batch {
                     self.send(table, &batch);
                 }

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use tidewatch_collect::{Pump, Roots, host_collectors, host_name};
+use tidewatch_collect::{Collector, GpuControl, Pump, Roots, gpu_collectors, host_collectors, host_name};
 use tidewatch_kafka::{KafkaLog, KafkaOptions};
 use tidewatch_log::{LocalLog, LocalLogOptions, Spool, SpoolOptions};
 use tidewatch_model::limits::{LOG_RETENTION, LOG_RETENTION_BYTES, SYNC_INTERVAL};
@@ -26,7 +26,7 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Examples:\n  tidewatch-agent --kafka broker-1:9092,broker-2:9092\n  tidewatch-agent --kafka broker-1:9092 -X security.protocol=SSL\n  tidewatch-agent --data /var/lib/tidewatch-agent      no cluster: 'tidewatch up --data' reads the log there\n  tidewatch-agent --once                    one row per table, and exit\n  tidewatch-agent --once --format json | jq .\n\nStops at SIGINT and SIGTERM with everything synced. Exit codes: 0 done, 1 it failed, 2 it can't be asked like this."
+    after_help = "Examples:\n  tidewatch-agent --kafka broker-1:9092,broker-2:9092\n  tidewatch-agent --kafka broker-1:9092 -X security.protocol=SSL\n  tidewatch-agent --data /var/lib/tidewatch-agent      no cluster: 'tidewatch up --data' reads the log there\n  tidewatch-agent --once                    one row per table, and exit\n  tidewatch-agent --once --format json | jq .\n\nStops at SIGINT and SIGTERM with everything synced. SIGUSR1 lets NVML go, so that the driver can be unloaded or upgraded;\nSIGUSR2, or ten minutes, opens it again. Exit codes: 0 done, 1 it failed, 2 it can't be asked like this."
 )]
 struct Cli {
     /// The folder of the log.
@@ -53,6 +53,9 @@ struct Cli {
     /// Root of /sys.
     #[arg(long = "path.sysfs", default_value = "/sys")]
     sysfs: PathBuf,
+    /// NVIDIA's library; by default libnvidia-ml.so.1, looked for where the system has its libraries.
+    #[arg(long, value_name = "PATH", env = "TIDEWATCH_AGENT_NVML_LIBRARY")]
+    nvml_library: Option<PathBuf>,
     /// Collect twice, a second apart, print what came, and exit.
     #[arg(long)]
     once: bool,
@@ -74,7 +77,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let roots = Roots { proc: cli.procfs.clone(), sys: cli.sysfs.clone() };
     let host = cli.host.clone().or_else(|| host_name(&roots)).unwrap_or_else(|| "localhost".to_string());
-    let done = if cli.once { once(&roots, &host, cli.format) } else { run(&cli, &roots, host) };
+    let mut collectors = host_collectors(&roots, &host);
+    let (gpus, control) = gpu_collectors(&roots, &host, cli.nvml_library.clone());
+    collectors.extend(gpus);
+    let done = if cli.once { once(collectors, cli.format) } else { run(&cli, collectors, &control, host) };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
@@ -122,7 +128,7 @@ impl Sink {
     }
 }
 
-fn run(cli: &Cli, roots: &Roots, host: String) -> Result<(), String> {
+fn run(cli: &Cli, collectors: Vec<Box<dyn Collector>>, gpus: &GpuControl, host: String) -> Result<(), String> {
     let sink = Sink::open(cli)?;
     let options = TopicOptions {
         partitions: 1,
@@ -142,10 +148,12 @@ fn run(cli: &Cli, roots: &Roots, host: String) -> Result<(), String> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
     // A start is told from another by its instant: two of one host in one microsecond there are not.
     let incarnation = format!("{:016x}", SystemClock.now().0);
-    let mut pump = Pump::new(host_collectors(roots, &host), host, incarnation, sink.log());
+    let mut pump = Pump::new(collectors, host, incarnation, sink.log());
     let ended = runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
+        let mut release = signal(SignalKind::user_defined1())?;
+        let mut reopen = signal(SignalKind::user_defined2())?;
         let mut tended = Timestamp::MIN;
         loop {
             let now = SystemClock.now();
@@ -160,6 +168,8 @@ fn run(cli: &Cli, roots: &Roots, host: String) -> Result<(), String> {
                 () = tokio::time::sleep(wait) => {}
                 _ = interrupt.recv() => break,
                 _ = terminate.recv() => break,
+                _ = release.recv() => gpus.release(),
+                _ = reopen.recv() => gpus.reopen(),
             }
         }
         Ok::<(), std::io::Error>(())
@@ -235,8 +245,7 @@ fn create_topics(kafka: &KafkaLog) -> Result<(), LogError> {
 }
 
 /// Ratios are differences, so everything is read twice.
-fn once(roots: &Roots, host: &str, format: Format) -> Result<(), String> {
-    let mut collectors = host_collectors(roots, host);
+fn once(mut collectors: Vec<Box<dyn Collector>>, format: Format) -> Result<(), String> {
     let first = SystemClock.now();
     for collector in &mut collectors {
         drop(collector.collect(first));

@@ -30,6 +30,8 @@ pub struct Config {
     pub collect_procfs: PathBuf,
     /// Root of /sys.
     pub collect_sysfs: PathBuf,
+    /// NVIDIA's library; `None` looks for libnvidia-ml.so.1 where the system has its libraries.
+    pub collect_nvml_library: Option<PathBuf>,
     /// Where alerts are posted, in Alertmanager's webhook format.
     pub webhook_url: Option<String>,
     /// Kafka's brokers, `host:port`, comma separated; `None` uses the local log.
@@ -60,6 +62,7 @@ impl Default for Config {
             collect_host: None,
             collect_procfs: PathBuf::from("/proc"),
             collect_sysfs: PathBuf::from("/sys"),
+            collect_nvml_library: None,
             webhook_url: None,
             kafka_brokers: None,
             kafka_prefix: String::new(),
@@ -84,7 +87,7 @@ fn optional_path(path: &Option<PathBuf>) -> String {
     path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
 }
 
-const SETTINGS: [Setting; 17] = [
+const SETTINGS: [Setting; 18] = [
     Setting {
         name: "data.dir",
         meaning: "where the log, the lake and the state live",
@@ -167,6 +170,15 @@ const SETTINGS: [Setting; 17] = [
             Ok(())
         },
         show: |config| config.collect_sysfs.display().to_string(),
+    },
+    Setting {
+        name: "collect.nvml_library",
+        meaning: "NVIDIA's library; empty looks for libnvidia-ml.so.1 where the system has its libraries",
+        set: |config, text| {
+            config.collect_nvml_library = (!text.is_empty()).then(|| PathBuf::from(text));
+            Ok(())
+        },
+        show: |config| optional_path(&config.collect_nvml_library),
     },
     Setting {
         name: "webhook.url",

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tidewatch_collect::{Pump, Roots, host_collectors, host_name};
+use tidewatch_collect::{Pump, Roots, gpu_collectors, host_collectors, host_name};
 use tidewatch_lake::{LakeOptions, LocalStore};
 use tidewatch_model::limits::SYNC_INTERVAL;
 use tidewatch_model::ports::{Clock, Log, Notify, Random};
@@ -328,7 +328,9 @@ fn collect(config: &Config, log: Arc<dyn Log>, stop: Arc<AtomicBool>) -> Result<
         None => host_name(&roots).unwrap_or_else(|| "localhost".to_string()),
     };
     let incarnation = format!("{:016x}", OsRandom.next_u64());
-    let mut pump = Pump::new(host_collectors(&roots, &host), host, incarnation, log);
+    let mut collectors = host_collectors(&roots, &host);
+    collectors.extend(gpu_collectors(&roots, &host, config.collect_nvml_library.clone()).0);
+    let mut pump = Pump::new(collectors, host, incarnation, log);
     let work = move || {
         while !stop.load(Ordering::SeqCst) {
             let next = pump.tick(SystemClock.now());

@@ -1,0 +1,196 @@
+//! Opening NVML, and the threads that call it: one opens, one per GPU reads, one per GPU waits for XIDs.
+
+use std::ffi::OsString;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use nvml_wrapper::Nvml;
+use nvml_wrapper::bitmasks::event::EventTypes;
+use nvml_wrapper::enums::event::XidError;
+use nvml_wrapper::error::NvmlError;
+
+use super::bus::kernel_address;
+use super::class::{Class, class_of};
+use super::desk::Desk;
+use super::pass::{Pass, Question, Reader};
+
+/// A GPU as it names itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// NVML's UUID: what it is known by.
+    pub uuid: String,
+    /// NVML's number, which may change at every start.
+    pub index: u32,
+    /// The board's name.
+    pub name: String,
+    /// Its place on the bus, as the kernel writes it.
+    pub pci: String,
+}
+
+impl Identity {
+    /// Of a GPU that does not say who it is.
+    pub fn unknown(index: u32) -> Identity {
+        Identity { uuid: String::new(), index, name: String::new(), pci: String::new() }
+    }
+}
+
+/// An open library.
+pub struct Opened {
+    /// The library.
+    pub nvml: Arc<Nvml>,
+    /// The driver's version.
+    pub driver: String,
+    /// How many GPUs it names.
+    pub count: u32,
+}
+
+/// How long the one that opens waits until all threads have let the old library go: only then does it look for GPUs anew.
+const LET_GO: Duration = Duration::from_secs(3);
+/// How long one wait for an XID is; so late does its thread see that it is to end.
+const XID_WAIT_MS: u32 = 500;
+
+/// The thread that opens the library: initialisation may hang as everything else.
+pub type Opener = Desk<Weak<Nvml>, Result<Opened, String>>;
+
+/// Starts it. `path` is the library's.
+pub fn opener(path: OsString) -> io::Result<Opener> {
+    Desk::open("nvml-open", move |questions: Receiver<Weak<Nvml>>, answers| {
+        for before in questions {
+            let begun = Instant::now();
+            while before.strong_count() > 0 && begun.elapsed() < LET_GO {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            if answers.send(open(&path)).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+fn open(path: &OsString) -> Result<Opened, String> {
+    let nvml = Nvml::builder().lib_path(path).init().map_err(|error| match class_of(&error) {
+        Class::Library => format!("NVML: {error}"),
+        _ => format!("NVML ({}): {error}", path.display()),
+    })?;
+    let text = |error: NvmlError| format!("NVML: {error}");
+    let driver = nvml.sys_driver_version().map_err(text)?;
+    let count = nvml.device_count().map_err(text)?;
+    Ok(Opened { nvml: Arc::new(nvml), driver, count })
+}
+
+/// The thread that asks a GPU who it is: one for each, since it may hang.
+pub type Introduction = Desk<(), Result<Identity, String>>;
+
+/// Starts it, for the GPU of a number.
+pub fn introduction(nvml: &Arc<Nvml>, index: u32) -> io::Result<Introduction> {
+    let nvml = nvml.clone();
+    Desk::open(&format!("gpu-{index}-who"), move |questions: Receiver<()>, answers| {
+        if questions.recv().is_ok() {
+            // Nobody listens any more once the library was let go.
+            drop(answers.send(identity(&nvml, index).map_err(|error| error.to_string())));
+        }
+    })
+}
+
+fn identity(nvml: &Nvml, index: u32) -> Result<Identity, NvmlError> {
+    let device = nvml.device_by_index(index)?;
+    let uuid = device.uuid()?;
+    // A board that can't say its name is watched all the same.
+    let name = device.name().unwrap_or_default();
+    let pci = device.pci_info().map(|pci| kernel_address(&pci.bus_id)).unwrap_or_default();
+    Ok(Identity { uuid, index, name, pci })
+}
+
+/// The thread that reads one GPU.
+pub type Worker = Desk<Question, Pass>;
+
+/// Starts it.
+pub fn worker(nvml: &Arc<Nvml>, identity: &Identity) -> io::Result<Worker> {
+    let (nvml, identity) = (nvml.clone(), identity.clone());
+    Desk::open(&format!("gpu-{}", identity.index), move |questions: Receiver<Question>, answers| {
+        let mut reader: Option<Reader> = None;
+        for question in questions {
+            let pass = match reader.as_mut() {
+                Some(reader) => reader.pass(question),
+                None => match find(&nvml, &identity) {
+                    Ok(device) => reader.insert(Reader::new(&nvml, device)).pass(question),
+                    Err(trouble) => Pass { trouble: Some(trouble), ..Pass::default() },
+                },
+            };
+            if pass.trouble.is_some() {
+                // The next attempt looks for its handle anew.
+                reader = None;
+            }
+            if answers.send(pass).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// The GPU by its number, if it still is the same one. What a handle answers says how the GPU is: an error that nobody
+/// knows ("Unable to determine the device handle", as nvidia-smi puts it) is a GPU that is lost.
+fn find<'nvml>(nvml: &'nvml Nvml, identity: &Identity) -> Result<nvml_wrapper::Device<'nvml>, (Class, String)> {
+    let found = nvml.device_by_index(identity.index).and_then(|device| Ok((device.uuid()?, device)));
+    match found {
+        Ok((uuid, device)) if uuid == identity.uuid => Ok(device),
+        Ok((uuid, _)) => Err((Class::Library, format!("GPU {} is {uuid} now", identity.index))),
+        Err(error) if class_of(&error) == Class::Library => Err((Class::Library, error.to_string())),
+        Err(error) => Err((Class::Lost, error.to_string())),
+    }
+}
+
+/// An XID that NVML told of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Xid {
+    /// The GPU's UUID.
+    pub uuid: String,
+    /// The XID; `None` when NVML does not know which.
+    pub code: Option<i64>,
+    /// When it came, by the clock that never jumps.
+    pub at: Instant,
+}
+
+/// Starts the thread that waits for a GPU's XIDs until it is told to stop. A set of its own, since registering frees the set
+/// at any error. A GPU or driver without events ends it.
+pub fn watch_xids(
+    nvml: &Arc<Nvml>,
+    identity: &Identity,
+    sender: SyncSender<Xid>,
+    stop: Arc<AtomicBool>,
+) -> io::Result<()> {
+    let (nvml, identity) = (nvml.clone(), identity.clone());
+    let watch = move || {
+        let Ok(device) = nvml.device_by_index(identity.index) else { return };
+        let wanted = EventTypes::CRITICAL_XID_ERROR;
+        if !device.supported_event_types().is_ok_and(|types| types.contains(wanted)) {
+            return;
+        }
+        let Ok(set) = nvml.create_event_set() else { return };
+        let Ok(set) = device.register_events(wanted, set) else { return };
+        while !stop.load(Ordering::SeqCst) {
+            match set.wait(XID_WAIT_MS) {
+                Ok(event) => {
+                    let code = match event.event_data {
+                        Some(XidError::Value(code)) => i64::try_from(code).ok(),
+                        _ => None,
+                    };
+                    let xid = Xid { uuid: identity.uuid.clone(), code, at: Instant::now() };
+                    // Nobody takes them any more; beyond the bound a storm of them is no news.
+                    if let Err(TrySendError::Disconnected(_)) = sender.try_send(xid) {
+                        return;
+                    }
+                }
+                Err(NvmlError::Timeout) => {}
+                Err(error) if class_of(&error) == Class::Passing => {
+                    std::thread::sleep(Duration::from_millis(u64::from(XID_WAIT_MS)));
+                }
+                Err(_) => return,
+            }
+        }
+    };
+    std::thread::Builder::new().name(format!("xid-{}", identity.index)).spawn(watch).map(drop)
+}

@@ -1,0 +1,18 @@
+//! The tables `gpu`, `gpu_process` and `gpu_event`: NVIDIA's GPUs through NVML, sick ones too.
+//!
+//! Every GPU has a thread of its own, and a supervisor asks all of them and waits for none that hangs: whatever one GPU
+//! does, the rows of the others come on time. A value that can't be had is NULL. A machine without GPUs is a normal one; the
+//! library is looked for again every 30 s. docs/gpu.md tells which call does what.
+
+mod bus;
+mod class;
+mod collectors;
+mod desk;
+mod fleet;
+mod library;
+mod pass;
+mod raw;
+#[cfg(test)]
+mod tests;
+
+pub use collectors::{GpuControl, gpu_collectors};
