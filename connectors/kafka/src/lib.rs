@@ -6,8 +6,10 @@
 
 mod client;
 mod log;
+mod membership;
 mod options;
 mod partition;
 
 pub use log::KafkaLog;
+pub use membership::KafkaMembership;
 pub use options::{KafkaError, KafkaOptions};

@@ -145,6 +145,31 @@ pub trait Log: Send + Sync {
     fn sync(&self) -> Result<(), LogError>;
 }
 
+/// What became of a member's part in a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// These partitions are the member's from now on.
+    Given(Vec<u32>),
+    /// These are asked back: the member ends its work on them and then calls [`Membership::give_back`].
+    AskedBack(Vec<u32>),
+    /// These were taken while the member did not answer: somebody else may be at them already.
+    Taken(Vec<u32>),
+}
+
+/// A group of processes that divide the partitions of one topic among them.
+pub trait Membership: Send {
+    /// What changed since the last call. Called often: a member that does not is taken for dead.
+    ///
+    /// # Errors
+    /// The group can't be reached; what the member has stays its own until it is told otherwise.
+    fn poll(&mut self) -> Result<Vec<Change>, LogError>;
+    /// Lets partitions go that were asked back.
+    ///
+    /// # Errors
+    /// As for `poll`.
+    fn give_back(&mut self, partitions: &[u32]) -> Result<(), LogError>;
+}
+
 /// The partition of a key: Kafka's own choice (murmur2 of the key, its sign dropped, modulo the partitions), so that other
 /// producers of the same keys agree with ours.
 ///

@@ -40,6 +40,10 @@ pub struct Config {
     pub kafka_prefix: String,
     /// Copies of each topic that is made; -1 leaves it to the cluster.
     pub kafka_replication: i32,
+    /// The group of engines that share the work; `None` does everything alone.
+    pub kafka_group: Option<String>,
+    /// How many shares a group divides, when its topic is made.
+    pub kafka_shares: u32,
     /// Settings of librdkafka.
     pub kafka_settings: Vec<(String, String)>,
     /// Length of the lake's event-time windows.
@@ -67,6 +71,8 @@ impl Default for Config {
             kafka_brokers: None,
             kafka_prefix: String::new(),
             kafka_replication: -1,
+            kafka_group: None,
+            kafka_shares: 3,
             kafka_settings: vec![],
             lake_window: Span::minutes(5),
             lake_flush_interval: Span::seconds(15),
@@ -87,7 +93,7 @@ fn optional_path(path: &Option<PathBuf>) -> String {
     path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
 }
 
-const SETTINGS: [Setting; 18] = [
+const SETTINGS: [Setting; 20] = [
     Setting {
         name: "data.dir",
         meaning: "where the log, the lake and the state live",
@@ -228,6 +234,25 @@ const SETTINGS: [Setting; 18] = [
         show: |config| config.kafka_replication.to_string(),
     },
     Setting {
+        name: "kafka.group",
+        meaning: "the group of engines that share the work; empty does everything alone",
+        set: |config, text| {
+            config.kafka_group = (!text.is_empty()).then(|| text.to_string());
+            Ok(())
+        },
+        show: |config| config.kafka_group.clone().unwrap_or_default(),
+    },
+    Setting {
+        name: "kafka.shares",
+        meaning: "shares that a group divides: most engines that help; fixed when the group first starts",
+        set: |config, text| {
+            let shares: Option<u32> = text.parse().ok().filter(|shares| (1..=100).contains(shares));
+            config.kafka_shares = shares.ok_or_else(|| format!("'{text}' is not a number from 1 to 100"))?;
+            Ok(())
+        },
+        show: |config| config.kafka_shares.to_string(),
+    },
+    Setting {
         name: "kafka.settings",
         meaning: "settings of librdkafka, name=value, as a list",
         set: |config, text| {
@@ -345,6 +370,10 @@ pub fn load(
 
 /// Faults that no single setting has.
 pub fn check_together(config: &Config, faults: &mut Vec<ConfigFault>) {
+    if config.kafka_group.is_some() && config.kafka_brokers.is_none() {
+        faults
+            .push(ConfigFault("kafka.group: expected kafka.brokers too: a group shares a cluster's work".to_string()));
+    }
     if !config.http_address.ip().is_loopback() && config.http_token_file.is_none() {
         faults.push(ConfigFault(format!(
             "http.address: {} is not a loopback address: expected http.token_file too, so that not everybody may read",

@@ -8,6 +8,7 @@ mod alert_rows;
 mod command;
 mod config;
 mod failure;
+mod group;
 mod input;
 mod judge;
 mod lake_access;

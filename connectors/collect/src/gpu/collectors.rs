@@ -196,7 +196,7 @@ fn jobs(roots: &Roots, processes: &[(Identity, Process)]) -> HashMap<String, Str
 /// write it.
 fn container_of(roots: &Roots, pid: u32) -> Option<String> {
     let cgroup = roots.proc_file(&format!("{pid}/cgroup")).ok()?;
-    let parts = cgroup.split(['/', '-', '.', ':', '\n']);
+    let mut parts = cgroup.split(['/', '-', '.', ':', '\n']);
     let is_id = |part: &&str| part.len() == 64 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
-    parts.filter(is_id).next_back().map(str::to_string)
+    parts.rfind(is_id).map(str::to_string)
 }

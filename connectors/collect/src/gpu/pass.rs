@@ -249,7 +249,7 @@ impl<'nvml> Reader<'nvml> {
             ("pcie_replays_total", Device::pcie_replay_counter),
         ];
         for (column, call) in numbers {
-            cells.push((column, self.ask(column, |device| call(device)).map(i64::from).into()));
+            cells.push((column, self.ask(column, call).map(i64::from).into()));
         }
         let links = self.ask("nvlink_links", links);
         cells.push(("nvlink_links", links.map(|(all, _)| all).into()));

@@ -10,9 +10,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tidewatch_collect::{Pump, Roots, gpu_collectors, host_collectors, host_name};
+use tidewatch_kafka::KafkaMembership;
 use tidewatch_lake::{LakeOptions, LocalStore};
 use tidewatch_model::limits::SYNC_INTERVAL;
-use tidewatch_model::ports::{Clock, Log, Notify, Random};
+use tidewatch_model::ports::{Clock, Log, LogError, Notify, Random};
 use tidewatch_model::time::SystemClock;
 use tidewatch_model::{Alert, Span, Timestamp};
 use tidewatch_notifiers::{TerminalNotifier, WebhookNotifier};
@@ -21,13 +22,14 @@ use tidewatch_sql::Level;
 
 use crate::config::{Config, redact};
 use crate::failure::Failure;
+use crate::group::{Division, Stations};
 use crate::log_choice::LogChoice;
 use crate::output::colour;
 use crate::randomness::OsRandom;
 use crate::rule_files;
 use crate::screen::{RecentLines, Screen};
 use crate::self_metrics::Shown;
-use crate::station::{Parts, Station, StationError};
+use crate::station::{ENGINE_TOPIC, Part, Parts, StationError, create_topics, shares};
 
 /// Flags that override the configuration.
 #[derive(Debug, clap::Args)]
@@ -53,6 +55,9 @@ pub struct Args {
     /// A setting of librdkafka, name=value. Repeatable.
     #[arg(short = 'X', value_name = "NAME=VALUE")]
     librdkafka: Vec<String>,
+    /// Share the work with other engines that name the same group, on one cluster and one data folder.
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
     /// Collect nothing on this machine.
     #[arg(long)]
     no_collect: bool,
@@ -86,6 +91,9 @@ pub fn configure(args: &Args, config: &mut Config) -> Result<(), Failure> {
         let (name, value) = setting.split_once('=').ok_or_else(wrong)?;
         config.kafka_settings.push((name.to_string(), value.to_string()));
     }
+    if let Some(group) = &args.group {
+        config.kafka_group = Some(group.clone());
+    }
     if let Some(url) = &args.webhook {
         config.webhook_url = Some(url.clone());
     }
@@ -118,12 +126,14 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     let rules = loaded.rules.len();
     let on_screen = std::io::stdout().is_terminal() && !args.plain;
     let recent = RecentLines::default();
-    let _only_one = lock_folder(config)?;
+    // In a group several processes work on one folder, and the commit chains keep them apart.
+    let _only_one = if config.kafka_group.is_none() { Some(lock_folder(config)?) } else { None };
     let log = LogChoice::open(config)?;
     let store = Arc::new(LocalStore::open(&config.data_dir).map_err(|error| unusable(config, error))?);
     let parts = Parts {
         log: log.log(),
         cluster: log.is_cluster(),
+        part: Part::Whole,
         store: store.clone(),
         random: Arc::new(OsRandom),
         rules_complete: !loaded.has_errors(),
@@ -136,9 +146,11 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         },
         idle_timeout: config.engine_idle_timeout,
     };
-    let Some(mut station) = open_station(&parts, &log, config, on_screen, &stop)? else { return Ok(()) };
-    // The lock makes it certain that what is staged was left by a process that is gone.
-    store.clean_staging().map_err(|error| unusable(config, error))?;
+    let Some(mut stations) = open_stations(&parts, &log, config, on_screen, &stop)? else { return Ok(()) };
+    if _only_one.is_some() {
+        // The lock makes it certain that what is staged was left by a process that is gone.
+        store.clean_staging().map_err(|error| unusable(config, error))?;
+    }
     let shown = Arc::new(Shown::default());
     let server = Server::start(config.http_address, access(config)?, shown.clone()).map_err(Failure::usage)?;
     let collector = if config.collect_enabled { Some(collect(config, log.log(), stop.clone())?) } else { None };
@@ -152,26 +164,27 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         ),
     );
     let mut screen = Screen::new(on_screen, recent, config.data_dir.display().to_string(), server.address());
-    let mut loop_state = LoopState { log: &log, shown: &shown, screen: &mut screen, times: Times::at(clock.now()) };
+    let mut loop_state =
+        LoopState { log: &log, shown: &shown, screen: &mut screen, times: Times::at(clock.now()), parts: vec![] };
     while !stop.load(Ordering::SeqCst) {
         let now = clock.now();
-        let more = match station.step(now) {
+        let more = match stations.step(now) {
             Ok(more) => {
-                match station.stats().unsettled.first().cloned() {
-                    None => station.set_trouble(None),
-                    Some(problem) => loop_state.trouble(&mut station, format!("can't settle: {problem}")),
+                match stations.stats().unsettled.first().cloned() {
+                    None => stations.set_trouble(None),
+                    Some(problem) => loop_state.trouble(&mut stations, format!("can't settle: {problem}")),
                 }
                 more
             }
             Err(error) => {
                 // Nothing is lost: rows stay in the log until the step succeeds.
-                loop_state.trouble(&mut station, error.to_string());
+                loop_state.trouble(&mut stations, error.to_string());
                 // A disk that is full is not asked fifty times a second.
                 std::thread::sleep(Duration::from_millis(200));
                 false
             }
         };
-        loop_state.between_steps(&mut station, now);
+        loop_state.between_steps(&mut stations, now);
         if !more {
             std::thread::sleep(REST);
         }
@@ -182,8 +195,8 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         drop(collector.join());
     }
     drop(server);
-    station.close(clock.now()).map_err(|error| Failure::no(format!("could not stop cleanly: {error}")))?;
-    let stats = station.stats();
+    stations.close(clock.now()).map_err(|error| Failure::no(format!("could not stop cleanly: {error}")))?;
+    let stats = stations.stats();
     say(
         on_screen,
         &format!("tidewatch: stopped; {} rows committed, {} transitions", stats.lake_rows, stats.transitions),
@@ -191,19 +204,23 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Opens the station. A cluster that does not answer is waited for, since machines come up in any order; a folder that
+/// Opens the stations. A cluster that does not answer is waited for, since machines come up in any order; a folder that
 /// can't be used is not. `None` when a stop was asked for meanwhile.
-fn open_station(
+fn open_stations(
     parts: &Parts,
     log: &LogChoice,
     config: &Config,
     on_screen: bool,
     stop: &AtomicBool,
-) -> Result<Option<Station>, Failure> {
+) -> Result<Option<Stations>, Failure> {
     let mut said = String::new();
     while !stop.load(Ordering::SeqCst) {
-        match Station::open(parts.clone(), SystemClock.now()) {
-            Ok(station) => return Ok(Some(station)),
+        let opened = match division(parts, log, config) {
+            Ok(division) => Stations::open(parts.clone(), division?, SystemClock.now()),
+            Err(error) => Err(error.into()),
+        };
+        match opened {
+            Ok(stations) => return Ok(Some(stations)),
             Err(StationError::Log(error)) if log.is_cluster() => {
                 if said != error.to_string() {
                     said = error.to_string();
@@ -215,6 +232,15 @@ fn open_station(
         }
     }
     Ok(None)
+}
+
+/// Alone, or a place in the group that the configuration names.
+fn division(parts: &Parts, log: &LogChoice, config: &Config) -> Result<Result<Division, Failure>, LogError> {
+    let (Some(group), LogChoice::Kafka(kafka)) = (&config.kafka_group, log) else { return Ok(Ok(Division::Alone)) };
+    create_topics(parts.log.as_ref(), true)?;
+    let shares = shares(parts.log.as_ref(), config.kafka_shares)?;
+    let joined = KafkaMembership::join(kafka.options(), group, ENGINE_TOPIC).map_err(Failure::usage);
+    Ok(joined.map(|membership| Division::Group { membership: Box::new(membership), shares }))
 }
 
 fn say(on_screen: bool, line: &str) {
@@ -260,41 +286,48 @@ struct LoopState<'a> {
     shown: &'a Shown,
     screen: &'a mut Screen,
     times: Times,
+    /// What it does of a group's work.
+    parts: Vec<String>,
 }
 
 impl LoopState<'_> {
-    fn between_steps(&mut self, station: &mut Station, now: Timestamp) {
+    fn between_steps(&mut self, stations: &mut Stations, now: Timestamp) {
         if now - self.times.synced >= SYNC_INTERVAL {
             self.times.synced = now;
             if let Err(error) = self.log.log().sync() {
-                self.trouble(station, error.to_string());
+                self.trouble(stations, error.to_string());
             }
         }
         if now - self.times.retained >= RETAIN_INTERVAL {
             self.times.retained = now;
             if let Err(error) = self.log.retain(now) {
-                self.trouble(station, error.to_string());
+                self.trouble(stations, error.to_string());
             }
         }
         if now - self.times.shown >= SHOW_INTERVAL {
             self.times.shown = now;
-            let alerts: Vec<Alert> = station.live_alerts();
-            self.shown.set(station.stats(), &alerts, self.log.corrupt_frames());
-            self.screen.draw(station.stats(), &alerts, now);
+            let parts = stations.parts();
+            if parts != self.parts {
+                self.screen.say(&format!("this engine does: {}", parts.join(", ")));
+                self.parts = parts;
+            }
+            let alerts: Vec<Alert> = stations.live_alerts();
+            self.shown.set(stations.stats(), &alerts, self.log.corrupt_frames());
+            self.screen.draw(stations.stats(), &alerts, now);
         }
         if now - self.times.reported >= REPORT_INTERVAL {
             self.times.reported = now;
-            self.screen.report(station.stats(), &station.live_alerts(), now);
+            self.screen.report(stations.stats(), &stations.live_alerts(), now);
         }
     }
 
     /// Says what is wrong, once as long as it stays the same.
-    fn trouble(&mut self, station: &mut Station, message: String) {
-        if station.stats().trouble.as_ref() != Some(&message) {
+    fn trouble(&mut self, stations: &mut Stations, message: String) {
+        if stations.stats().trouble.as_ref() != Some(&message) {
             self.screen.say(&format!("error: {message}"));
         }
-        station.set_trouble(Some(message));
-        self.shown.set(station.stats(), &station.live_alerts(), self.log.corrupt_frames());
+        stations.set_trouble(Some(message));
+        self.shown.set(stations.stats(), &stations.live_alerts(), self.log.corrupt_frames());
     }
 }
 

@@ -66,15 +66,16 @@ impl Station {
         let notices = decide(transition, &self.messages.names());
         let intents = notices.into_iter().map(|notice| {
             let value = serde_json::to_vec(&notice).unwrap_or_default();
-            let record = Record {
-                key: notice.notice_id.clone().into_bytes(),
-                headers: vec![],
-                value: Some(value),
-                timestamp: notice.ts,
-            };
+            let record =
+                Record { key: self.intent_key(&notice), headers: vec![], value: Some(value), timestamp: notice.ts };
             (notice, record)
         });
         Ok(intents.collect())
+    }
+
+    /// Intents belong to the part of the work, and not to its tenant: whoever takes it over sees them off.
+    fn intent_key(&self, notice: &Notice) -> Vec<u8> {
+        format!("{}{}", self.tenure.part.name(), notice.notice_id).into_bytes()
     }
 
     /// Hands the notices that are due to their receivers.
@@ -117,7 +118,7 @@ impl Station {
             return Ok(());
         }
         let forget = |outcome: &NoticeOutcome| Record {
-            key: outcome.notice.notice_id.clone().into_bytes(),
+            key: self.intent_key(&outcome.notice),
             headers: vec![],
             value: None,
             timestamp: now,

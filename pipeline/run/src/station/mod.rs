@@ -5,10 +5,11 @@
 
 mod letters;
 mod messages;
+mod scope;
 mod source;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use tidewatch_sql::{CompiledRule, EngineError};
 
 use crate::judge::Judge;
 use messages::Messages;
+pub use scope::{ENGINE_TOPIC, Part, Tenure, shares};
 use source::Source;
 
 /// Why the station can't go on, or could not begin.
@@ -45,6 +47,15 @@ pub enum StationError {
     /// Rows of our own could not be made: a bug.
     #[error("rows of our own: {0}")]
     Rows(#[from] arrow::error::ArrowError),
+    /// Another process does this part of the work now.
+    #[error("{part} was taken over by another engine")]
+    Superseded {
+        /// The part.
+        part: String,
+    },
+    /// The state is of the other kind of operation.
+    #[error("a group of engines keeps its state in this log: start with --group")]
+    OfGroup,
     /// State that can't be read.
     #[error("{topic}, offset {offset}: not a state that this version knows: {problem}")]
     State {
@@ -70,6 +81,8 @@ pub struct Parts {
     pub rules: Vec<CompiledRule>,
     /// Whether these are all rules that there are: none was left out for a fault.
     pub rules_complete: bool,
+    /// Which part of the work it does.
+    pub part: Part,
     /// Whom to tell.
     pub receivers: Vec<Arc<dyn Notify>>,
     /// Whether topics that are not there are made with the partitions of a cluster, or with one.
@@ -125,6 +138,51 @@ pub struct Stats {
     pub trouble: Option<String>,
 }
 
+impl Stats {
+    /// Takes another part's figures into the sum: counts add up, and the slowest watermark counts.
+    pub fn add(&mut self, other: &Stats) {
+        let sum = |into: &mut BTreeMap<String, u64>, from: &BTreeMap<String, u64>| {
+            from.iter().for_each(|(name, count)| *into.entry(name.clone()).or_default() += count);
+        };
+        sum(&mut self.rows, &other.rows);
+        sum(&mut self.dead_letters, &other.dead_letters);
+        sum(&mut self.odd_time_rows, &other.odd_time_rows);
+        sum(&mut self.late_rows, &other.late_rows);
+        sum(&mut self.lag, &other.lag);
+        sum(&mut self.rule_failures, &other.rule_failures);
+        other.notices.iter().for_each(|(outcome, count)| *self.notices.entry(outcome).or_default() += count);
+        for (table, watermark) in &other.watermarks {
+            let slowest = self.watermarks.entry(table.clone()).or_insert(*watermark);
+            *slowest = (*slowest).min(*watermark);
+        }
+        self.duplicates += other.duplicates;
+        self.missing += other.missing;
+        self.evaluations += other.evaluations;
+        self.transitions += other.transitions;
+        self.notices_waiting += other.notices_waiting;
+        self.lake_rows += other.lake_rows;
+        self.lake_bytes += other.lake_bytes;
+        self.lake_waiting_rows += other.lake_waiting_rows;
+        self.settled_rows += other.settled_rows;
+        self.unsettled.extend(other.unsettled.iter().cloned());
+        self.last_flush = self.last_flush.max(other.last_flush);
+        self.trouble = self.trouble.take().or_else(|| other.trouble.clone());
+    }
+
+    /// What is left of a station that is closed: its counts, and nothing of how things stood.
+    pub fn counts_only(&self) -> Stats {
+        Stats {
+            watermarks: BTreeMap::new(),
+            lag: BTreeMap::new(),
+            notices_waiting: 0,
+            lake_waiting_rows: 0,
+            unsettled: vec![],
+            trouble: None,
+            ..self.clone()
+        }
+    }
+}
+
 /// The loop's body and everything it holds.
 pub struct Station {
     log: Arc<dyn Log>,
@@ -136,6 +194,9 @@ pub struct Station {
     messages: Messages,
     outbox: Outbox,
     origin: Origin,
+    tenure: Tenure,
+    /// Keys of states that predecessors left: deleted once a state of our own stands.
+    left_behind: Vec<Vec<u8>>,
     /// Transitions whose records are not in the log yet.
     pending: Vec<Transition>,
     /// Ids of transitions that were in the log before this start.
@@ -173,14 +234,18 @@ impl Station {
     pub fn open(parts: Parts, now: Timestamp) -> Result<Station, StationError> {
         create_topics(parts.log.as_ref(), parts.cluster)?;
         let incarnation = format!("{:016x}", parts.random.next_u64());
+        let tenure = Tenure::claim(parts.part, parts.log.as_ref(), &incarnation, now)?;
+        let rules = parts.rules.into_iter().filter(|compiled| parts.part.judges(&compiled.rule)).collect();
         let lake = LakeWriter::new(parts.store.clone(), parts.random.clone(), parts.lake);
         let mut station = Station {
             settler: Settler::new(parts.store, SettleOptions::default()),
-            judge: Judge::new(parts.rules)?,
+            judge: Judge::new(rules)?,
             watermarks: TABLES.iter().map(|table| (table.name, Watermark::new(parts.idle_timeout))).collect(),
             messages: Messages::start(parts.receivers),
             outbox: Outbox::default(),
             origin: Origin { source: "engine".to_string(), incarnation, seq: 0 },
+            tenure,
+            left_behind: vec![],
             log: parts.log,
             lake,
             sources: vec![],
@@ -242,17 +307,13 @@ impl Station {
         self.save_state(now)?;
         self.log.sync()?;
         self.flush(now)?;
-        self.settle(now, true)
+        // One part of several leaves open windows to the others.
+        self.settle(now, self.tenure.part == Part::Whole)
     }
 
     /// What happened since the start.
     pub fn stats(&self) -> &Stats {
         &self.stats
-    }
-
-    /// Says what is wrong, or that nothing is any more.
-    pub fn set_trouble(&mut self, trouble: Option<String>) {
-        self.stats.trouble = trouble;
     }
 
     /// Alerts that are pending or firing.
@@ -311,6 +372,9 @@ impl Station {
     }
 
     fn settle(&mut self, now: Timestamp, force: bool) -> Result<(), StationError> {
+        if !self.tenure.part.settles() {
+            return Ok(());
+        }
         let report = self.settler.run(now, force)?;
         self.stats.settled_rows += report.rows;
         self.stats.unsettled = report.problems;

@@ -25,6 +25,8 @@ pub struct Source {
     pub partition: u32,
     /// The next offset to read.
     pub next: u64,
+    /// Whether its rows are stored here; elsewhere, if not.
+    pub stored: bool,
     /// From here on rows are not in the lake yet.
     pub lake_from: u64,
     /// From here on rows were not judged before the restart.
@@ -74,7 +76,7 @@ impl Station {
         let source = &mut self.sources[index];
         let from = source.next.max(source.lake_from);
         source.next = to;
-        if to > from {
+        if to > from && source.stored {
             let counts = Counts { missing: to - from, ..Counts::default() };
             self.stats.missing += to - from;
             let progress = Progress { next: to, counts, sources: vec![] };
@@ -89,7 +91,7 @@ impl Station {
         }
         self.catch_up(index, offset)?;
         let source = &mut self.sources[index];
-        let for_lake = offset >= source.lake_from;
+        let for_lake = source.stored && offset >= source.lake_from;
         let feed = if offset >= source.judge_from { Feed::Live } else { Feed::Replay };
         let mut progress =
             Progress { next: offset + 1, counts: Counts { records: 1, ..Counts::default() }, sources: vec![] };

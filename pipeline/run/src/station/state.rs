@@ -3,17 +3,18 @@
 //! Order of writing: intents to tell, then transitions, then alerts with the position. A crash in between makes the next
 //! start judge again from the older position; what it finds has the same ids and is not written or told twice.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use arrow::array::{AsArray, RecordBatch};
 use serde::{Deserialize, Serialize};
 use tidewatch_flow::admit::Admit;
 use tidewatch_model::limits::READ_BYTES;
 use tidewatch_model::ports::{Log, Record};
-use tidewatch_model::table::TABLES;
+use tidewatch_model::table::{TABLES, Table};
 use tidewatch_model::wire;
-use tidewatch_model::{Alert, Notice, Span, Timestamp, Transition};
+use tidewatch_model::{Alert, Notice, Rule, Span, Timestamp, Transition};
 
+use super::scope::{Part, Use};
 use super::source::Source;
 use super::{NOTICE_TOPIC, SAVE_INTERVAL, STATE_TOPIC, Station, StationError};
 use crate::alert_rows::{NoticeOutcome, transition_batch};
@@ -30,16 +31,15 @@ struct Position {
     watermarks: BTreeMap<String, Timestamp>,
 }
 
-const POSITION_KEY: &[u8] = b"position";
+const POSITION_KEY: &str = "position";
 /// Transitions are looked for this far before the oldest position: rules that ended alerts exactly at a time in the past.
 const EVENT_SLACK: Span = Span::hours(1);
 
 impl Station {
     /// Reads the state back and places every source.
     pub(super) fn restore(&mut self, complete: bool, now: Timestamp) -> Result<(), StationError> {
-        let (alerts, position) = read_state(self.log.as_ref())?;
-        self.saved_alerts = alerts.iter().map(|alert| (alert_key(alert), alert.clone())).collect();
-        for notice in read_intents(self.log.as_ref())? {
+        let (alerts, position) = self.read_state()?;
+        for notice in self.read_intents()? {
             self.outbox.push(notice, now);
         }
         let oldest = position.rules.values().min().copied().unwrap_or(Timestamp::MIN);
@@ -51,13 +51,16 @@ impl Station {
         self.kept_positions = left_out.map(|(rule, ts)| (rule.clone(), *ts)).collect();
         for (place, newest) in &position.watermarks {
             let Some((table, partition)) = place.split_once('/') else { continue };
-            if let (Some(watermark), Ok(partition)) = (self.watermarks.get_mut(table), partition.parse()) {
+            let Ok(partition) = partition.parse() else { continue };
+            let is_ours = TABLES.iter().any(|known| known.name == table && self.uses(known, partition).is_some());
+            if let (Some(watermark), true) = (self.watermarks.get_mut(table), is_ours) {
                 watermark.restore(partition, *newest, now);
             }
         }
         for table in TABLES {
             for partition in 0..self.log.partitions(&table.topic())? {
-                let source = self.place(table, partition, &position)?;
+                let Some(used) = self.uses(table, partition) else { continue };
+                let source = self.place(table, partition, used, &position)?;
                 if let Some(watermark) = self.watermarks.get_mut(table.name) {
                     watermark.behind(partition, source.lag > 0, now);
                 }
@@ -67,10 +70,17 @@ impl Station {
         Ok(())
     }
 
+    /// What this part does with a partition.
+    fn uses(&self, table: &Table, partition: u32) -> Option<Use> {
+        let judged: BTreeSet<String> = self.judge.rules().map(|rule| rule.table.clone()).collect();
+        self.tenure.part.uses(table, partition, &judged)
+    }
+
     fn place(
         &mut self,
-        table: &'static tidewatch_model::table::Table,
+        table: &'static Table,
         partition: u32,
+        used: Use,
         position: &Position,
     ) -> Result<Source, StationError> {
         let topic = table.topic();
@@ -80,14 +90,16 @@ impl Station {
         // not judged.
         let judge_from =
             position.offsets.get(&format!("{topic}/{partition}")).copied().unwrap_or(lake_from).min(range.end);
-        let mut next = lake_from.min(judge_from);
+        let stored = used == Use::Stored;
+        let mut next = if stored { lake_from.min(judge_from) } else { judge_from };
         if let Some(ts) = self.judge.engine().replay_from(table.name) {
             next = next.min(self.log.offset_for_time(&topic, partition, ts)?);
         }
-        let next = match lake_from > range.end {
+        let next = match stored && lake_from > range.end {
             // The log has less than the lake took from it: it is another one. Reading there says so, and stops.
             true => lake_from,
-            false => next.clamp(range.start.min(lake_from), range.end),
+            false if stored => next.clamp(range.start.min(lake_from), range.end),
+            false => next.clamp(range.start, range.end),
         };
         let lag = range.end.saturating_sub(next);
         Ok(Source {
@@ -95,6 +107,7 @@ impl Station {
             topic,
             partition,
             next,
+            stored,
             lake_from,
             judge_from,
             lag,
@@ -115,6 +128,7 @@ impl Station {
     }
 
     fn write_transitions(&mut self, now: Timestamp) -> Result<(), StationError> {
+        self.tenure.check(self.log.as_ref())?;
         let fresh: Vec<Transition> = self
             .pending
             .iter()
@@ -157,8 +171,10 @@ impl Station {
 
     /// Writes the alerts that changed, and then the position that they belong to, with one append.
     pub(super) fn save_state(&mut self, now: Timestamp) -> Result<(), StationError> {
+        self.tenure.check(self.log.as_ref())?;
+        let prefix = self.tenure.prefix();
         let alerts: BTreeMap<String, Alert> =
-            self.judge.alerts().map(|alert| (alert_key(alert), alert.clone())).collect();
+            self.judge.alerts().map(|alert| (alert_key(&prefix, alert), alert.clone())).collect();
         let mut records = Vec::new();
         for (key, alert) in &alerts {
             if self.saved_alerts.get(key) != Some(alert) {
@@ -188,16 +204,71 @@ impl Station {
             },
         };
         let value = serde_json::to_vec(&position).unwrap_or_default();
-        records.push(Record { key: POSITION_KEY.to_vec(), headers: vec![], value: Some(value), timestamp: now });
+        records.push(state_record(&format!("{prefix}{POSITION_KEY}"), Some(value), now));
         self.log.append(STATE_TOPIC, 0, &records)?;
         self.saved_alerts = alerts;
         self.saved_at = now;
+        if !self.left_behind.is_empty() {
+            let forget = |key: &Vec<u8>| Record { key: key.clone(), timestamp: now, ..Record::default() };
+            self.log.append(STATE_TOPIC, 0, &self.left_behind.iter().map(forget).collect::<Vec<_>>())?;
+            self.left_behind.clear();
+        }
         Ok(())
+    }
+
+    /// The alerts and the position of this part, as its last tenant left them; of the whole, when a group takes over from
+    /// a single engine.
+    fn read_state(&mut self) -> Result<(Vec<Alert>, Position), StationError> {
+        let records = read_compacted(self.log.as_ref(), STATE_TOPIC)?;
+        let of_group = |key: &[u8]| key.starts_with(b"share-") || key.starts_with(b"rest/");
+        if self.tenure.part == Part::Whole {
+            if records.keys().any(|key| of_group(key)) {
+                return Err(StationError::OfGroup);
+            }
+            let (alerts, position) = parse_state(&records, "")?;
+            self.saved_alerts = alerts.iter().map(|alert| (alert_key("", alert), alert.clone())).collect();
+            return Ok((alerts, position));
+        }
+        let name = self.tenure.part.name();
+        self.left_behind = records.keys().filter(|key| key.starts_with(name.as_bytes())).cloned().collect();
+        let positions = self.left_behind.iter().filter(|key| key.ends_with(POSITION_KEY.as_bytes()));
+        // Epochs have a fixed width: the last in order is the highest.
+        let newest = positions.max().and_then(|key| std::str::from_utf8(key).ok()?.strip_suffix(POSITION_KEY));
+        if let Some(prefix) = newest {
+            return parse_state(&records, prefix);
+        }
+        let (mut alerts, position) = parse_state(&records, "")?;
+        let rules: BTreeMap<&str, &Rule> = self.judge.rules().map(|rule| (rule.name.as_str(), rule)).collect();
+        let mut partitions = BTreeMap::new();
+        for table in TABLES {
+            partitions.insert(table.name, self.log.partitions(&table.topic())?);
+        }
+        let part = self.tenure.part;
+        alerts.retain(|alert| {
+            let table = rules.get(alert.rule.as_str()).map(|rule| rule.table.as_str());
+            table.is_some_and(|table| part.has_alert(alert, partitions.get(table).copied().unwrap_or(1)))
+        });
+        Ok((alerts, position))
+    }
+
+    /// Notices that were decided and not seen off.
+    fn read_intents(&self) -> Result<Vec<Notice>, StationError> {
+        let name = self.tenure.part.name();
+        let mut intents: Vec<(u64, Notice)> = Vec::new();
+        for (key, (offset, value)) in read_compacted(self.log.as_ref(), NOTICE_TOPIC)? {
+            if !key.starts_with(name.as_bytes()) || name.is_empty() && key.contains(&b'/') {
+                continue;
+            }
+            let wrong = |problem: String| StationError::State { topic: NOTICE_TOPIC, offset, problem };
+            intents.push((offset, serde_json::from_slice(&value).map_err(|error| wrong(error.to_string()))?));
+        }
+        intents.sort_by_key(|(offset, _)| *offset);
+        Ok(intents.into_iter().map(|(_, notice)| notice).collect())
     }
 }
 
-fn alert_key(alert: &Alert) -> String {
-    format!("alert/{}/{}", alert.rule, alert.fingerprint())
+fn alert_key(prefix: &str, alert: &Alert) -> String {
+    format!("{prefix}alert/{}/{}", alert.rule, alert.fingerprint())
 }
 
 fn state_record(key: &str, value: Option<Vec<u8>>, now: Timestamp) -> Record {
@@ -205,7 +276,7 @@ fn state_record(key: &str, value: Option<Vec<u8>>, now: Timestamp) -> Record {
 }
 
 /// The newest record of each key, tombstones left out, with its offset.
-fn read_compacted(log: &dyn Log, topic: &str) -> Result<BTreeMap<Vec<u8>, (u64, Vec<u8>)>, StationError> {
+fn read_compacted(log: &dyn Log, topic: &str) -> Result<Compacted, StationError> {
     let mut newest = BTreeMap::new();
     let mut from = log.range(topic, 0)?.start;
     loop {
@@ -223,31 +294,26 @@ fn read_compacted(log: &dyn Log, topic: &str) -> Result<BTreeMap<Vec<u8>, (u64, 
     }
 }
 
-fn read_state(log: &dyn Log) -> Result<(Vec<Alert>, Position), StationError> {
+/// The newest record of each key, with its offset.
+type Compacted = BTreeMap<Vec<u8>, (u64, Vec<u8>)>;
+
+/// The alerts and the position under a prefix of the keys.
+fn parse_state(records: &Compacted, prefix: &str) -> Result<(Vec<Alert>, Position), StationError> {
+    let (position_key, alert_prefix) = (format!("{prefix}{POSITION_KEY}"), format!("{prefix}alert/"));
     let mut alerts = Vec::new();
     let mut position = Position::default();
-    for (key, (offset, value)) in read_compacted(log, STATE_TOPIC)? {
-        let wrong = |problem: String| StationError::State { topic: STATE_TOPIC, offset, problem };
-        if key == POSITION_KEY {
-            position = serde_json::from_slice(&value).map_err(|error| wrong(error.to_string()))?;
+    for (key, (offset, value)) in records {
+        let wrong = |problem: String| StationError::State { topic: STATE_TOPIC, offset: *offset, problem };
+        if *key == position_key.as_bytes() {
+            position = serde_json::from_slice(value).map_err(|error| wrong(error.to_string()))?;
             if position.version != 1 {
                 return Err(wrong(format!("version {}: expected 1", position.version)));
             }
-        } else {
-            alerts.push(serde_json::from_slice(&value).map_err(|error| wrong(error.to_string()))?);
+        } else if key.starts_with(alert_prefix.as_bytes()) {
+            alerts.push(serde_json::from_slice(value).map_err(|error| wrong(error.to_string()))?);
         }
     }
     Ok((alerts, position))
-}
-
-fn read_intents(log: &dyn Log) -> Result<Vec<Notice>, StationError> {
-    let mut intents: Vec<(u64, Notice)> = Vec::new();
-    for (offset, value) in read_compacted(log, NOTICE_TOPIC)?.into_values() {
-        let wrong = |problem: String| StationError::State { topic: NOTICE_TOPIC, offset, problem };
-        intents.push((offset, serde_json::from_slice(&value).map_err(|error| wrong(error.to_string()))?));
-    }
-    intents.sort_by_key(|(offset, _)| *offset);
-    Ok(intents.into_iter().map(|(_, notice)| notice).collect())
 }
 
 /// Ids of the transitions in the log at or after an event time.

@@ -18,7 +18,7 @@ use tidewatch_sql::{Compiler, Loaded};
 
 use super::*;
 
-const RULES: &str = "
+pub(crate) const RULES: &str = "
 CREATE ALERT hot WITH (for = '20s', keep_firing_for = '10s', severity = 'critical') AS
 SELECT host, gpu_uuid, avg(temperature_celsius) AS t FROM HOP(gpu, ts, INTERVAL '10 s', INTERVAL '30 s')
 GROUP BY window_start, window_end, host, gpu_uuid HAVING avg(temperature_celsius) > 78;
@@ -27,29 +27,33 @@ CREATE ALERT glowing AS SELECT host, gpu_uuid, temperature_celsius FROM gpu WHER
 ";
 
 fn rules() -> Vec<CompiledRule> {
+    compiled(RULES, 3)
+}
+
+pub(crate) fn compiled(text: &str, count: usize) -> Vec<CompiledRule> {
     let mut loaded = Loaded::default();
-    Compiler::new().unwrap().load("rules.sql", RULES, &mut loaded);
-    assert_eq!(loaded.rules.len(), 3, "{:?}", loaded.faults);
+    Compiler::new().unwrap().load("rules.sql", text, &mut loaded);
+    assert_eq!(loaded.rules.len(), count, "{:?}", loaded.faults);
     loaded.rules
 }
 
 /// Everything that outlives a process.
-struct World {
-    log: Arc<ScriptedLog>,
-    store: Arc<ScriptedStore>,
-    notifier: Arc<ScriptedNotifier>,
-    lives: u64,
+pub(crate) struct World {
+    pub log: Arc<ScriptedLog>,
+    pub store: Arc<ScriptedStore>,
+    pub notifier: Arc<ScriptedNotifier>,
+    pub lives: u64,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new(cluster: bool) -> Self {
         let world = World {
             log: Arc::new(ScriptedLog::default()),
             store: Arc::new(ScriptedStore::default()),
             notifier: Arc::new(ScriptedNotifier::new("ops", [])),
             lives: 0,
         };
-        create_topics(world.log.as_ref(), false).unwrap();
+        create_topics(world.log.as_ref(), cluster).unwrap();
         world
     }
 
@@ -63,20 +67,24 @@ impl World {
         rules_complete: bool,
         now: Timestamp,
     ) -> Result<Station, StationError> {
+        Station::open(self.parts(rules, rules_complete), now)
+    }
+
+    pub(crate) fn parts(&mut self, rules: Vec<CompiledRule>, rules_complete: bool) -> Parts {
         self.lives += 1;
         let lake = LakeOptions { window: Span::minutes(1), flush_interval: Span::seconds(7), ..LakeOptions::default() };
-        let parts = Parts {
+        Parts {
             log: self.log.clone(),
             store: self.store.clone(),
             random: Arc::new(SeededRandom::new(self.lives)),
             rules,
             rules_complete,
             cluster: false,
+            part: Part::Whole,
             receivers: vec![self.notifier.clone()],
             lake,
             idle_timeout: Span::seconds(30),
-        };
-        Station::open(parts, now)
+        }
     }
 
     fn append(&self, tick: &[(&'static str, RecordBatch)], sequences: &mut BTreeMap<&'static str, Origin>) {
@@ -94,7 +102,7 @@ impl World {
     }
 
     /// Transitions in the log, as `ts rule from>to id`.
-    fn transitions(&self) -> Vec<String> {
+    pub(crate) fn transitions(&self) -> Vec<String> {
         let read = self.log.read("tidewatch.alert_event", 0, 0, usize::MAX).unwrap();
         let mut found = Vec::new();
         for (_, record) in read.records {
@@ -115,7 +123,7 @@ impl World {
     }
 
     /// Rows of a table in the lake, each as text, sorted.
-    fn stored(&self, table: &str) -> Vec<String> {
+    pub(crate) fn stored(&self, table: &str) -> Vec<String> {
         let snapshot = LakeScan::new(self.store.clone()).snapshot(table).unwrap();
         let mut rows = Vec::new();
         for batch in snapshot.batches {
@@ -133,7 +141,7 @@ impl World {
     }
 }
 
-fn start() -> Timestamp {
+pub(crate) fn start() -> Timestamp {
     Timestamp::from_seconds(1_767_225_600)
 }
 
@@ -176,7 +184,7 @@ fn host_rows(now: Timestamp) -> RecordBatch {
 fn play(seed: Option<u64>) -> World {
     // Printed with a failure: the seed alone repeats the run.
     println!("seed {seed:?}");
-    let mut world = World::new();
+    let mut world = World::new(false);
     let random = SeededRandom::new(seed.unwrap_or(0));
     let chance = |share: f64| seed.is_some() && random.unit() < share;
     let mut fleet = fleet();
@@ -252,7 +260,7 @@ fn kills_and_failing_disks_change_nothing() {
 
 #[test]
 fn what_can_not_be_read_is_kept_and_the_rest_goes_on() {
-    let mut world = World::new();
+    let mut world = World::new(false);
     let mut station = world.open(start()).unwrap();
     let mut fleet = fleet();
     let mut sequences = BTreeMap::new();
@@ -316,7 +324,7 @@ fn what_can_not_be_read_is_kept_and_the_rest_goes_on() {
 
 #[test]
 fn a_firing_alert_stays_firing_over_a_restart_and_over_silence() {
-    let mut world = World::new();
+    let mut world = World::new(false);
     let mut fleet = fleet();
     let mut sequences = BTreeMap::new();
     let mut station = world.open(start()).unwrap();
@@ -353,7 +361,7 @@ fn a_firing_alert_stays_firing_over_a_restart_and_over_silence() {
 #[test]
 fn a_stop_loses_nothing_that_was_not_read_yet() {
     let expected = play(None);
-    let mut world = World::new();
+    let mut world = World::new(false);
     let mut fleet = fleet();
     let mut sequences = BTreeMap::new();
     let mut now = start();
@@ -383,7 +391,7 @@ fn a_stop_loses_nothing_that_was_not_read_yet() {
 
 #[test]
 fn a_rule_with_a_fault_resolves_nothing() {
-    let mut world = World::new();
+    let mut world = World::new(false);
     let mut fleet = fleet();
     let mut sequences = BTreeMap::new();
     let mut station = world.open(start()).unwrap();
@@ -425,7 +433,7 @@ fn a_rule_with_a_fault_resolves_nothing() {
 
 #[test]
 fn a_partition_that_is_another_one_now_stops_and_the_others_go_on() {
-    let mut world = World::new();
+    let mut world = World::new(false);
     let mut sequences = BTreeMap::new();
     let mut station = world.open(start()).unwrap();
     let mut fleet = fleet();
