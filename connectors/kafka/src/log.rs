@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures::executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::Consumer;
+use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
@@ -113,7 +113,10 @@ impl KafkaLog {
 
     /// The name of a topic on the cluster.
     fn name(&self, topic: &str) -> String {
-        format!("{}{topic}", self.options.prefix)
+        match self.options.verbatim.iter().any(|other| other == topic) {
+            true => topic.to_string(),
+            false => format!("{}{topic}", self.options.prefix),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -393,6 +396,17 @@ impl Log for KafkaLog {
         match found.elements().first().map(|element| element.offset()) {
             Some(Offset::Offset(offset)) => Ok(offset as u64),
             _ => Ok(self.watermarks(topic, partition)?.end),
+        }
+    }
+
+    fn tell_progress(&self, positions: &[(String, u32, u64)]) {
+        let mut list = TopicPartitionList::new();
+        for (topic, partition, next) in positions {
+            // Not told is no harm.
+            drop(list.add_partition_offset(&self.name(topic), *partition as i32, Offset::Offset(*next as i64)));
+        }
+        if !positions.is_empty() {
+            drop(self.asker.commit(&list, CommitMode::Async));
         }
     }
 

@@ -12,6 +12,8 @@ pub struct KafkaOptions {
     pub brokers: String,
     /// What every topic's name begins with on the cluster, so that several installations can share one. Empty by default.
     pub prefix: String,
+    /// Topics of other people, whose names have no prefix.
+    pub verbatim: Vec<String>,
     /// Copies of each topic that is created; -1 asks for the cluster's default.
     pub replication: i32,
     /// Further settings of librdkafka, by their names there; they win over ours.
@@ -43,7 +45,13 @@ pub enum KafkaError {
 
 impl Default for KafkaOptions {
     fn default() -> Self {
-        KafkaOptions { brokers: "127.0.0.1:9092".to_string(), prefix: String::new(), replication: -1, settings: vec![] }
+        KafkaOptions {
+            brokers: "127.0.0.1:9092".to_string(),
+            prefix: String::new(),
+            verbatim: vec![],
+            replication: -1,
+            settings: vec![],
+        }
     }
 }
 
@@ -60,6 +68,7 @@ const COMMON: [(&str, &str); 4] = [
 
 /// For reading. The defaults of `auto.offset.reset` (jump to the end) and `check.crcs` (false) lose and damage silently.
 const READING: [(&str, &str); 9] = [
+    // Positions are told to it for lag tools, and never asked of it.
     ("group.id", "tidewatch"),
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),

@@ -94,6 +94,27 @@ impl LakeWriter {
         Ok(self.partition(topic, partition)?.next)
     }
 
+    /// Whether nothing of a partition was ever committed, nor begun here.
+    ///
+    /// # Errors
+    /// The store's, or a damaged chain.
+    pub fn is_new(&mut self, topic: &str, partition: u32) -> Result<bool, LakeError> {
+        let held = self.partition(topic, partition)?;
+        Ok(held.seq == 0 && held.next == 0)
+    }
+
+    /// Begins a partition of which nothing was ever committed at an offset: what lies before it is not asked for.
+    ///
+    /// # Errors
+    /// The store's, or a damaged chain.
+    pub fn begin_at(&mut self, topic: &str, partition: u32, offset: u64) -> Result<(), LakeError> {
+        let held = self.partition(topic, partition)?;
+        if held.seq == 0 && held.next == 0 {
+            (held.committed, held.next) = (offset, offset);
+        }
+        Ok(())
+    }
+
     /// The last committed frame of each source of a partition, to know duplicates by.
     ///
     /// # Errors

@@ -143,6 +143,9 @@ pub trait Log: Send + Sync {
     fn offset_for_time(&self, topic: &str, partition: u32, ts: Timestamp) -> Result<u64, LogError>;
     /// Makes everything acknowledged so far survive a loss of power.
     fn sync(&self) -> Result<(), LogError>;
+    /// Tells the log's own tools how far each partition was read and stored (topic, partition, next offset), so that people
+    /// see the lag there too. Nothing is ever decided by it, and what fails is not said.
+    fn tell_progress(&self, _positions: &[(String, u32, u64)]) {}
 }
 
 /// What became of a member's part in a group.

@@ -9,6 +9,8 @@ use tidewatch_model::Span;
 use tidewatch_sql::suggestion;
 use toml::de::{DeTable, DeValue};
 
+use crate::mapping::{From, Mapping};
+
 /// The checked configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -44,6 +46,10 @@ pub struct Config {
     pub kafka_group: Option<String>,
     /// How many shares a group divides, when its topic is made.
     pub kafka_shares: u32,
+    /// Other people's topics.
+    pub kafka_topics: Vec<Mapping>,
+    /// Where our topics' partitions are begun that the lake has nothing of.
+    pub kafka_from: From,
     /// Settings of librdkafka.
     pub kafka_settings: Vec<(String, String)>,
     /// Length of the lake's event-time windows.
@@ -73,6 +79,8 @@ impl Default for Config {
             kafka_replication: -1,
             kafka_group: None,
             kafka_shares: 3,
+            kafka_topics: vec![],
+            kafka_from: From::Earliest,
             kafka_settings: vec![],
             lake_window: Span::minutes(5),
             lake_flush_interval: Span::seconds(15),
@@ -93,7 +101,7 @@ fn optional_path(path: &Option<PathBuf>) -> String {
     path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
 }
 
-const SETTINGS: [Setting; 20] = [
+const SETTINGS: [Setting; 22] = [
     Setting {
         name: "data.dir",
         meaning: "where the log, the lake and the state live",
@@ -253,6 +261,25 @@ const SETTINGS: [Setting; 20] = [
         show: |config| config.kafka_shares.to_string(),
     },
     Setting {
+        name: "kafka.topics",
+        meaning: "other people's topics: 'TOPIC table=NAME format=json|arrow ts=s|ms|us|record from=... map=from:to', as a list",
+        set: |config, text| {
+            let texts = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+            config.kafka_topics = texts.map(str::parse).collect::<Result<_, _>>()?;
+            Ok(())
+        },
+        show: |config| config.kafka_topics.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+    },
+    Setting {
+        name: "kafka.from",
+        meaning: "where partitions are begun that the lake has nothing of: earliest, latest or a time",
+        set: |config, text| {
+            config.kafka_from = text.parse()?;
+            Ok(())
+        },
+        show: |config| config.kafka_from.to_string(),
+    },
+    Setting {
         name: "kafka.settings",
         meaning: "settings of librdkafka, name=value, as a list",
         set: |config, text| {
@@ -373,6 +400,9 @@ pub fn check_together(config: &Config, faults: &mut Vec<ConfigFault>) {
     if config.kafka_group.is_some() && config.kafka_brokers.is_none() {
         faults
             .push(ConfigFault("kafka.group: expected kafka.brokers too: a group shares a cluster's work".to_string()));
+    }
+    if !config.kafka_topics.is_empty() && config.kafka_brokers.is_none() {
+        faults.push(ConfigFault("kafka.topics: expected kafka.brokers too".to_string()));
     }
     if !config.http_address.ip().is_loopback() && config.http_token_file.is_none() {
         faults.push(ConfigFault(format!(

@@ -82,6 +82,7 @@ pub fn kafka_options(config: &Config) -> Option<KafkaOptions> {
         brokers,
         prefix: config.kafka_prefix.clone(),
         replication: config.kafka_replication,
+        verbatim: config.kafka_topics.iter().map(|mapping| mapping.topic.clone()).collect(),
         settings: config.kafka_settings.clone(),
     })
 }

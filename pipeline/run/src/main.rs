@@ -13,6 +13,7 @@ mod input;
 mod judge;
 mod lake_access;
 mod log_choice;
+mod mapping;
 mod output;
 mod progress;
 mod randomness;

@@ -14,9 +14,10 @@ use crate::table::{Column, ColumnType, TIME_COLUMN, Table};
 use crate::time::Timestamp;
 
 /// Unit of a ts that is a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TimeUnitChoice {
     /// Seconds since the epoch.
+    #[default]
     Seconds,
     /// Milliseconds since the epoch.
     Millis,
@@ -40,8 +41,21 @@ pub struct JsonReport {
     pub rejected: Vec<RejectedLine>,
     /// How many there were in all.
     pub rejected_count: u64,
+    /// The numbers of all of them.
+    pub rejected_lines: Vec<usize>,
     /// Fields that the table has no place for, and how often they came.
     pub unknown_fields: BTreeMap<String, u64>,
+}
+
+/// How lines are read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JsonOptions {
+    /// The unit of a ts that is a number.
+    pub unit: TimeUnitChoice,
+    /// Names of fields, and the columns that they are.
+    pub renames: BTreeMap<String, String>,
+    /// The ts of a row that has none; without it such a row is rejected.
+    pub default_ts: Option<Timestamp>,
 }
 
 /// Rejected lines that a report names.
@@ -57,6 +71,11 @@ const NAMED_LINES: usize = 100;
 /// assert_eq!((rows.num_rows(), report.rejected[0].line), (1, 2));
 /// ```
 pub fn decode_lines(table: &Table, bytes: &[u8], unit: TimeUnitChoice) -> (RecordBatch, JsonReport) {
+    decode_lines_with(table, bytes, &JsonOptions { unit, ..JsonOptions::default() })
+}
+
+/// As [`decode_lines`], with names of other people.
+pub fn decode_lines_with(table: &Table, bytes: &[u8], options: &JsonOptions) -> (RecordBatch, JsonReport) {
     let mut report = JsonReport::default();
     let residual = table
         .columns
@@ -67,10 +86,11 @@ pub fn decode_lines(table: &Table, bytes: &[u8], unit: TimeUnitChoice) -> (Recor
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        match read_line(table, residual, line, unit, &mut report.unknown_fields) {
+        match read_line(table, residual, line, options, &mut report.unknown_fields) {
             Ok(row) => rows.push(row),
             Err(reason) => {
                 report.rejected_count += 1;
+                report.rejected_lines.push(index + 1);
                 if report.rejected.len() < NAMED_LINES {
                     report.rejected.push(RejectedLine { line: index + 1, reason });
                 }
@@ -84,7 +104,7 @@ fn read_line(
     table: &Table,
     residual: Option<&Column>,
     line: &[u8],
-    unit: TimeUnitChoice,
+    options: &JsonOptions,
     unknown: &mut BTreeMap<String, u64>,
 ) -> Result<(Timestamp, Map<String, Value>), String> {
     let mut object = match serde_json::from_slice(line) {
@@ -92,7 +112,15 @@ fn read_line(
         Ok(other) => return Err(format!("expected a JSON object, found {}", kind_of(&other))),
         Err(error) => return Err(format!("not JSON: {error}")),
     };
-    let ts = instant(object.remove(TIME_COLUMN).as_ref(), unit)?;
+    for (from, to) in &options.renames {
+        if let Some(value) = object.remove(from) {
+            object.insert(to.clone(), value);
+        }
+    }
+    let ts = match (object.remove(TIME_COLUMN), options.default_ts) {
+        (None, Some(ts)) => ts,
+        (found, _) => instant(found.as_ref(), options.unit)?,
+    };
     let mut row = Map::new();
     let mut rest = Map::new();
     for (name, value) in object {

@@ -157,7 +157,12 @@ pub fn decode(record: &Record) -> Result<(Header, RecordBatch), WireError> {
     }
     let payload = record.value.as_deref().unwrap_or_default();
     guard(payload)?;
-    let batch = decode_guarded(payload)?;
+    let mut batches = decode_guarded(payload)?;
+    let batch = match (batches.pop(), batches.len()) {
+        (Some(batch), 0) => batch,
+        (None, _) => return Err(WireError::Decode("no record batch".to_string())),
+        (_, more) => return Err(WireError::Decode(format!("{} record batches: expected one", more + 1))),
+    };
     agree("rows", header.rows, batch.num_rows() as u64)?;
     agree("schema fingerprint", header.schema_fingerprint.clone(), schema_fingerprint(&batch.schema()))?;
     let (min_ts, max_ts) = time_range(&batch)?;
@@ -166,23 +171,33 @@ pub fn decode(record: &Record) -> Result<(Header, RecordBatch), WireError> {
     Ok((header, batch))
 }
 
+/// Reads an Arrow IPC stream that others wrote, without our headers: guard, then Arrow; all its batches as one.
+///
+/// # Errors
+/// What the guard or Arrow's decoder does not take; never a panic.
+pub fn decode_payload(payload: &[u8]) -> Result<RecordBatch, WireError> {
+    guard(payload)?;
+    let batches = decode_guarded(payload)?;
+    let first = batches.first().ok_or_else(|| WireError::Decode("no record batch".to_string()))?;
+    arrow::compute::concat_batches(&first.schema(), &batches).map_err(|error| WireError::Decode(error.to_string()))
+}
+
 /// Arrow's decoder on a payload that the guard let through; what still panics in it becomes an error.
-fn decode_guarded(payload: &[u8]) -> Result<RecordBatch, WireError> {
+fn decode_guarded(payload: &[u8]) -> Result<Vec<RecordBatch>, WireError> {
     let decoded = catch_unwind(AssertUnwindSafe(|| {
         let mut buffer = Buffer::from(payload);
         let mut decoder = StreamDecoder::new();
-        let mut found = None;
+        let mut found = Vec::new();
         while !buffer.is_empty() {
             if let Some(batch) = decoder.decode(&mut buffer)? {
-                found = Some(batch);
+                found.push(batch);
             }
         }
         decoder.finish()?;
         Ok::<_, arrow::error::ArrowError>(found)
     }));
     match decoded {
-        Ok(Ok(Some(batch))) => Ok(batch),
-        Ok(Ok(None)) => Err(WireError::Decode("no record batch".to_string())),
+        Ok(Ok(batches)) => Ok(batches),
         Ok(Err(error)) => Err(WireError::Decode(error.to_string())),
         Err(_) => Err(WireError::Decode("the decoder panicked".to_string())),
     }

@@ -134,6 +134,8 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         log: log.log(),
         cluster: log.is_cluster(),
         part: Part::Whole,
+        mappings: config.kafka_topics.iter().cloned().map(Arc::new).collect(),
+        from: config.kafka_from,
         store: store.clone(),
         random: Arc::new(OsRandom),
         rules_complete: !loaded.has_errors(),

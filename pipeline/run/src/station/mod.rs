@@ -25,6 +25,7 @@ use tidewatch_model::{Alert, AlertState, Span, Timestamp, Transition};
 use tidewatch_sql::{CompiledRule, EngineError};
 
 use crate::judge::Judge;
+use crate::mapping::{From, Mapping};
 use messages::Messages;
 pub use scope::{ENGINE_TOPIC, Part, Tenure, shares};
 use source::Source;
@@ -52,6 +53,16 @@ pub enum StationError {
     Superseded {
         /// The part.
         part: String,
+    },
+    /// Where the last record that was stored should be, there is another: positions mean nothing here any more.
+    #[error("{topic}/{partition}, offset {offset}: not the record that was stored from there: the topic was made anew")]
+    OtherTopic {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// The record.
+        offset: u64,
     },
     /// The state is of the other kind of operation.
     #[error("a group of engines keeps its state in this log: start with --group")]
@@ -83,6 +94,10 @@ pub struct Parts {
     pub rules_complete: bool,
     /// Which part of the work it does.
     pub part: Part,
+    /// Other people's topics.
+    pub mappings: Vec<Arc<Mapping>>,
+    /// Where our topics' partitions are begun that the lake has nothing of.
+    pub from: From,
     /// Whom to tell.
     pub receivers: Vec<Arc<dyn Notify>>,
     /// Whether topics that are not there are made with the partitions of a cluster, or with one.
@@ -195,6 +210,8 @@ pub struct Station {
     outbox: Outbox,
     origin: Origin,
     tenure: Tenure,
+    mappings: Vec<Arc<Mapping>>,
+    from: From,
     /// Keys of states that predecessors left: deleted once a state of our own stands.
     left_behind: Vec<Vec<u8>>,
     /// Transitions whose records are not in the log yet.
@@ -235,7 +252,8 @@ impl Station {
         create_topics(parts.log.as_ref(), parts.cluster)?;
         let incarnation = format!("{:016x}", parts.random.next_u64());
         let tenure = Tenure::claim(parts.part, parts.log.as_ref(), &incarnation, now)?;
-        let rules = parts.rules.into_iter().filter(|compiled| parts.part.judges(&compiled.rule)).collect();
+        let rules =
+            parts.rules.into_iter().filter(|compiled| parts.part.judges(&compiled.rule, &parts.mappings)).collect();
         let lake = LakeWriter::new(parts.store.clone(), parts.random.clone(), parts.lake);
         let mut station = Station {
             settler: Settler::new(parts.store, SettleOptions::default()),
@@ -245,6 +263,8 @@ impl Station {
             outbox: Outbox::default(),
             origin: Origin { source: "engine".to_string(), incarnation, seq: 0 },
             tenure,
+            mappings: parts.mappings,
+            from: parts.from,
             left_behind: vec![],
             log: parts.log,
             lake,
@@ -387,6 +407,9 @@ impl Station {
         self.stats.lake_bytes += flushed.bytes;
         if flushed.entries > 0 {
             self.stats.last_flush = Some(now);
+            let stored = self.sources.iter().filter(|source| source.stored);
+            let positions = stored.map(|source| (source.topic.clone(), source.partition, source.next));
+            self.log.tell_progress(&positions.collect::<Vec<_>>());
         }
         Ok(())
     }

@@ -10,12 +10,14 @@
 //! process that was thought dead and goes on can't disturb its successor, whatever it writes.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use tidewatch_model::ports::{Log, LogError, Record, TopicOptions, partition_of};
 use tidewatch_model::table::Table;
 use tidewatch_model::{Alert, Rule, Timestamp};
 
 use super::StationError;
+use crate::mapping::Mapping;
 
 /// One partition per share, and one for the rest; its records are claims.
 pub const ENGINE_TOPIC: &str = "tidewatch.engine";
@@ -73,8 +75,10 @@ impl Part {
     }
 
     /// Whether the rule is judged here: one whose alerts are of one host each can be judged where that host's rows are.
-    pub fn judges(&self, rule: &Rule) -> bool {
-        let is_local = rule.key.iter().any(|column| column == "host");
+    /// Nobody knows which rows share a partition in other people's topics.
+    pub fn judges(&self, rule: &Rule, mappings: &[Arc<Mapping>]) -> bool {
+        let is_mapped = mappings.iter().any(|mapping| mapping.table.name == rule.table);
+        let is_local = !is_mapped && rule.key.iter().any(|column| column == "host");
         match self {
             Part::Whole => true,
             Part::Share { .. } => is_local,

@@ -14,6 +14,7 @@ use tidewatch_sql::Feed;
 
 use super::letters::dead_letter;
 use super::{Station, StationError};
+use crate::mapping::Mapping;
 
 /// A partition, and how far it was read.
 pub struct Source {
@@ -21,6 +22,10 @@ pub struct Source {
     pub table: &'static Table,
     /// The topic.
     pub topic: String,
+    /// How others write it; `None` for frames of ours.
+    pub mapping: Option<Arc<Mapping>>,
+    /// Its number in the table's watermark.
+    pub lane: u32,
     /// The partition.
     pub partition: u32,
     /// The next offset to read.
@@ -41,7 +46,13 @@ pub struct Source {
 
 /// What one record turned out to be.
 enum Taken {
-    Rows { rows: RecordBatch, rejected: Option<Record>, odd: u64 },
+    Rows {
+        rows: RecordBatch,
+        /// Parts of it that can't be taken, as records, with the reason.
+        rejected: Vec<(Record, String)>,
+        /// Rows among them whose time is odd.
+        odd: u64,
+    },
     Duplicate,
     Dead(String),
 }
@@ -66,7 +77,7 @@ impl Station {
         let source = &mut self.sources[index];
         source.lag = read.end.saturating_sub(source.next);
         if let Some(watermark) = self.watermarks.get_mut(source.table.name) {
-            watermark.behind(source.partition, source.lag > 0, now);
+            watermark.behind(source.lane, source.lag > 0, now);
         }
         Ok(source.lag > 0)
     }
@@ -89,6 +100,7 @@ impl Station {
         if self.sources[index].next < offset {
             self.skip_missing(index, offset, now)?;
         }
+        self.compare(index, offset, record)?;
         self.catch_up(index, offset)?;
         let source = &mut self.sources[index];
         let for_lake = source.stored && offset >= source.lake_from;
@@ -96,24 +108,26 @@ impl Station {
         let mut progress =
             Progress { next: offset + 1, counts: Counts { records: 1, ..Counts::default() }, sources: vec![] };
         let (header, taken) = read_record(source, record, now);
+        if let Some(header) = &header {
+            let seq = SourceSeq { incarnation: header.incarnation.clone(), seq: header.seq };
+            progress.sources.push((header.source.clone(), seq));
+        }
         match taken {
             Taken::Rows { rows, rejected, odd } => {
-                if let Some(rejected) = rejected.filter(|_| for_lake) {
-                    let reason = format!("{odd} rows are more than 24h behind or 5m ahead of the clock");
-                    dead_letter(self.log.as_ref(), &source.topic, source.partition, offset, &rejected, &reason)?;
+                for (letter, reason) in rejected.iter().filter(|_| for_lake) {
+                    dead_letter(self.log.as_ref(), &source.topic, source.partition, offset, letter, reason)?;
                     progress.counts.dead_letters = 1;
+                }
+                if odd > 0 && for_lake {
                     *self.stats.odd_time_rows.entry(source.table.name.to_string()).or_default() += odd;
                 }
+                let lane = source.lane;
                 let (topic, partition, table) = (source.topic.clone(), source.partition, source.table.name);
-                if let Some(header) = &header {
-                    let seq = SourceSeq { incarnation: header.incarnation.clone(), seq: header.seq };
-                    progress.sources.push((header.source.clone(), seq));
-                }
                 if for_lake {
                     self.lake.rows(&topic, partition, table, &rows)?;
                     *self.stats.rows.entry(table.to_string()).or_default() += rows.num_rows() as u64;
                 }
-                self.judge_rows(table, partition, &rows, feed, now)?;
+                self.judge_rows(table, lane, &rows, feed, now)?;
             }
             Taken::Duplicate => {
                 progress.counts.duplicates = 1;
@@ -138,6 +152,28 @@ impl Station {
         Ok(())
     }
 
+    /// The last record that was stored must still be the one at its offset: a topic that was deleted and made anew may have
+    /// grown beyond our position, and its rows would be taken for rows that were stored.
+    fn compare(&mut self, index: usize, offset: u64, record: &Record) -> Result<(), StationError> {
+        let source = &self.sources[index];
+        if !source.stored || offset + 1 != source.lake_from {
+            return Ok(());
+        }
+        // What is no frame of this table went to the dead letters, and says nothing.
+        let Some((header, _)) = wire::decode(record).ok().filter(|(header, _)| header.table == source.table.name)
+        else {
+            return Ok(());
+        };
+        let last = self.lake.last_seqs(&source.topic, source.partition)?;
+        let is_known = last
+            .get(&header.source)
+            .is_some_and(|last| last.incarnation == header.incarnation && header.seq <= last.seq);
+        match is_known {
+            true => Ok(()),
+            false => Err(StationError::OtherTopic { topic: source.topic.clone(), partition: source.partition, offset }),
+        }
+    }
+
     /// When reading again reaches what is new, admission remembers what was committed.
     fn catch_up(&mut self, index: usize, offset: u64) -> Result<(), StationError> {
         let source = &mut self.sources[index];
@@ -154,7 +190,7 @@ impl Station {
     fn judge_rows(
         &mut self,
         table: &'static str,
-        partition: u32,
+        lane: u32,
         rows: &RecordBatch,
         feed: Feed,
         now: Timestamp,
@@ -162,7 +198,7 @@ impl Station {
         let Some(newest) = newest(rows) else { return Ok(()) };
         self.pending.extend(self.judge.push(table, rows, feed)?);
         let Some(watermark) = self.watermarks.get_mut(table) else { return Ok(()) };
-        watermark.observe(partition, newest, now);
+        watermark.observe(lane, newest, now);
         if let Some(tick) = watermark.advance(None) {
             self.pending.extend(self.judge.advance(table, tick.watermark, false));
         }
@@ -172,6 +208,9 @@ impl Station {
 
 /// What a record is, and its header when that can be read and the frame was not seen before.
 fn read_record(source: &Source, record: &Record, now: Timestamp) -> (Option<Header>, Taken) {
+    if let Some(mapping) = &source.mapping {
+        return (None, read_mapped(source, mapping, record, now));
+    }
     let (header, batch) = match wire::decode(record) {
         Ok(decoded) => decoded,
         Err(error) => return (None, Taken::Dead(error.to_string())),
@@ -192,7 +231,29 @@ fn read_record(source: &Source, record: &Record, now: Timestamp) -> (Option<Head
     let odd = admitted.rejected.num_rows() as u64;
     let origin =
         wire::Origin { source: header.source.clone(), incarnation: header.incarnation.clone(), seq: header.seq };
-    let rejected = (odd > 0)
-        .then(|| wire::encode(source.table.name, &origin, &admitted.rejected).unwrap_or_else(|_| record.clone()));
+    let letter = || wire::encode(source.table.name, &origin, &admitted.rejected).unwrap_or_else(|_| record.clone());
+    let rejected = (odd > 0).then(|| (letter(), odd_times(odd))).into_iter().collect();
     (Some(header), Taken::Rows { rows: admitted.rows, rejected, odd })
+}
+
+fn odd_times(rows: u64) -> String {
+    format!("{rows} rows are more than 24h behind or 5m ahead of the clock")
+}
+
+/// What a message of other people is.
+fn read_mapped(source: &Source, mapping: &Mapping, record: &Record, now: Timestamp) -> Taken {
+    let taken = match mapping.read(record) {
+        Ok(taken) => taken,
+        Err(reason) => return Taken::Dead(reason),
+    };
+    let admitted = match source.admit.admit(&taken.rows, Some(now)) {
+        Ok(admitted) => admitted,
+        Err(error) => return Taken::Dead(error.to_string()),
+    };
+    let odd = admitted.rejected.num_rows() as u64;
+    let mut rejected: Vec<(Record, String)> = taken.rejected.into_iter().collect();
+    if odd > 0 {
+        rejected.push((mapping.write(&admitted.rejected, record), odd_times(odd)));
+    }
+    Taken::Rows { rows: admitted.rows, rejected, odd }
 }

@@ -4,6 +4,7 @@
 //! start judge again from the older position; what it finds has the same ids and is not written or told twice.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ use super::scope::{Part, Use};
 use super::source::Source;
 use super::{NOTICE_TOPIC, SAVE_INTERVAL, STATE_TOPIC, Station, StationError};
 use crate::alert_rows::{NoticeOutcome, transition_batch};
+use crate::mapping::{From, Mapping};
 
 /// Up to where everything was judged.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -30,6 +32,9 @@ struct Position {
     /// Event time by `table/partition`: where it goes on when no row comes any more.
     watermarks: BTreeMap<String, Timestamp>,
 }
+
+/// More partitions than a topic has.
+const LANES: u32 = 1 << 20;
 
 const POSITION_KEY: &str = "position";
 /// Transitions are looked for this far before the oldest position: rules that ended alerts exactly at a time in the past.
@@ -51,20 +56,20 @@ impl Station {
         self.kept_positions = left_out.map(|(rule, ts)| (rule.clone(), *ts)).collect();
         for (place, newest) in &position.watermarks {
             let Some((table, partition)) = place.split_once('/') else { continue };
-            let Ok(partition) = partition.parse() else { continue };
-            let is_ours = TABLES.iter().any(|known| known.name == table && self.uses(known, partition).is_some());
+            let Ok(lane) = partition.parse::<u32>() else { continue };
+            let is_ours = TABLES.iter().any(|known| known.name == table && self.uses(known, lane % LANES).is_some());
             if let (Some(watermark), true) = (self.watermarks.get_mut(table), is_ours) {
-                watermark.restore(partition, *newest, now);
+                watermark.restore(lane, *newest, now);
             }
         }
         for table in TABLES {
             for partition in 0..self.log.partitions(&table.topic())? {
-                let Some(used) = self.uses(table, partition) else { continue };
-                let source = self.place(table, partition, used, &position)?;
-                if let Some(watermark) = self.watermarks.get_mut(table.name) {
-                    watermark.behind(partition, source.lag > 0, now);
-                }
-                self.sources.push(source);
+                self.add_source(table, None, partition, &position, now)?;
+            }
+        }
+        for (number, mapping) in self.mappings.clone().into_iter().enumerate() {
+            for partition in 0..self.log.partitions(&mapping.topic)? {
+                self.add_source(mapping.table, Some((number, mapping.clone())), partition, &position, now)?;
             }
         }
         Ok(())
@@ -76,14 +81,51 @@ impl Station {
         self.tenure.part.uses(table, partition, &judged)
     }
 
+    fn add_source(
+        &mut self,
+        table: &'static Table,
+        mapping: Option<(usize, Arc<Mapping>)>,
+        partition: u32,
+        position: &Position,
+        now: Timestamp,
+    ) -> Result<(), StationError> {
+        let Some(used) = self.uses(table, partition) else { return Ok(()) };
+        // Partitions of several topics feed one table: each has a number of its own in the table's watermark.
+        let lane = partition + mapping.as_ref().map_or(0, |(number, _)| (*number as u32 + 1) * LANES);
+        let source = self.place(table, mapping.map(|(_, mapping)| mapping), lane, partition, used, position)?;
+        if let Some(watermark) = self.watermarks.get_mut(table.name) {
+            watermark.behind(lane, source.lag > 0, now);
+        }
+        self.sources.push(source);
+        Ok(())
+    }
+
+    /// Where a partition is begun that the lake has nothing of.
+    fn beginning(&self, topic: &str, partition: u32, from: From) -> Result<Option<u64>, StationError> {
+        match from {
+            From::Earliest => Ok(None),
+            From::Latest => Ok(Some(self.log.range(topic, partition)?.end)),
+            From::Time(ts) => Ok(Some(self.log.offset_for_time(topic, partition, ts)?)),
+        }
+    }
+
     fn place(
         &mut self,
         table: &'static Table,
+        mapping: Option<Arc<Mapping>>,
+        lane: u32,
         partition: u32,
         used: Use,
         position: &Position,
     ) -> Result<Source, StationError> {
-        let topic = table.topic();
+        let topic = mapping.as_ref().map_or_else(|| table.topic(), |mapping| mapping.topic.clone());
+        let from = mapping.as_ref().map_or(self.from, |mapping| mapping.from);
+        if !table.is_own()
+            && self.lake.is_new(&topic, partition)?
+            && let Some(start) = self.beginning(&topic, partition, from)?
+        {
+            self.lake.begin_at(&topic, partition, start)?;
+        }
         let range = self.log.range(&topic, partition)?;
         let lake_from = self.lake.position(&topic, partition)?;
         // After a loss of power the position may have survived and the newest records not: what comes in their place was
@@ -91,7 +133,8 @@ impl Station {
         let judge_from =
             position.offsets.get(&format!("{topic}/{partition}")).copied().unwrap_or(lake_from).min(range.end);
         let stored = used == Use::Stored;
-        let mut next = if stored { lake_from.min(judge_from) } else { judge_from };
+        // The last record that was stored is read again, to see whether it still is that one.
+        let mut next = if stored { lake_from.saturating_sub(1).min(judge_from) } else { judge_from };
         if let Some(ts) = self.judge.engine().replay_from(table.name) {
             next = next.min(self.log.offset_for_time(&topic, partition, ts)?);
         }
@@ -105,6 +148,8 @@ impl Station {
         Ok(Source {
             table,
             topic,
+            mapping,
+            lane,
             partition,
             next,
             stored,

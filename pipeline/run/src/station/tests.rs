@@ -81,6 +81,8 @@ impl World {
             rules_complete,
             cluster: false,
             part: Part::Whole,
+            mappings: vec![],
+            from: From::Earliest,
             receivers: vec![self.notifier.clone()],
             lake,
             idle_timeout: Span::seconds(30),
