@@ -29,6 +29,8 @@ pub struct Cluster {
 struct Broker {
     port: u16,
     controller: u16,
+    /// For a listener that the properties name.
+    extra: u16,
     running: Option<Running>,
 }
 
@@ -39,7 +41,8 @@ struct Running {
 }
 
 impl Cluster {
-    /// Starts so many brokers, each a controller too, with further server properties (`name=value`).
+    /// Starts so many brokers, each a controller too, with further server properties (`name=value`). In them `{port}`,
+    /// `{controller}` and `{extra}` stand for the broker's ports; nobody listens on the last unless a property says so.
     ///
     /// # Panics
     /// When a broker does not come up, and when nothing can be started at all where `CI` is set.
@@ -52,9 +55,9 @@ impl Cluster {
                 return None;
             }
         };
-        let ports = free_ports(2 * brokers);
-        let brokers =
-            ports.chunks(2).map(|pair| Broker { port: pair[0], controller: pair[1], running: None }).collect();
+        let ports = free_ports(3 * brokers);
+        let broker = |ports: &[u16]| Broker { port: ports[0], controller: ports[1], extra: ports[2], running: None };
+        let brokers = ports.chunks(3).map(broker).collect();
         let folder = tempfile::tempdir().unwrap();
         let properties = properties.iter().map(ToString::to_string).collect();
         let mut cluster = Cluster { folder, jars, brokers, properties };
@@ -71,6 +74,27 @@ impl Cluster {
     /// `host:port` of every broker, comma separated.
     pub fn brokers(&self) -> String {
         self.brokers.iter().map(|broker| format!("127.0.0.1:{}", broker.port)).collect::<Vec<_>>().join(",")
+    }
+
+    /// `host:port` of the listeners that the properties added.
+    pub fn extra_listeners(&self) -> String {
+        self.brokers.iter().map(|broker| format!("127.0.0.1:{}", broker.extra)).collect::<Vec<_>>().join(",")
+    }
+
+    /// Stops a broker where it is: it answers nobody, and nobody knows why.
+    pub fn pause(&self, index: usize) {
+        self.signal(index, "-STOP");
+    }
+
+    /// Lets a broker that was stopped go on.
+    pub fn resume(&self, index: usize) {
+        self.signal(index, "-CONT");
+    }
+
+    fn signal(&self, index: usize, signal: &str) {
+        let pid = self.brokers[index].running.as_ref().map(|running| running.pid.to_string());
+        let sent = Command::new("kill").args([signal, &pid.expect("the broker runs")]).status();
+        assert!(sent.unwrap().success());
     }
 
     /// Ends a broker as a loss of power would.
@@ -134,7 +158,9 @@ impl Cluster {
             least = copies.div_ceil(2),
         );
         for line in &self.properties {
-            text.push_str(line);
+            let line = line.replace("{port}", &broker.port.to_string());
+            let line = line.replace("{controller}", &broker.controller.to_string());
+            text.push_str(&line.replace("{extra}", &broker.extra.to_string()));
             text.push('\n');
         }
         std::fs::write(self.config(index), text).unwrap();

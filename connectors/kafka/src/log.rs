@@ -21,7 +21,7 @@ use tidewatch_model::limits::RECORD_BYTES;
 use tidewatch_model::ports::{Log, LogError, ReadBatch, Record, TopicOptions};
 
 use crate::client::{Reports, code, is_unknown, network, timed_out};
-use crate::options::{KafkaError, KafkaOptions, REQUEST};
+use crate::options::{KafkaError, KafkaOptions, PROGRESS_GROUP, REQUEST};
 use crate::partition::{Polled, Reader, Reading};
 
 /// A partition of a topic, by the topic's name on the cluster.
@@ -107,6 +107,38 @@ impl KafkaLog {
         let done = block_on(self.admin.delete_records(&asked, &options)).map_err(|error| self.at(topic, error))?;
         match done.elements().first().map(|element| element.error()) {
             Some(Err(error)) => Err(self.at(topic, error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// What was told of each partition's progress, 0 where nothing was: what lag tools show.
+    ///
+    /// # Errors
+    /// What the cluster answers.
+    pub fn told_progress(&self, topic: &str) -> Result<Vec<u64>, LogError> {
+        let name = self.name(topic);
+        let mut asked = TopicPartitionList::new();
+        for partition in 0..self.partitions(topic)? {
+            asked.add_partition(&name, partition as i32);
+        }
+        let told = self.asker.committed_offsets(asked, REQUEST).map_err(|error| self.at(topic, error))?;
+        let offset = |element: &rdkafka::topic_partition_list::TopicPartitionListElem| match element.offset() {
+            Offset::Offset(offset) => offset as u64,
+            _ => 0,
+        };
+        Ok(told.elements().iter().map(offset).collect())
+    }
+
+    /// Deletes the group that progress is told to. Nothing depends on it.
+    ///
+    /// # Errors
+    /// What the cluster answers.
+    pub fn forget_progress(&self) -> Result<(), LogError> {
+        let asked = AdminOptions::new().operation_timeout(Some(REQUEST));
+        let done =
+            block_on(self.admin.delete_groups(&[PROGRESS_GROUP], &asked)).map_err(|error| self.at("*", error))?;
+        match done.into_iter().next() {
+            Some(Err((_, error))) if error != RDKafkaErrorCode::GroupIdNotFound => Err(self.at("*", error)),
             _ => Ok(()),
         }
     }

@@ -1,6 +1,7 @@
 //! A place in a consumer group: which partitions of one topic are this process's. Nothing is read through it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -22,13 +23,22 @@ pub struct KafkaMembership {
 
 /// Keeps what the group says until it is asked for. Assignments are acknowledged by us: one that is asked back only when its
 /// work has ended.
-#[derive(Debug, Clone, Default)]
-struct Changes(Arc<Mutex<Vec<Change>>>);
+#[derive(Debug, Default)]
+struct Changes {
+    heard: Mutex<Vec<Change>>,
+    /// Nobody acknowledges any more: the member is leaving.
+    leaving: AtomicBool,
+}
 
 impl ClientContext for Changes {}
 
 impl ConsumerContext for Changes {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        if self.leaving.load(Ordering::SeqCst) {
+            // Leaving waits until what is asked back is let go.
+            drop(consumer.unassign());
+            return;
+        }
         let partitions = list.elements().iter().map(|element| element.partition() as u32).collect();
         let change = match error {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Change::Given(partitions),
@@ -38,7 +48,7 @@ impl ConsumerContext for Changes {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => Change::AskedBack(partitions),
             _ => return,
         };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(change);
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).push(change);
     }
 }
 
@@ -76,7 +86,7 @@ impl Membership for KafkaMembership {
     fn poll(&mut self) -> Result<Vec<Change>, LogError> {
         // Errors of single brokers pass; records are of no interest.
         drop(self.consumer.poll(Duration::ZERO));
-        let mut waiting = self.consumer.context().0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.consumer.context().heard.lock().unwrap_or_else(PoisonError::into_inner);
         let changes = std::mem::take(&mut *waiting);
         drop(waiting);
         for change in &changes {
@@ -98,5 +108,11 @@ impl Membership for KafkaMembership {
 
     fn give_back(&mut self, partitions: &[u32]) -> Result<(), LogError> {
         self.consumer.incremental_unassign(&self.list(partitions)?).map_err(|error| self.at(error))
+    }
+}
+
+impl Drop for KafkaMembership {
+    fn drop(&mut self) {
+        self.consumer.context().leaving.store(true, Ordering::SeqCst);
     }
 }

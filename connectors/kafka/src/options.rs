@@ -58,6 +58,9 @@ impl Default for KafkaOptions {
 /// How long one request to the cluster may take.
 pub(crate) const REQUEST: Duration = Duration::from_secs(10);
 
+/// Positions are told to this group for lag tools, and never asked of it.
+pub(crate) const PROGRESS_GROUP: &str = "tidewatch";
+
 /// For every client. Broker addresses are tried for a short time each; a topic is never made by asking for it.
 const COMMON: [(&str, &str); 4] = [
     ("client.id", "tidewatch"),
@@ -68,8 +71,7 @@ const COMMON: [(&str, &str); 4] = [
 
 /// For reading. The defaults of `auto.offset.reset` (jump to the end) and `check.crcs` (false) lose and damage silently.
 const READING: [(&str, &str); 9] = [
-    // Positions are told to it for lag tools, and never asked of it.
-    ("group.id", "tidewatch"),
+    ("group.id", PROGRESS_GROUP),
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
     ("auto.offset.reset", "error"),

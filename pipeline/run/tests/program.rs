@@ -3,11 +3,15 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used)]
 
+mod process;
+
 use std::io::Read;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use process::{HOT, PROGRAM, Up, bad, count, good, wait_for};
 
 use tidewatch_log::{LocalLog, LocalLogOptions};
 use tidewatch_model::Span;
@@ -15,72 +19,6 @@ use tidewatch_model::ports::{Clock, Log, Random, Record};
 use tidewatch_model::scripted::SeededRandom;
 use tidewatch_model::time::SystemClock;
 use tidewatch_tests::kafka::Cluster;
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_tidewatch");
-
-fn tidewatch(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(PROGRAM).args(arguments).current_dir(folder).output().unwrap()
-}
-
-/// Standard output of a command that must succeed.
-fn good(folder: &Path, arguments: &[&str]) -> String {
-    let output = tidewatch(folder, arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Exit code and standard error of a command that must fail.
-fn bad(folder: &Path, arguments: &[&str]) -> (i32, String) {
-    let output = tidewatch(folder, arguments);
-    (output.status.code().unwrap_or(-1), String::from_utf8(output.stderr).unwrap())
-}
-
-/// A running `up` that is killed when the test ends, however it ends.
-struct Up(Child);
-
-impl Up {
-    fn start(folder: &Path, more: &[&str]) -> Up {
-        let fixed = ["up", "--data", "data", "--no-collect", "--plain", "--http", "127.0.0.1:0"];
-        let mut command = Command::new(PROGRAM);
-        command.args(fixed).args(more).current_dir(folder).env("TIDEWATCH_LAKE__FLUSH_INTERVAL", "300ms");
-        Up(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap())
-    }
-
-    /// SIGTERM, and then everything that it said.
-    fn stop(mut self) -> String {
-        let status = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().unwrap();
-        assert!(status.success());
-        let mut said = String::new();
-        self.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        assert!(self.0.wait().unwrap().success(), "{said}");
-        said
-    }
-}
-
-impl Drop for Up {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-/// Waits until something holds; processes have no virtual clock.
-fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(120), "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
-fn count(folder: &Path, sql: &str) -> i64 {
-    let text = good(folder, &["query", "--data", "data", "--format", "csv", sql]);
-    text.lines().nth(1).and_then(|line| line.parse().ok()).unwrap_or_else(|| panic!("{sql}: {text}"))
-}
-
-const HOT: &str = "CREATE ALERT hot WITH (severity = 'critical') AS SELECT host, gpu_uuid, avg(temperature_celsius) AS t
-FROM HOP(gpu, ts, INTERVAL '1 second', INTERVAL '3 seconds') GROUP BY window_start, window_end, host, gpu_uuid HAVING avg(temperature_celsius) > 71;
-";
 
 #[test]
 fn kills_lose_nothing_and_a_firing_alert_keeps_its_start() {

@@ -55,6 +55,9 @@ pub struct Args {
     /// Write into Kafka (host:port of brokers) instead; each host of the fleet is a source of its own.
     #[arg(long, conflicts_with = "out", value_name = "HOST:PORT")]
     kafka: Option<String>,
+    /// What topics' names begin with on the cluster.
+    #[arg(long, default_value = "", requires = "kafka")]
+    prefix: String,
     /// Hosts that the GPUs are spread over; by default eight GPUs to a host.
     #[arg(long)]
     nodes: Option<usize>,
@@ -123,7 +126,8 @@ pub fn run(args: &Args, data: Option<&Path>) -> Result<(), Failure> {
             to_log(args, &mut fleet, &log, false, start)?
         }
         (None, Some(brokers), _) => {
-            let options = KafkaOptions { brokers: brokers.clone(), ..KafkaOptions::default() };
+            let options =
+                KafkaOptions { brokers: brokers.clone(), prefix: args.prefix.clone(), ..KafkaOptions::default() };
             let log = KafkaLog::connect(options).map_err(Failure::usage)?;
             to_log(args, &mut fleet, &log, true, start)?
         }

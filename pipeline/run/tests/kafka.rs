@@ -1,0 +1,392 @@
+//! The program on a real Kafka cluster, and what befalls it there. Each fault of the failure matrix that touches broker or
+//! engine has a test here that names it; those of the agent are in pipeline/agent/tests/kafka.rs.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod process;
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use process::{HOT, PROGRAM, Up, bad, count, good, wait_for};
+use tempfile::TempDir;
+use tidewatch_kafka::{KafkaLog, KafkaOptions};
+use tidewatch_model::Span;
+use tidewatch_model::ports::{Clock, Log, Record, TopicOptions};
+use tidewatch_model::time::SystemClock;
+use tidewatch_tests::kafka::Cluster;
+
+/// One broker for all tests of this file that leave it alive; each has topics of its own by a prefix.
+fn one_broker() -> Option<String> {
+    static CLUSTER: OnceLock<Option<Cluster>> = OnceLock::new();
+    CLUSTER.get_or_init(|| Cluster::start(1, QUICK_GROUPS)).as_ref().map(Cluster::brokers)
+}
+
+/// A member that is gone is noticed after six seconds instead of 45.
+const QUICK_GROUPS: &[&str] = &[
+    "group.consumer.session.timeout.ms=6000",
+    "group.consumer.min.session.timeout.ms=6000",
+    "group.consumer.heartbeat.interval.ms=1000",
+    "group.consumer.min.heartbeat.interval.ms=1000",
+];
+
+/// A folder, and a prefix for topics on a cluster.
+struct Place {
+    folder: TempDir,
+    brokers: String,
+    prefix: String,
+}
+
+impl Place {
+    fn new(brokers: String) -> Place {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let prefix = format!("t{}-", NUMBER.fetch_add(1, Ordering::SeqCst));
+        Place { folder: tempfile::tempdir().unwrap(), brokers, prefix }
+    }
+
+    fn here(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn log(&self) -> KafkaLog {
+        let (brokers, prefix) = (self.brokers.clone(), self.prefix.clone());
+        KafkaLog::connect(KafkaOptions { brokers, prefix, ..KafkaOptions::default() }).unwrap()
+    }
+
+    /// A configuration file with further lines, whose `[kafka]` section is open at its end.
+    fn configure(&self, more: &str) {
+        let text = format!(
+            "[lake]\nflush_interval = \"300ms\"\n[kafka]\nbrokers = \"{}\"\nprefix = \"{}\"\n{more}\n",
+            self.brokers, self.prefix
+        );
+        std::fs::write(self.here().join("tidewatch.toml"), text).unwrap();
+    }
+
+    fn engine(&self, more: &[&str]) -> Up {
+        Up::start(self.here(), more)
+    }
+
+    /// Writes a simulated fleet into the cluster; returns how many rows.
+    fn simulate(&self, more: &[&str]) -> i64 {
+        let fixed = ["simulate", "--kafka", &self.brokers, "--prefix", &self.prefix];
+        let output = process::tidewatch(self.here(), &[&fixed[..], more].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        said.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap()
+    }
+
+    fn stored(&self, tables: &[&str]) -> i64 {
+        tables.iter().map(|table| count(self.here(), &format!("SELECT count(*) FROM {table}"))).sum()
+    }
+
+    fn has_lake(&self) -> bool {
+        self.here().join("data/internal/log").read_dir().is_ok_and(|mut entries| entries.next().is_some())
+    }
+
+    fn wait_for_rows(&self, table: &str, rows: i64) {
+        wait_for(&format!("{rows} rows of {table}"), || {
+            self.has_lake() && count(self.here(), &format!("SELECT count(*) FROM {table}")) == rows
+        });
+    }
+
+    fn verify(&self) {
+        good(self.here(), &["lake", "verify", "--data", "data"]);
+    }
+}
+
+/// Tables that `simulate` fills.
+const SIMULATED: [&str; 4] = ["gpu", "train_step", "job_event", "gpu_event"];
+
+fn row_topic() -> TopicOptions {
+    TopicOptions { partitions: 1, compacted: false, retention: None, retention_bytes: None }
+}
+
+fn message(text: &str) -> Record {
+    Record { value: Some(text.as_bytes().to_vec()), timestamp: SystemClock.now(), ..Record::default() }
+}
+
+#[test]
+fn other_peoples_topics_are_mapped_and_begin_where_they_are_told() {
+    let Some(brokers) = one_broker() else { return };
+    let place = Place::new(brokers);
+    let (temps, loads) = (format!("{}temps", place.prefix), format!("{}loads", place.prefix));
+    let plain = KafkaLog::connect(KafkaOptions { brokers: place.brokers.clone(), ..KafkaOptions::default() }).unwrap();
+    plain.create_topic(&temps, &row_topic()).unwrap();
+    plain.create_topic(&loads, &row_topic()).unwrap();
+    let now = SystemClock.now().0 / 1_000;
+    let line = |at: i64, temp: &str| format!("{{\"time\":{at},\"host\":\"n1\",\"gpu\":\"g\",\"temp\":{temp}}}");
+    let old = Record { timestamp: SystemClock.now() - Span::hours(2), ..message(&line(now - 7_200_000, "50")) };
+    plain
+        .append(&temps, 0, &[old, message(&format!("{}\nnonsense\n{}", line(now, "91"), line(now + 1, "92")))])
+        .unwrap();
+    plain.append(&loads, 0, &[message("{\"host\":\"n1\",\"load1\":1}")]).unwrap();
+    let since = (SystemClock.now() - Span::hours(1)).floor(Span::seconds(1));
+    place.configure(&format!(
+        "topics = [\"{temps} table=gpu ts=ms from={since} map=time:ts map=gpu:gpu_uuid map=temp:temperature_celsius\",\n          \
+         \"{loads} table=host ts=record from=latest\"]"
+    ));
+    let rule =
+        "CREATE ALERT warm AS SELECT host, gpu_uuid, temperature_celsius FROM gpu WHERE temperature_celsius > 90;";
+    std::fs::write(place.here().join("warm.sql"), rule).unwrap();
+    let up = place.engine(&["--rules", "warm.sql", "--no-bundled-rules"]);
+    place.wait_for_rows("gpu", 2);
+    plain.append(&loads, 0, &[message("{\"host\":\"n1\",\"load1\":2}")]).unwrap();
+    place.wait_for_rows("host", 1);
+    wait_for("the alert", || count(place.here(), "SELECT count(*) FROM alert_event WHERE rule = 'warm'") == 1);
+    up.stop();
+    assert_eq!(
+        count(place.here(), "SELECT CAST(sum(load1) AS BIGINT) FROM host"),
+        2,
+        "what came before was not asked for"
+    );
+    let letters = good(place.here(), &["dlq", "list"]);
+    assert!(letters.contains("1 lines are no rows; line 2: not JSON") && letters.lines().count() == 1, "{letters}");
+    place.verify();
+
+    place.configure("topics = [\"x table=gpus\", \"y\"]");
+    let (code, said) = bad(place.here(), &["config"]);
+    assert!(code == 2 && said.contains("kafka.topics: unknown table 'gpus'; did you mean 'gpu'?"), "{said}");
+}
+
+#[test]
+fn outsiders_read_our_topics() {
+    let Some(brokers) = one_broker() else { return };
+    if !tidewatch_tests::has_tool("kcat") {
+        return;
+    }
+    let place = Place::new(brokers);
+    place.configure("");
+    place.simulate(&["--gpus", "16", "--duration", "3s"]);
+    let topic = format!("{}tidewatch.gpu", place.prefix);
+    let arguments = ["-C", "-e", "-q", "-b", &place.brokers, "-t", &topic, "-f", "%k %h %S\n"];
+    let output = Command::new("kcat").args(arguments).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let frames: Vec<&str> = text.lines().collect();
+    assert_eq!(frames.len(), 2 * 3, "two hosts, three ticks: {text}{}", String::from_utf8_lossy(&output.stderr));
+    for frame in frames {
+        let key = frame.split(' ').next().unwrap();
+        assert!(
+            frame.contains(&format!("tidewatch-source={key},")) && frame.contains("tidewatch-table=gpu"),
+            "{frame}"
+        );
+    }
+}
+
+#[test]
+fn fault_duplicate_sends() {
+    let Some(brokers) = one_broker() else { return };
+    let place = Place::new(brokers);
+    place.configure("");
+    let sent = place.simulate(&["--gpus", "8", "--duration", "20s"]);
+    let log = place.log();
+    // An agent that lost the answer sends the same frames again.
+    for partition in 0..log.partitions("tidewatch.gpu").unwrap() {
+        let read = log.read("tidewatch.gpu", partition, 0, 1 << 22).unwrap();
+        let again: Vec<Record> = read.records.into_iter().map(|(_, record)| record).collect();
+        if !again.is_empty() {
+            log.append("tidewatch.gpu", partition, &again).unwrap();
+        }
+    }
+    let up = place.engine(&[]);
+    wait_for("all rows", || place.has_lake() && place.stored(&SIMULATED) >= sent);
+    up.stop();
+    assert_eq!(place.stored(&SIMULATED), sent, "each row once");
+    place.verify();
+}
+
+#[test]
+fn fault_group_offsets_deleted() {
+    let Some(brokers) = one_broker() else { return };
+    let place = Place::new(brokers);
+    place.configure("");
+    let first = place.simulate(&["--gpus", "8", "--duration", "10s"]);
+    let up = place.engine(&[]);
+    wait_for("the first rows", || place.has_lake() && place.stored(&SIMULATED) == first);
+    let log = place.log();
+    wait_for("offsets for lag tools", || log.told_progress("tidewatch.gpu").unwrap().iter().any(|next| *next > 0));
+    log.forget_progress().unwrap();
+    let start = (SystemClock.now() - Span::hours(1)).to_string();
+    let second = place.simulate(&["--gpus", "8", "--duration", "10s", "--start", &start, "--seed", "2"]);
+    wait_for("the second rows", || place.stored(&SIMULATED) == first + second);
+    drop(up);
+    log.forget_progress().unwrap();
+    // Nothing is asked of the group: the next start goes on where the lake says.
+    let up = place.engine(&[]);
+    up.stop();
+    assert_eq!(place.stored(&SIMULATED), first + second);
+    place.verify();
+}
+
+#[test]
+fn fault_retention_ran_past_us() {
+    let Some(brokers) = one_broker() else { return };
+    let place = Place::new(brokers);
+    place.configure("");
+    place.simulate(&["--gpus", "8", "--duration", "10s"]);
+    let up = place.engine(&[]);
+    place.wait_for_rows("gpu", 80);
+    up.stop();
+    let start = (SystemClock.now() - Span::hours(1)).to_string();
+    place.simulate(&["--gpus", "8", "--duration", "10s", "--start", &start, "--seed", "2"]);
+    let log = place.log();
+    let partition = (0..12).find(|partition| log.range("tidewatch.gpu", *partition).unwrap().end > 0).unwrap();
+    // Ten frames were read; the next four are gone.
+    log.delete_before("tidewatch.gpu", partition, 14).unwrap();
+    let up = place.engine(&[]);
+    place.wait_for_rows("gpu", 80 + 48);
+    up.stop();
+    place.verify();
+}
+
+#[test]
+fn fault_topic_recreated() {
+    let Some(brokers) = one_broker() else { return };
+    let place = Place::new(brokers);
+    place.configure("");
+    place.simulate(&["--gpus", "8", "--duration", "10s"]);
+    let up = place.engine(&[]);
+    place.wait_for_rows("gpu", 80);
+    up.stop();
+    let log = place.log();
+    log.delete_topic("tidewatch.gpu").unwrap();
+    // Made anew, it grows beyond the position that the lake has of the old one.
+    let start = (SystemClock.now() - Span::hours(1)).to_string();
+    wait_for("the topic", || {
+        let again = ["simulate", "--kafka", &place.brokers, "--prefix", &place.prefix];
+        let fleet = ["--gpus", "8", "--duration", "20s", "--start", &start, "--seed", "2"];
+        process::tidewatch(place.here(), &[&again[..], &fleet].concat()).status.success()
+    });
+    let mut up = place.engine(&[]);
+    let mut said = String::new();
+    wait_for("the refusal", || {
+        said.push_str(&up.said_so_far());
+        said.contains("the topic was made anew")
+    });
+    drop(up);
+    assert_eq!(
+        count(place.here(), "SELECT count(*) FROM gpu"),
+        80,
+        "nothing of the new topic is taken for the old one's"
+    );
+    place.verify();
+}
+
+#[test]
+fn fault_poison_messages_by_the_thousand() {
+    let Some(brokers) = one_broker() else { return };
+    let place = Place::new(brokers);
+    place.configure("");
+    let sent = place.simulate(&["--gpus", "8", "--duration", "10s"]);
+    let log = place.log();
+    let partition = (0..12).find(|partition| log.range("tidewatch.gpu", *partition).unwrap().end > 0).unwrap();
+    let frame = log.read("tidewatch.gpu", partition, 0, 1).unwrap().records.remove(0).1;
+    let poison = |number: usize| {
+        let mut bytes = frame.value.clone().unwrap();
+        let at = number * 37 % bytes.len();
+        bytes[at] ^= 1 << (number % 8);
+        match number % 3 {
+            0 => Record { value: Some(bytes), ..frame.clone() },
+            1 => message(&format!("{{\"poison\":{number}}}")),
+            _ => Record { value: None, ..frame.clone() },
+        }
+    };
+    for chunk in (0..3_000).collect::<Vec<usize>>().chunks(500) {
+        log.append("tidewatch.gpu", partition, &chunk.iter().map(|number| poison(*number)).collect::<Vec<_>>())
+            .unwrap();
+    }
+    let start = (SystemClock.now() - Span::hours(1)).to_string();
+    let behind = place.simulate(&["--gpus", "8", "--duration", "10s", "--start", &start, "--seed", "2"]);
+    let up = place.engine(&[]);
+    wait_for("the rows behind the poison", || place.has_lake() && place.stored(&SIMULATED) == sent + behind);
+    up.stop();
+    let letters = log.range("tidewatch.gpu.dlq", 0).unwrap();
+    assert_eq!(letters.end - letters.start, 3_000, "every one is kept");
+    place.verify();
+}
+
+/// A simulator that runs beside the test.
+fn simulator(place: &Place, more: &[&str]) -> Child {
+    let fixed = ["simulate", "--kafka", &place.brokers, "--prefix", &place.prefix, "--real-time"];
+    let mut command = Command::new(PROGRAM);
+    command.args(fixed).args(more).current_dir(place.here()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn sent_by(child: Child) -> i64 {
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    said.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap()
+}
+
+const GROUP: [&str; 5] = ["--rules", "hot.sql", "--no-bundled-rules", "--group", "engines"];
+
+#[test]
+fn fault_membership_changes_every_few_seconds() {
+    let Some(brokers) = one_broker() else { return };
+    let place = Place::new(brokers);
+    place.configure("");
+    std::fs::write(place.here().join("hot.sql"), HOT).unwrap();
+    let incident = "[{\"kind\": \"overheating\", \"at\": \"2s\", \"duration\": \"200s\", \"gpu\": 3}]";
+    std::fs::write(place.here().join("incidents.json"), incident).unwrap();
+    // Ten seconds in the soak, where there is time.
+    let rounds: u64 = std::env::var("TIDEWATCH_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(6);
+    let duration = format!("{}s", 10 + rounds * 6);
+    let child = simulator(
+        &place,
+        &["--gpus", "32", "--interval", "200ms", "--duration", &duration, "--incidents", "incidents.json"],
+    );
+    let mut engines = vec![place.engine(&GROUP)];
+    for round in 0..rounds {
+        std::thread::sleep(Duration::from_secs(5));
+        match round % 3 {
+            0 => engines.push(place.engine(&GROUP)),
+            // One leaves in good order, one is killed.
+            1 => drop(engines.remove(0).stop()),
+            _ => {
+                engines.push(place.engine(&GROUP));
+                drop(engines.remove(0));
+            }
+        }
+    }
+    let sent = sent_by(child);
+    wait_for("the last row", || place.has_lake() && place.stored(&SIMULATED) == sent);
+    let fired = "SELECT count(DISTINCT event_id) FROM alert_event WHERE to_state = 'firing'";
+    wait_for("the alert in the lake", || count(place.here(), fired) == 1);
+    for engine in engines {
+        engine.stop();
+    }
+    assert_eq!(place.stored(&SIMULATED), sent, "every row once");
+    assert_eq!(
+        count(place.here(), "SELECT count(*) FROM alert_event WHERE to_state = 'resolved'"),
+        0,
+        "and never resolved"
+    );
+    place.verify();
+    let (code, said) = bad(place.here(), &["up", "--data", "data", "--no-collect", "--http", "127.0.0.1:0"]);
+    assert!(code == 2 && said.contains("start with --group"), "{said}");
+}
+
+#[test]
+fn a_group_takes_over_what_one_engine_began() {
+    let Some(brokers) = one_broker() else { return };
+    let place = Place::new(brokers);
+    place.configure("");
+    std::fs::write(place.here().join("hot.sql"), HOT).unwrap();
+    let incident = "[{\"kind\": \"overheating\", \"at\": \"1s\", \"duration\": \"200s\", \"gpu\": 3}]";
+    std::fs::write(place.here().join("incidents.json"), incident).unwrap();
+    let alone = place.engine(&GROUP[..3]);
+    let child = simulator(&place, &["--gpus", "16", "--duration", "25s", "--incidents", "incidents.json"]);
+    let fired = "SELECT count(*) FROM alert_event WHERE to_state = 'firing'";
+    wait_for("the alert", || place.has_lake() && count(place.here(), fired) == 1);
+    alone.stop();
+    let (one, two) = (place.engine(&GROUP), place.engine(&GROUP));
+    let sent = sent_by(child);
+    wait_for("the last row", || place.stored(&SIMULATED) == sent);
+    one.stop();
+    two.stop();
+    assert_eq!(count(place.here(), "SELECT count(*) FROM alert_event"), 1, "it went on firing, and was told once");
+    place.verify();
+}
