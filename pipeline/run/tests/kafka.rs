@@ -214,8 +214,7 @@ fn fault_group_offsets_deleted() {
     drop(up);
     log.forget_progress().unwrap();
     // Nothing is asked of the group: the next start goes on where the lake says.
-    let up = place.engine(&[]);
-    up.stop();
+    place.engine(&[]).ready().stop();
     assert_eq!(place.stored(&SIMULATED), first + second);
     place.verify();
 }

@@ -40,6 +40,17 @@ impl Up {
         Up(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap())
     }
 
+    /// Waits until it says that it runs.
+    pub fn ready(mut self) -> Up {
+        let mut said = String::new();
+        while !said.contains("/metrics") {
+            let more = self.said_so_far();
+            assert!(!more.is_empty(), "it ended: {said}");
+            said.push_str(&more);
+        }
+        self
+    }
+
     /// What it said since the last call, waiting for a line.
     pub fn said_so_far(&mut self) -> String {
         let mut buffer = [0; 4_096];
