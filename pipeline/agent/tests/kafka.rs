@@ -17,8 +17,13 @@ struct Agent(Child);
 
 impl Agent {
     fn start(folder: &Path, brokers: &str) -> Agent {
+        Agent::start_with(folder, brokers, &[])
+    }
+
+    fn start_with(folder: &Path, brokers: &str, more: &[&str]) -> Agent {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidewatch-agent"));
         command.args(["--data", "spool", "--host", "n1", "--kafka", brokers, "-X", "message.timeout.ms=2000"]);
+        command.args(more);
         Agent(command.current_dir(folder).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
 
@@ -73,6 +78,81 @@ fn numbers(log: &KafkaLog, topic: &str) -> Vec<(String, Vec<u64>)> {
         }
     }
     starts
+}
+
+#[test]
+fn fault_produce_timeout() {
+    let Some(cluster) = Cluster::start(1, &[]) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let log = KafkaLog::connect(KafkaOptions { brokers: cluster.brokers(), ..KafkaOptions::default() }).unwrap();
+    let agent = Agent::start(folder.path(), &cluster.brokers());
+    wait_for("the first rows", || numbers(&log, "tidewatch.host").first().is_some_and(|(_, seen)| seen.len() > 1));
+    // The broker is there and answers nothing, longer than a send may take: some of what it gets now it will have twice.
+    cluster.pause(0);
+    std::thread::sleep(Duration::from_secs(6));
+    cluster.resume(0);
+    let before = numbers(&log, "tidewatch.host").first().map_or(0, |(_, seen)| seen.len());
+    wait_for("rows of the time between", || {
+        numbers(&log, "tidewatch.host").first().is_some_and(|(_, seen)| seen.len() > before + 8)
+    });
+    agent.stop();
+    let starts = numbers(&log, "tidewatch.host");
+    let all: Vec<u64> = (0..starts[0].1.len() as u64).collect();
+    assert_eq!((starts.len(), &starts[0].1), (1, &all), "every frame, in order, duplicates known by their numbers");
+}
+
+/// A file system of four MiB; `None`, said so, for whoever may not mount.
+fn small_disk(at: &Path) -> Option<SmallDisk> {
+    std::fs::create_dir_all(at).unwrap();
+    let mounted =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(at).stderr(Stdio::null()).status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        eprintln!("NOT RUN: this test mounts a small file system, which this user may not");
+        return None;
+    }
+    Some(SmallDisk(at.to_path_buf()))
+}
+
+struct SmallDisk(std::path::PathBuf);
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
+
+#[test]
+fn fault_spool_disk_full() {
+    let Some(mut cluster) = Cluster::start(1, &[]) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let Some(_disk) = small_disk(&folder.path().join("spool")) else { return };
+    // Somebody else has most of it.
+    std::fs::write(folder.path().join("spool/other"), vec![0; 3_700 << 10]).unwrap();
+    cluster.kill(0);
+    let agent = Agent::start(folder.path(), &cluster.brokers());
+    let left = || {
+        let output =
+            Command::new("df").args(["--output=avail", "-k"]).arg(folder.path().join("spool")).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).lines().nth(1).unwrap().trim().parse::<u64>().unwrap()
+    };
+    wait_for("a full disk", || left() < 24);
+    std::thread::sleep(Duration::from_secs(3));
+    cluster.restart(0);
+    std::fs::remove_file(folder.path().join("spool/other")).unwrap();
+    let log = KafkaLog::connect(KafkaOptions { brokers: cluster.brokers(), ..KafkaOptions::default() }).unwrap();
+    // What had to be dropped is said in rows, and what comes now arrives.
+    let dropped = || {
+        records(&log, "tidewatch.collector").iter().any(|record| {
+            let (_, rows) = decode(record).unwrap();
+            let column = rows.column_by_name("dropped_rows_total").unwrap();
+            arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(column)
+                .iter()
+                .flatten()
+                .any(|rows| rows > 0)
+        })
+    };
+    wait_for("the drop in collector rows", dropped);
+    agent.stop();
 }
 
 #[test]

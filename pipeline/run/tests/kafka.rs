@@ -320,6 +320,146 @@ fn sent_by(child: Child) -> i64 {
     said.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap()
 }
 
+/// The agent's program, which cargo puts beside ours; killed when the test ends.
+struct Agent(Child);
+
+impl Agent {
+    fn start(place: &Place, host: &str, through: &[&str], more: &[&str]) -> Agent {
+        let program = Path::new(PROGRAM).with_file_name("tidewatch-agent");
+        assert!(program.exists(), "cargo test --workspace builds it");
+        let program = program.display().to_string();
+        let (name, arguments) = match through.split_first() {
+            Some((wrapper, arguments)) => (*wrapper, [arguments, &[program.as_str()]].concat()),
+            None => (program.as_str(), vec![]),
+        };
+        let fixed = ["--host", host, "--data", host, "--kafka", &place.brokers, "--prefix", &place.prefix];
+        let mut command = Command::new(name);
+        command.args(arguments).args(fixed).args(["-X", "message.timeout.ms=2000"]).args(more);
+        command.env("NVML_STUB_SCENARIO", "scenario.json").current_dir(place.here());
+        Agent(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn fault_skewed_clock() {
+    let Some(brokers) = one_broker() else { return };
+    if !tidewatch_tests::has_tool("faketime") {
+        return;
+    }
+    let place = Place::new(brokers);
+    place.configure("");
+    let rule =
+        "CREATE ALERT up AS SELECT host, count(*) AS n FROM HOP(host, ts, INTERVAL '1 second', INTERVAL '3 seconds')
+GROUP BY window_start, window_end, host HAVING count(*) >= 2;";
+    std::fs::write(place.here().join("up.sql"), rule).unwrap();
+    let up = place.engine(&["--rules", "up.sql", "--no-bundled-rules"]);
+    let right = Agent::start(&place, "right", &[], &[]);
+    let ahead = Agent::start(&place, "ahead", &["faketime", "-f", "+2h"], &[]);
+    let behind = Agent::start(&place, "behind", &["faketime", "-f", "-1h"], &[]);
+    // A clock that is ahead closes nobody's windows: the right one's rule fires, and its rows are there.
+    let fired = "SELECT count(*) FROM alert_event WHERE labels['host'] = 'right' AND to_state = 'firing'";
+    wait_for("the alert of the host whose clock is right", || place.has_lake() && count(place.here(), fired) == 1);
+    wait_for("rows of the host that is behind", || {
+        count(place.here(), "SELECT count(*) FROM host WHERE host = 'behind'") > 5
+    });
+    wait_for("letters of the host that is ahead", || {
+        good(place.here(), &["dlq", "list"]).contains("more than 24h behind or 5m ahead of the clock")
+    });
+    drop((right, ahead, behind));
+    up.stop();
+    assert_eq!(count(place.here(), "SELECT count(*) FROM host WHERE host = 'ahead'"), 0);
+    place.verify();
+}
+
+/// `TIDEWATCH_KILLS` asks for more rounds than the six that fit an ordinary run.
+#[test]
+fn agents_engines_and_broker_are_killed_in_turn() {
+    let Some(mut cluster) = Cluster::start(1, QUICK_GROUPS) else { return };
+    let place = Place::new(cluster.brokers());
+    place.configure("");
+    std::fs::write(place.here().join("hot.sql"), HOT).unwrap();
+    let gpus: Vec<String> =
+        (0..8).map(|gpu| format!(r#"{{"uuid": "GPU-{gpu}", "pci": "0000:{gpu:02x}:00.0"}}"#)).collect();
+    let scenario = format!(r#"{{"gpus": [{}], "steps": [{{"at_ms": 1000, "gpu": 2, "xid": 79}}]}}"#, gpus.join(","));
+    std::fs::write(place.here().join("scenario.json"), scenario).unwrap();
+    let stub = Path::new(PROGRAM).parent().unwrap().join("deps/libtidewatch_nvml_stub.so").display().to_string();
+    let rounds: u64 = std::env::var("TIDEWATCH_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(6);
+    let duration = format!("{}s", 15 + rounds * 4);
+    let start_agent = |place: &Place, index: usize| match index {
+        0 => Agent::start(place, "a0", &[], &["--nvml-library", &stub]),
+        index => Agent::start(place, &format!("a{index}"), &[], &[]),
+    };
+    let mut agents: Vec<Agent> = (0..3).map(|index| start_agent(&place, index)).collect();
+    let mut engines = vec![place.engine(&GROUP), place.engine(&GROUP)];
+    let child = simulator(&place, &["--gpus", "64", "--interval", "500ms", "--duration", &duration]);
+    for round in 0..rounds {
+        std::thread::sleep(Duration::from_millis(2_500));
+        match round % 3 {
+            0 => {
+                let which = round as usize / 3 % 3;
+                let gone = std::mem::replace(&mut agents[which], start_agent(&place, which));
+                drop(gone);
+            }
+            1 => {
+                drop(engines.remove(0));
+                engines.push(place.engine(&GROUP));
+            }
+            _ => {
+                cluster.kill(0);
+                cluster.restart(0);
+            }
+        }
+    }
+    let sent = sent_by(child);
+    for agent in &mut agents {
+        assert!(Command::new("kill").args(["-TERM", &agent.0.id().to_string()]).status().unwrap().success());
+        assert!(agent.0.wait().unwrap().success());
+    }
+    let log = place.log();
+    // What is in the log, each frame once, is what must be in the lake.
+    let mut expected = std::collections::BTreeMap::new();
+    for table in ["gpu", "host", "gpu_event", "collector", "train_step", "job_event"] {
+        let (topic, mut rows, mut frames) = (format!("tidewatch.{table}"), 0, std::collections::BTreeSet::new());
+        for partition in 0..log.partitions(&topic).unwrap() {
+            let mut range = log.range(&topic, partition).unwrap();
+            while range.start < range.end {
+                let read = log.read(&topic, partition, range.start, 1 << 20).unwrap();
+                for (_, record) in &read.records {
+                    let header = tidewatch_model::wire::read_header(record).unwrap();
+                    if frames.insert((header.source, header.incarnation, header.seq)) {
+                        rows += header.rows as i64;
+                    }
+                }
+                range.start = read.next;
+            }
+        }
+        expected.insert(table, rows);
+    }
+    for (table, rows) in &expected {
+        place.wait_for_rows(table, *rows);
+    }
+    for engine in engines {
+        engine.stop();
+    }
+    let simulated = "SELECT count(*) FROM gpu WHERE host NOT LIKE 'a_'";
+    let events = expected["train_step"]
+        + expected["job_event"]
+        + count(place.here(), "SELECT count(*) FROM gpu_event WHERE host NOT LIKE 'a_'");
+    assert_eq!(count(place.here(), simulated) + events, sent, "every row that the generator was told of is there");
+    let twice =
+        "SELECT count(*) FROM (SELECT ts, host, gpu_uuid FROM gpu GROUP BY ts, host, gpu_uuid HAVING count(*) > 1)";
+    assert_eq!(count(place.here(), twice), 0, "and none twice");
+    assert!(count(place.here(), "SELECT count(*) FROM gpu WHERE host = 'a0'") > 8 * 10, "eight GPUs of the stub");
+    place.verify();
+}
+
 const GROUP: [&str; 5] = ["--rules", "hot.sql", "--no-bundled-rules", "--group", "engines"];
 
 #[test]

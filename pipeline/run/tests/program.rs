@@ -181,6 +181,59 @@ fn count_rows(folder: &Path) -> i64 {
     64 * 720 - 60 - 8 * 15
 }
 
+/// Overheating takes a minute's average and holds for a minute, which makes this the longest of the file.
+#[test]
+fn eight_gpus_of_which_four_fall_ill_page_for_the_right_things() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let pci = |gpu: usize| format!("0000:{gpu:02x}:00.0");
+    let gpus: Vec<String> = (0..8).map(|gpu| format!("{{\"uuid\":\"GPU-{gpu}\",\"pci\":\"{}\"}}", pci(gpu))).collect();
+    let steps = "{\"at_ms\":1000,\"gpu\":0,\"set\":{\"temperature\":95}},{\"at_ms\":8000,\"gpu\":1,\"xid\":79},
+        {\"at_ms\":8000,\"gpu\":1,\"fail\":{\"*\":\"GPU_IS_LOST\"}},{\"at_ms\":9000,\"gpu\":2,\"hang_ms\":60000},
+        {\"at_ms\":10000,\"gpu\":3,\"vanish\":true}";
+    let scenario = format!("{{\"gpus\":[{}],\"steps\":[{steps}]}}", gpus.join(","));
+    std::fs::write(here.join("scenario.json"), scenario).unwrap();
+    for gpu in 0..8 {
+        let device = here.join("sys/bus/pci/devices").join(pci(gpu));
+        std::fs::create_dir_all(&device).unwrap();
+        std::fs::write(device.join("vendor"), "0x10de").unwrap();
+        std::fs::write(device.join("class"), "0x030200").unwrap();
+    }
+    let stub = Path::new(PROGRAM).parent().unwrap().join("deps/libtidewatch_nvml_stub.so");
+    let child = Command::new(PROGRAM)
+        .args(["up", "--data", "data", "--plain", "--http", "127.0.0.1:0"])
+        .env("TIDEWATCH_COLLECT__NVML_LIBRARY", stub)
+        .env("TIDEWATCH_COLLECT__SYSFS", "sys")
+        .env("TIDEWATCH_COLLECT__HOST", "n1")
+        .env("TIDEWATCH_LAKE__FLUSH_INTERVAL", "300ms")
+        .env("NVML_STUB_SCENARIO", "scenario.json")
+        .current_dir(here)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let up = Up(child);
+    wait_for("rows", || {
+        here.join("data/internal/log/tidewatch.gpu-00000").exists() && count(here, "SELECT count(*) FROM gpu") > 60
+    });
+    // As the scenario says: this one leaves the bus too.
+    std::thread::sleep(Duration::from_millis(500));
+    std::fs::remove_dir_all(here.join("sys/bus/pci/devices").join(pci(3))).unwrap();
+    let fired = "SELECT count(DISTINCT rule) FROM alert_event WHERE to_state = 'firing' AND
+        (rule = 'gpu_overheating' AND labels['gpu_uuid'] = 'GPU-0' OR rule = 'gpu_xid_critical' AND labels['gpu_uuid'] = 'GPU-1'
+         OR rule = 'gpu_lost' AND labels['gpu_uuid'] = 'GPU-1' OR rule = 'gpu_stuck' AND labels['gpu_uuid'] = 'GPU-2'
+         OR rule = 'gpu_missing' AND labels['gpu_uuid'] = 'GPU-3')";
+    wait_for("all five alerts", || {
+        here.join("data/internal/log/tidewatch.alert_event-00000").exists() && count(here, fired) == 5
+    });
+    up.stop();
+    let wrong = "SELECT count(*) FROM alert_event WHERE to_state = 'firing' AND rule LIKE 'gpu%' AND NOT
+        (labels['gpu_uuid'] = 'GPU-0' AND rule IN ('gpu_overheating', 'gpu_temperature_margin')
+         OR labels['gpu_uuid'] = 'GPU-1' AND rule IN ('gpu_xid_critical', 'gpu_lost')
+         OR labels['gpu_uuid'] = 'GPU-2' AND rule = 'gpu_stuck' OR labels['gpu_uuid'] = 'GPU-3' AND rule IN ('gpu_missing', 'gpu_lost'))";
+    assert_eq!(count(here, wrong), 0, "and nobody is paged for anything else");
+}
+
 #[test]
 fn wrong_inputs_are_named_and_the_rest_runs() {
     let folder = tempfile::tempdir().unwrap();
