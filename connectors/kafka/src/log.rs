@@ -177,6 +177,20 @@ impl KafkaLog {
         Ok(Some(count))
     }
 
+    /// Makes a topic, or finds that it is there. The error has its code, where the cluster gave one.
+    fn create(&self, topic: &str, new: &NewTopic) -> Result<(), (Option<RDKafkaErrorCode>, LogError)> {
+        let asked = AdminOptions::new().operation_timeout(Some(REQUEST)).request_timeout(Some(REQUEST));
+        let outcomes =
+            block_on(self.admin.create_topics([new], &asked)).map_err(|error| (code(&error), self.at(topic, error)))?;
+        for outcome in outcomes {
+            match outcome {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((_, error)) => return Err((Some(error), self.at(topic, error))),
+            }
+        }
+        Ok(())
+    }
+
     fn check(&self, topic: &str, partition: u32) -> Result<(), LogError> {
         match self.known_partitions(topic)? {
             Some(count) if partition < count => Ok(()),
@@ -297,18 +311,22 @@ impl Log for KafkaLog {
             options.retention.map_or("-1".to_string(), |keep| (keep.0 / 1_000).to_string()),
             options.retention_bytes.map_or("-1".to_string(), |bytes| bytes.to_string()),
         );
-        let replication = TopicReplication::Fixed(self.options.replication);
-        let new = NewTopic::new(&name, options.partitions as i32, replication)
-            .set("cleanup.policy", if options.compacted { "compact" } else { "delete" })
-            .set("retention.ms", &retention)
-            .set("retention.bytes", &bytes);
-        let asked = AdminOptions::new().operation_timeout(Some(REQUEST)).request_timeout(Some(REQUEST));
-        let created = block_on(self.admin.create_topics([&new], &asked)).map_err(|error| self.at(topic, error))?;
-        for outcome in created {
-            match outcome {
-                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((_, error)) => return Err(self.at(topic, error)),
+        let new = || {
+            let replication = TopicReplication::Fixed(self.options.replication);
+            NewTopic::new(&name, options.partitions as i32, replication)
+                .set("cleanup.policy", if options.compacted { "compact" } else { "delete" })
+                .set("retention.ms", &retention)
+                .set("retention.bytes", &bytes)
+        };
+        // By default a broker refuses records that are more than an hour ahead of its clock: an agent whose clock is wrong
+        // would be stuck behind its first one. Whether a time can be right is the engine's to say. Brokers before 3.6 do not
+        // know the setting, and do not refuse either.
+        let tolerant = new().set("message.timestamp.after.max.ms", "9223372036854775807");
+        match self.create(topic, &tolerant) {
+            Err((Some(RDKafkaErrorCode::InvalidConfig), _)) => {
+                self.create(topic, &new()).map_err(|(_, error)| error)?
             }
+            created => created.map_err(|(_, error)| error)?,
         }
         // The broker that made it knows it; the others hear of it.
         let deadline = Instant::now() + CREATED;
