@@ -5,25 +5,19 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
-use tidewatch_benches::{cpu_seconds, measure, print_line, print_machine};
+use tidewatch_benches::{cost_of, measure, print_line, print_machine, program};
 use tidewatch_log::{LocalLog, LocalLogOptions};
 use tidewatch_model::ports::Log;
 use tidewatch_model::wire::decode;
 
 const TOPICS: [&str; 4] = ["tidewatch.gpu", "tidewatch.gpu_event", "tidewatch.train_step", "tidewatch.job_event"];
-
-fn program() -> PathBuf {
-    std::env::current_exe().unwrap().with_file_name("tidewatch")
-}
 
 /// Reads and decodes everything; the batches of the largest topic are kept when asked for.
 fn read(folder: &Path, keep: bool) -> (u64, Vec<RecordBatch>) {
@@ -68,41 +62,9 @@ fn up(data: &Path, more: &[&str], rows: u64) -> f64 {
             std::fs::remove_dir_all(path).unwrap();
         }
     }
-    let mut child = Command::new(program())
-        .args(["up", "--no-collect", "--plain", "--http", "127.0.0.1:0", "--data"])
-        .arg(data)
-        .args(more)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
-    let url = said.find_map(|line| line.unwrap().split("http://").nth(1).map(|rest| format!("http://{rest}"))).unwrap();
-    // The pipe must not fill up.
-    std::thread::spawn(move || said.for_each(drop));
-    loop {
-        std::thread::sleep(Duration::from_millis(200));
-        let text = ureq::get(&url).call().unwrap().body_mut().read_to_string().unwrap();
-        let admitted: f64 = text
-            .lines()
-            .filter(|line| line.starts_with("tidewatch_rows_total"))
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum();
-        if admitted >= rows as f64 {
-            break;
-        }
-    }
-    // A clean stop flushes and settles: that is part of the way. Its cost is read after it: a child that has ended and
-    // was not waited for still has its figures.
-    let asked = Command::new("kill").arg(child.id().to_string()).status().unwrap();
-    assert!(asked.success());
-    let state = format!("/proc/{}/stat", child.id());
-    while !std::fs::read_to_string(&state).unwrap().contains(") Z ") {
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    let seconds = cpu_seconds(child.id()).unwrap();
-    assert!(child.wait().unwrap().success());
-    seconds
+    let mut command = Command::new(program());
+    command.args(["up", "--no-collect", "--plain", "--http", "127.0.0.1:0", "--data"]).arg(data).args(more);
+    cost_of(command, rows)
 }
 
 fn main() {

@@ -2,9 +2,12 @@
 //!
 //! CPU seconds, not wall seconds: they say what a fleet pays, and another process on the machine disturbs them less.
 
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
 
-use std::io;
+use std::io::{self, BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// CPU seconds that a process and its threads have used, from `/proc/PID/stat` (proc(5): fields 14 and 15, in ticks of
 /// 1/100 s on every Linux that Rust supports).
@@ -45,4 +48,46 @@ pub fn print_machine() {
 pub fn print_line(name: &str, rows: u64, seconds: f64, bare: f64) {
     let per_second = rows as f64 / seconds.max(0.01);
     println!("{name:<44} {rows:>10} rows {seconds:>8.2} CPU s {per_second:>12.0} rows/CPU s {:>7.2} x", seconds / bare);
+}
+
+/// The program, which cargo puts beside the benchmark.
+///
+/// # Panics
+/// The system does not say where this process's file is.
+pub fn program() -> PathBuf {
+    std::env::current_exe().unwrap().with_file_name("tidewatch")
+}
+
+/// CPU seconds that a station's process takes from its start until so many rows were admitted, and on to the end of its clean
+/// stop: a stop flushes and settles, which is part of the way.
+///
+/// # Panics
+/// The process does not start, does not answer or does not stop cleanly.
+pub fn cost_of(mut command: Command, rows: u64) -> f64 {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let url = said.find_map(|line| line.unwrap().split("http://").nth(1).map(|rest| format!("http://{rest}"))).unwrap();
+    // The pipe must not fill up.
+    std::thread::spawn(move || said.for_each(drop));
+    loop {
+        std::thread::sleep(Duration::from_millis(200));
+        let text = ureq::get(&url).call().unwrap().body_mut().read_to_string().unwrap();
+        let admitted: f64 = text
+            .lines()
+            .filter(|line| line.starts_with("tidewatch_rows_total"))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum();
+        if admitted >= rows as f64 {
+            break;
+        }
+    }
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    // Read after the end: a child that has ended and was not waited for still has its figures.
+    let state = format!("/proc/{}/stat", child.id());
+    while !std::fs::read_to_string(&state).unwrap().contains(") Z ") {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let seconds = cpu_seconds(child.id()).unwrap();
+    assert!(child.wait().unwrap().success());
+    seconds
 }

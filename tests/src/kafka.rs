@@ -217,9 +217,7 @@ fn jars() -> Result<PathBuf, String> {
             return Err(format!("{program} is not there (Java 17 and Maven are needed)"));
         }
     }
-    // target/<profile>/deps/<this test>.
-    let test = std::env::current_exe().map_err(|error| error.to_string())?;
-    let target = test.ancestors().nth(3).ok_or("the target folder can't be found")?;
+    let target = crate::target_folder();
     let (folder, complete) = (target.join(JARS), target.join(JARS).join("complete"));
     std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
     let lock = File::create(folder.join("lock")).map_err(|error| error.to_string())?;

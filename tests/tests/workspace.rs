@@ -25,7 +25,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ("tidewatch-agent", &["model", "collect", "log", "kafka"]),
     ("tidewatch", &["model", "flow", "sql", "collect", "log", "kafka", "lake", "notifiers", "serve"]),
     ("tidewatch-tests", &[]),
-    ("tidewatch-benches", &["model", "flow", "sql", "collect", "log", "lake"]),
+    ("tidewatch-benches", &["model", "flow", "sql", "collect", "log", "lake", "tests"]),
 ];
 
 fn metadata() -> Value {

@@ -32,7 +32,7 @@ pub enum From {
 pub enum Format {
     /// JSON objects, one a line.
     Json,
-    /// An Arrow IPC stream, uncompressed.
+    /// An Arrow IPC stream, uncompressed, with the types that cross a border: microseconds UTC, Int64, Float64, Utf8.
     Arrow,
 }
 
@@ -232,7 +232,7 @@ impl Mapping {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use arrow::array::{Array, AsArray, Float32Array, TimestampMillisecondArray};
+    use arrow::array::{Array, AsArray, Int64Array, TimestampMicrosecondArray};
     use arrow::datatypes::{Float64Type, TimestampMicrosecondType};
 
     use super::*;
@@ -292,14 +292,14 @@ mod tests {
 
     #[test]
     fn arrow_of_other_types_is_brought_to_ours() {
-        let ts: ArrayRef = Arc::new(TimestampMillisecondArray::from(vec![1_500]).with_timezone("UTC"));
-        let load: ArrayRef = Arc::new(Float32Array::from(vec![0.5]));
+        let ts: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![1_500]).with_timezone("UTC"));
+        let load: ArrayRef = Arc::new(Int64Array::from(vec![2]));
         let batch = RecordBatch::try_from_iter([("time", ts), ("load", load)]).unwrap();
         let mut writer = arrow::ipc::writer::StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
         writer.write(&batch).unwrap();
         let record = Record { value: Some(writer.into_inner().unwrap()), ..Record::default() };
         let taken = mapping("t table=host format=arrow map=time:ts map=load:load1").read(&record).unwrap();
-        assert_eq!(taken.rows.column_by_name("load1").unwrap().as_primitive::<Float64Type>().value(0), 0.5);
+        assert_eq!(taken.rows.column_by_name("load1").unwrap().as_primitive::<Float64Type>().value(0), 2.0);
         assert!(mapping("t table=host format=arrow").read(&record).err().unwrap().contains("no column 'ts'"));
         assert!(mapping("t table=host format=arrow").read(&message("no Arrow")).is_err());
         let again = mapping("t table=host format=arrow").write(&taken.rows, &record);

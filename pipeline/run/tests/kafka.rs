@@ -402,7 +402,29 @@ GROUP BY window_start, window_end, host HAVING count(*) >= 2;";
     place.verify();
 }
 
-/// `TIDEWATCH_KILLS` asks for more rounds than the six that fit an ordinary run.
+/// How much is asked of the test of kills: what fits an ordinary run, or ten minutes of a thousand GPUs with `TIDEWATCH_LONG`.
+struct Scale {
+    gpus: &'static str,
+    interval: &'static str,
+    rounds: u64,
+    pause: Duration,
+}
+
+impl Scale {
+    fn asked() -> Scale {
+        match std::env::var_os("TIDEWATCH_LONG") {
+            None => Scale { gpus: "64", interval: "500ms", rounds: 20, pause: Duration::from_millis(2_500) },
+            Some(_) => Scale { gpus: "1000", interval: "1s", rounds: 56, pause: Duration::from_secs(10) },
+        }
+    }
+
+    /// Of the simulation: it outlives the last kill.
+    fn duration(&self) -> String {
+        let seconds = 15 + (self.pause + Duration::from_millis(500)).as_secs_f64() as u64 * self.rounds;
+        format!("{}s", seconds.max(if self.interval == "1s" { 600 } else { 0 }))
+    }
+}
+
 #[test]
 fn agents_engines_and_broker_are_killed_in_turn() {
     let Some(mut cluster) = Cluster::start(1, QUICK_GROUPS) else { return };
@@ -414,22 +436,24 @@ fn agents_engines_and_broker_are_killed_in_turn() {
     let scenario = format!(r#"{{"gpus": [{}], "steps": [{{"at_ms": 1000, "gpu": 2, "xid": 79}}]}}"#, gpus.join(","));
     std::fs::write(place.here().join("scenario.json"), scenario).unwrap();
     let stub = Path::new(PROGRAM).parent().unwrap().join("deps/libtidewatch_nvml_stub.so").display().to_string();
-    let rounds: u64 = std::env::var("TIDEWATCH_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(6);
-    let duration = format!("{}s", 15 + rounds * 4);
-    let start_agent = |place: &Place, index: usize| match index {
-        0 => Agent::start(place, "a0", &["--nvml-library", &stub]),
-        index => Agent::start(place, &format!("a{index}"), &[]),
+    let start_agent = |index: usize| match index {
+        0 => Agent::start(&place, "a0", &["--nvml-library", &stub]),
+        index => Agent::start(&place, &format!("a{index}"), &[]),
     };
-    let mut agents: Vec<Agent> = (0..3).map(|index| start_agent(&place, index)).collect();
+    let mut agents: Vec<Agent> = (0..3).map(start_agent).collect();
     let mut engines = vec![place.engine(&GROUP), place.engine(&GROUP)];
-    let child = simulator(&place, &["--gpus", "64", "--interval", "500ms", "--duration", &duration]);
-    for round in 0..rounds {
-        std::thread::sleep(Duration::from_millis(2_500));
+    let scale = Scale::asked();
+    let begin = (SystemClock.now() + Span::seconds(3)).floor(Span::seconds(1)).to_string();
+    let duration = scale.duration();
+    let fleet = ["--gpus", scale.gpus, "--interval", scale.interval, "--duration", &duration, "--start", &begin];
+    let child = simulator(&place, &fleet);
+    for round in 0..scale.rounds {
+        std::thread::sleep(scale.pause);
         match round % 3 {
             0 => {
                 let which = round as usize / 3 % 3;
-                let gone = std::mem::replace(&mut agents[which], start_agent(&place, which));
-                drop(gone);
+                drop(agents.remove(which));
+                agents.insert(which, start_agent(which));
             }
             1 => {
                 drop(engines.remove(0));
@@ -446,10 +470,32 @@ fn agents_engines_and_broker_are_killed_in_turn() {
         assert!(Command::new("kill").args(["-TERM", &agent.0.id().to_string()]).status().unwrap().success());
         assert!(agent.0.wait().unwrap().success());
     }
-    let log = place.log();
     // What is in the log, each frame once, is what must be in the lake.
-    let mut expected = std::collections::BTreeMap::new();
-    for table in ["gpu", "host", "gpu_event", "collector", "train_step", "job_event"] {
+    let in_log = rows_in(&place.log(), &["gpu", "host", "gpu_event", "collector", "train_step", "job_event"]);
+    for (table, rows) in in_log {
+        place.wait_for_rows(table, rows);
+    }
+    for engine in engines {
+        engine.stop();
+    }
+    assert!(count(place.here(), "SELECT count(*) FROM gpu WHERE host = 'a0'") > 8 * 10, "eight GPUs of the stub");
+    place.verify();
+    // And what the generator makes of the same seed without any Kafka is what an outsider finds there.
+    let generated = good_simulation(&place, &fleet);
+    assert_eq!(generated, sent);
+    let mut found = 0;
+    for table in SIMULATED {
+        let Some((here, missing, unknown)) = compared_by_duckdb(&place, table) else { return };
+        assert_eq!((missing, unknown), (0, 0), "{table}: rows of the generator that are not there, and the other way");
+        found += here;
+    }
+    assert_eq!(found, sent);
+    println!("{found} rows over {} kills: nothing lost, nothing twice", scale.rounds);
+}
+
+/// Rows of each table that a log holds, each frame counted once.
+fn rows_in(log: &KafkaLog, tables: &[&'static str]) -> Vec<(&'static str, i64)> {
+    let rows = |table: &str| {
         let (topic, mut rows, mut frames) = (format!("tidewatch.{table}"), 0, std::collections::BTreeSet::new());
         for partition in 0..log.partitions(&topic).unwrap() {
             let mut range = log.range(&topic, partition).unwrap();
@@ -464,24 +510,42 @@ fn agents_engines_and_broker_are_killed_in_turn() {
                 range.start = read.next;
             }
         }
-        expected.insert(table, rows);
-    }
-    for (table, rows) in &expected {
-        place.wait_for_rows(table, *rows);
-    }
-    for engine in engines {
-        engine.stop();
-    }
-    let simulated = "SELECT count(*) FROM gpu WHERE host NOT LIKE 'a_'";
-    let events = expected["train_step"]
-        + expected["job_event"]
-        + count(place.here(), "SELECT count(*) FROM gpu_event WHERE host NOT LIKE 'a_'");
-    assert_eq!(count(place.here(), simulated) + events, sent, "every row that the generator was told of is there");
-    let twice =
-        "SELECT count(*) FROM (SELECT ts, host, gpu_uuid FROM gpu GROUP BY ts, host, gpu_uuid HAVING count(*) > 1)";
-    assert_eq!(count(place.here(), twice), 0, "and none twice");
-    assert!(count(place.here(), "SELECT count(*) FROM gpu WHERE host = 'a0'") > 8 * 10, "eight GPUs of the stub");
-    place.verify();
+        rows
+    };
+    tables.iter().map(|table| (*table, rows(table))).collect()
+}
+
+/// The same fleet into Parquet files; returns how many rows.
+fn good_simulation(place: &Place, fleet: &[&str]) -> i64 {
+    let output = process::tidewatch(place.here(), &[&["simulate", "--out", "fleet.parquet"], fleet].concat());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    said.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap()
+}
+
+/// Multisets of the lake's rows, as `lake ls --fresh` lists its files, and of the generator's: rows in the lake, rows that only
+/// the generator has, and rows that only the lake has. The agents' own rows are left out.
+fn compared_by_duckdb(place: &Place, table: &str) -> Option<(i64, i64, i64)> {
+    let listed = good(place.here(), &["lake", "ls", "--fresh", "--data", "data", "--table", table, "--format", "json"]);
+    let files: Vec<String> = listed
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["path"].as_str().unwrap().to_string())
+        .collect();
+    let generator = if table == "gpu" { "fleet.parquet".to_string() } else { format!("fleet.{table}.parquet") };
+    let columns = format!("SELECT string_agg(column_name, ', ') FROM (DESCRIBE SELECT * FROM '{generator}')");
+    let columns = &tidewatch_tests::duckdb(place.here(), &columns)?[0];
+    let sql = format!(
+        "CREATE TABLE made AS SELECT {columns} FROM '{generator}';
+         CREATE TABLE lake AS SELECT {columns} FROM read_parquet({files:?}, union_by_name = true)
+         WHERE host IS NULL OR host NOT LIKE 'a_';
+         SELECT (SELECT count(*) FROM lake),
+                (SELECT count(*) FROM (FROM made EXCEPT ALL FROM lake)),
+                (SELECT count(*) FROM (FROM lake EXCEPT ALL FROM made))"
+    )
+    .replace('"', "'");
+    let numbers: Vec<i64> =
+        tidewatch_tests::duckdb(place.here(), &sql)?.iter().map(|number| number.parse().unwrap()).collect();
+    Some((numbers[0], numbers[1], numbers[2]))
 }
 
 const GROUP: [&str; 5] = ["--rules", "hot.sql", "--no-bundled-rules", "--group", "engines"];
@@ -494,16 +558,16 @@ fn fault_membership_changes_every_few_seconds() {
     std::fs::write(place.here().join("hot.sql"), HOT).unwrap();
     let incident = "[{\"kind\": \"overheating\", \"at\": \"2s\", \"duration\": \"200s\", \"gpu\": 3}]";
     std::fs::write(place.here().join("incidents.json"), incident).unwrap();
-    // Ten seconds in the soak, where there is time.
-    let rounds: u64 = std::env::var("TIDEWATCH_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(6);
-    let duration = format!("{}s", 10 + rounds * 6);
+    // Every ten seconds where there is time.
+    let (rounds, pause) = if std::env::var_os("TIDEWATCH_LONG").is_some() { (30, 10) } else { (6, 5) };
+    let duration = format!("{}s", 10 + rounds * (pause + 1));
     let child = simulator(
         &place,
         &["--gpus", "32", "--interval", "200ms", "--duration", &duration, "--incidents", "incidents.json"],
     );
     let mut engines = vec![place.engine(&GROUP)];
     for round in 0..rounds {
-        std::thread::sleep(Duration::from_secs(5));
+        std::thread::sleep(Duration::from_secs(pause));
         match round % 3 {
             0 => engines.push(place.engine(&GROUP)),
             // One leaves in good order, one is killed.
