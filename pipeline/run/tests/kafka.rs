@@ -484,7 +484,8 @@ fn agents_engines_and_broker_are_killed_in_turn() {
     let generated = good_simulation(&place, &fleet);
     assert_eq!(generated, sent);
     let mut found = 0;
-    for table in SIMULATED {
+    // A short time has no events.
+    for table in SIMULATED.into_iter().filter(|table| place.here().join(generated_file(table)).exists()) {
         let Some((here, missing, unknown)) = compared_by_duckdb(&place, table) else { return };
         assert_eq!((missing, unknown), (0, 0), "{table}: rows of the generator that are not there, and the other way");
         found += here;
@@ -523,6 +524,10 @@ fn good_simulation(place: &Place, fleet: &[&str]) -> i64 {
     said.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap()
 }
 
+fn generated_file(table: &str) -> String {
+    if table == "gpu" { "fleet.parquet".to_string() } else { format!("fleet.{table}.parquet") }
+}
+
 /// Multisets of the lake's rows, as `lake ls --fresh` lists its files, and of the generator's: rows in the lake, rows that only
 /// the generator has, and rows that only the lake has. The agents' own rows are left out.
 fn compared_by_duckdb(place: &Place, table: &str) -> Option<(i64, i64, i64)> {
@@ -531,7 +536,7 @@ fn compared_by_duckdb(place: &Place, table: &str) -> Option<(i64, i64, i64)> {
         .lines()
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["path"].as_str().unwrap().to_string())
         .collect();
-    let generator = if table == "gpu" { "fleet.parquet".to_string() } else { format!("fleet.{table}.parquet") };
+    let generator = generated_file(table);
     let columns = format!("SELECT string_agg(column_name, ', ') FROM (DESCRIBE SELECT * FROM '{generator}')");
     let columns = &tidewatch_tests::duckdb(place.here(), &columns)?[0];
     let sql = format!(
