@@ -12,4 +12,4 @@ mod partition;
 
 pub use log::KafkaLog;
 pub use membership::KafkaMembership;
-pub use options::{KafkaError, KafkaOptions};
+pub use options::{KafkaError, KafkaOptions, PROGRESS_GROUP};

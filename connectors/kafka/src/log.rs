@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -20,8 +19,8 @@ use tidewatch_model::Timestamp;
 use tidewatch_model::limits::RECORD_BYTES;
 use tidewatch_model::ports::{Log, LogError, ReadBatch, Record, TopicOptions};
 
-use crate::client::{Reports, code, is_unknown, network, timed_out};
-use crate::options::{KafkaError, KafkaOptions, PROGRESS_GROUP, REQUEST};
+use crate::client::{Heard, Reports, code, is_unknown, network, timed_out};
+use crate::options::{KafkaError, KafkaOptions, REQUEST};
 use crate::partition::{Polled, Reader, Reading};
 
 /// A partition of a topic, by the topic's name on the cluster.
@@ -35,7 +34,8 @@ pub struct KafkaLog {
     /// question behind it waits as long.
     asker: Reader,
     writer: ThreadedProducer<Reports>,
-    admin: AdminClient<DefaultClientContext>,
+    admin: AdminClient<Heard>,
+    heard: Heard,
     state: Mutex<State>,
     readings: Mutex<HashMap<Place, Arc<Mutex<Option<Reading>>>>>,
 }
@@ -66,12 +66,13 @@ impl KafkaLog {
     /// A setting that librdkafka refuses.
     pub fn connect(options: KafkaOptions) -> Result<KafkaLog, KafkaError> {
         let wrong = |error: ClientError| options.wrong(error);
-        let reader: Reader = options.reading()?.create().map_err(wrong)?;
-        let asker: Reader = options.reading()?.create().map_err(wrong)?;
-        let writer = options.writing()?.create_with_context(Reports).map_err(wrong)?;
-        let admin = options.common()?.create().map_err(wrong)?;
+        let heard = Heard::default();
+        let reader: Reader = options.reading()?.create_with_context(heard.clone()).map_err(wrong)?;
+        let asker: Reader = options.reading()?.create_with_context(heard.clone()).map_err(wrong)?;
+        let writer = options.writing()?.create_with_context(Reports(heard.clone())).map_err(wrong)?;
+        let admin = options.common()?.create_with_context(heard.clone()).map_err(wrong)?;
         let (state, readings) = (Mutex::default(), Mutex::default());
-        Ok(KafkaLog { reader: Arc::new(reader), asker, writer, admin, state, readings, options })
+        Ok(KafkaLog { reader: Arc::new(reader), asker, writer, admin, heard, state, readings, options })
     }
 
     /// How it was connected.
@@ -135,8 +136,8 @@ impl KafkaLog {
     /// What the cluster answers.
     pub fn forget_progress(&self) -> Result<(), LogError> {
         let asked = AdminOptions::new().operation_timeout(Some(REQUEST));
-        let done =
-            block_on(self.admin.delete_groups(&[PROGRESS_GROUP], &asked)).map_err(|error| self.at("*", error))?;
+        let done = block_on(self.admin.delete_groups(&[&self.options.progress_group()], &asked))
+            .map_err(|error| self.at("*", error))?;
         match done.into_iter().next() {
             Some(Err((_, error))) if error != RDKafkaErrorCode::GroupIdNotFound => Err(self.at("*", error)),
             _ => Ok(()),
@@ -203,7 +204,9 @@ impl KafkaLog {
     }
 
     fn at(&self, topic: &str, error: impl ToString) -> LogError {
-        network(&self.place(topic), error)
+        // What the clients have to say waits until they are asked.
+        while self.asker.poll(Duration::ZERO).is_some() || self.reader.poll(Duration::ZERO).is_some() {}
+        network(&self.place(topic), error, &self.heard)
     }
 
     fn watermarks(&self, topic: &str, partition: u32) -> Result<Range<u64>, LogError> {

@@ -24,12 +24,10 @@ pub struct KafkaOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum KafkaError {
     /// librdkafka does not know a setting, or not this value of it.
-    #[error("Kafka setting {name} = '{value}': {message}")]
+    #[error("Kafka setting {name}: {message}")]
     Setting {
-        /// The setting.
+        /// The setting. What was given for it may be a secret, and is not told.
         name: String,
-        /// What was given.
-        value: String,
         /// What librdkafka says.
         message: String,
     },
@@ -58,8 +56,9 @@ impl Default for KafkaOptions {
 /// How long one request to the cluster may take.
 pub(crate) const REQUEST: Duration = Duration::from_secs(10);
 
-/// Positions are told to this group for lag tools, and never asked of it.
-pub(crate) const PROGRESS_GROUP: &str = "tidewatch";
+/// Positions are told to the group of this name, behind the prefix, for lag tools, and never asked of it. Members would keep
+/// them from being told: it is no name for a group of engines.
+pub const PROGRESS_GROUP: &str = "tidewatch";
 
 /// For every client. Broker addresses are tried for a short time each; a topic is never made by asking for it.
 const COMMON: [(&str, &str); 4] = [
@@ -70,8 +69,7 @@ const COMMON: [(&str, &str); 4] = [
 ];
 
 /// For reading. The defaults of `auto.offset.reset` (jump to the end) and `check.crcs` (false) lose and damage silently.
-const READING: [(&str, &str); 9] = [
-    ("group.id", PROGRESS_GROUP),
+const READING: [(&str, &str); 8] = [
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
     ("auto.offset.reset", "error"),
@@ -97,7 +95,12 @@ const WRITING: [(&str, &str); 6] = [
 impl KafkaOptions {
     /// Settings of a client that reads.
     pub(crate) fn reading(&self) -> Result<ClientConfig, KafkaError> {
-        self.config(&READING)
+        self.config(&[&READING[..], &[("group.id", self.progress_group().as_str())]].concat())
+    }
+
+    /// The group that progress is told to.
+    pub(crate) fn progress_group(&self) -> String {
+        format!("{}{PROGRESS_GROUP}", self.prefix)
     }
 
     /// Settings of a client that writes.
@@ -126,7 +129,7 @@ impl KafkaOptions {
 
     pub(crate) fn wrong(&self, error: ClientError) -> KafkaError {
         match error {
-            ClientError::ClientConfig(_, message, name, value) => KafkaError::Setting { name, value, message },
+            ClientError::ClientConfig(_, message, name, _) => KafkaError::Setting { name, message },
             other => KafkaError::Client { brokers: self.brokers.clone(), message: other.to_string() },
         }
     }

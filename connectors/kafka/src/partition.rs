@@ -2,21 +2,21 @@
 
 use std::time::{Duration, Instant};
 
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::consumer::base_consumer::PartitionQueue;
-use rdkafka::consumer::{BaseConsumer, DefaultConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use tidewatch_model::Timestamp;
 use tidewatch_model::ports::Record;
 
-use crate::client::code;
+use crate::client::{Heard, code};
 
 /// The client that reads.
-pub type Reader = BaseConsumer<DefaultConsumerContext>;
+pub type Reader = BaseConsumer<Heard>;
 
 /// A partition that is being read.
 pub struct Reading {
-    queue: PartitionQueue<DefaultConsumerContext>,
+    queue: PartitionQueue<Heard>,
     /// The offset that comes next.
     pub next: u64,
     /// Whether the broker said that nothing comes after the last record read.
@@ -43,7 +43,7 @@ pub enum Polled {
 
 impl Reading {
     /// Reads from an offset on; the partition's end is known from just now.
-    pub fn new(queue: PartitionQueue<DefaultConsumerContext>, next: u64, end: u64) -> Self {
+    pub fn new(queue: PartitionQueue<Heard>, next: u64, end: u64) -> Self {
         Reading { queue, next, at_end: next == end, end, end_at: Instant::now() }
     }
 

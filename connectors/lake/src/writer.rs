@@ -103,14 +103,19 @@ impl LakeWriter {
         Ok(held.seq == 0 && held.next == 0)
     }
 
-    /// Begins a partition of which nothing was ever committed at an offset: what lies before it is not asked for.
+    /// Begins a partition of which nothing was ever committed at an offset: what lies before it is not asked for. It is
+    /// committed at once, so that whoever comes next begins there too.
     ///
     /// # Errors
     /// The store's, or a damaged chain.
-    pub fn begin_at(&mut self, topic: &str, partition: u32, offset: u64) -> Result<(), LakeError> {
+    pub fn begin_at(&mut self, topic: &str, partition: u32, offset: u64, now: Timestamp) -> Result<(), LakeError> {
+        let (store, random) = (self.store.clone(), self.random.clone());
+        let (window, writer) = (self.options.window, self.writer.clone());
         let held = self.partition(topic, partition)?;
         if held.seq == 0 && held.next == 0 {
             (held.committed, held.next) = (offset, offset);
+            let committer = Committer { store: store.as_ref(), random: random.as_ref(), window, writer: &writer };
+            held.seq = committer.commit(topic, partition, held, now)?.seq;
         }
         Ok(())
     }

@@ -18,12 +18,23 @@ pub struct ScriptedLog {
 struct State {
     topics: BTreeMap<String, Vec<Vec<Record>>>,
     failures: VecDeque<std::io::ErrorKind>,
+    slow_reads: u32,
 }
 
 impl ScriptedLog {
     /// The next appends fail like this, one after the other.
     pub fn fail_appends(&self, kinds: impl IntoIterator<Item = std::io::ErrorKind>) {
         self.state().failures.extend(kinds);
+    }
+
+    /// The next reads of something that is there give nothing, as a network that is slow.
+    pub fn slow_reads(&self, count: u32) {
+        self.state().slow_reads = count;
+    }
+
+    /// A topic is deleted and made anew: its offsets begin at 0 again.
+    pub fn make_anew(&self, topic: &str) {
+        self.state().topics.get_mut(topic).into_iter().flatten().for_each(Vec::clear);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -73,6 +84,13 @@ impl Log for ScriptedLog {
     }
 
     fn read(&self, topic: &str, partition: u32, from: u64, max_bytes: usize) -> Result<ReadBatch, LogError> {
+        let end = self.range(topic, partition)?.end;
+        let mut state = self.state();
+        if from < end && state.slow_reads > 0 {
+            state.slow_reads -= 1;
+            return Ok(ReadBatch { next: from, end, ..ReadBatch::default() });
+        }
+        drop(state);
         self.with(topic, partition, |log| {
             if from > log.len() as u64 {
                 return Err(LogError::OutOfRange {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -101,8 +101,8 @@ fn eight_gpus_of_which_four_fall_ill() {
     // The hang begins at second 4 and is told five seconds later; it goes on until the end of the test.
     while !kinds().get("GPU-2").is_some_and(|kinds| kinds.contains(&"stuck".to_string())) {
         assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", kinds());
-        if !unplugged && rows(here, "gpu", "temperature_celsius").len() >= GPUS * 4 {
-            // The scenario's clock and the kernel's list go together.
+        if !unplugged && rows(here, "gpu", "temperature_celsius").len() >= GPUS {
+            // Seen on the bus once; before the driver says that it is gone this says nothing, since one that answers is there.
             std::fs::remove_dir_all(here.join("sys/bus/pci/devices").join(gpu(3).pci)).unwrap();
             unplugged = true;
         }
@@ -137,13 +137,14 @@ fn eight_gpus_of_which_four_fall_ill() {
         *most = most.max(celsius.parse().unwrap());
     }
     assert_eq!((hottest["GPU-0"], hottest["GPU-4"]), (95.0, 54.0));
-    let last = seconds.values().flatten().max().unwrap();
-    for place in [0, 4, 5, 6, 7] {
-        let times = &seconds[&format!("GPU-{place}")];
-        let gaps = times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
-        // A tick of the pump may come late on a loaded machine, and none may be missing.
-        assert!(gaps < 2_000_000, "GPU {place} was without a row for {gaps} us");
-        assert!(last - times.last().unwrap() < 1_000_000, "GPU {place} has rows to the end");
+    // A loaded machine may skip a tick; once all have said who they are, no tick may skip a GPU that is well.
+    let well = [0, 4, 5, 6, 7].map(|place| &seconds[&format!("GPU-{place}")]);
+    let begin = *well.iter().map(|times| times.iter().min().unwrap()).max().unwrap();
+    let later = |times: &Vec<i64>| -> BTreeSet<i64> { times.iter().copied().filter(|ts| *ts >= begin).collect() };
+    let ticks: BTreeSet<i64> = well.iter().flat_map(|times| later(times)).collect();
+    assert!(ticks.len() >= 8, "{ticks:?}");
+    for times in well {
+        assert_eq!(later(times), ticks);
     }
 }
 

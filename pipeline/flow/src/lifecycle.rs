@@ -16,6 +16,17 @@ use tidewatch_model::{
 
 use crate::template;
 
+/// What became of a rule that is not judged here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It may be one with a fault: its alerts stay as they are. A slip of the pen must not tell people that a fire is out.
+    Unknown,
+    /// It was removed: its alerts end.
+    Gone,
+    /// Somebody else judges it and has its alerts: ours are dropped, and nobody is told anything.
+    Elsewhere,
+}
+
 /// All alerts, by rule and fingerprint.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct AlertBook {
@@ -45,21 +56,24 @@ impl AlertBook {
     /// their rule's last evaluation (`positions`), so that a second try after a crash says the same. Everything else
     /// keeps its state; as in Prometheus, one that fires goes on firing when `for` was raised.
     ///
-    /// `complete` says that every rule could be read. Otherwise a rule that is not there may be one with a fault, and its
-    /// alerts stay as they are: a slip of the pen must not tell people that a fire is out.
+    /// `fate` says what became of a rule that is not among these.
     pub fn reload(
         &mut self,
         rules: &[Rule],
-        complete: bool,
+        fate: &dyn Fn(&str) -> Fate,
         positions: &BTreeMap<String, Timestamp>,
     ) -> Vec<Transition> {
         let mut transitions = Vec::new();
         for (name, alerts) in &mut self.alerts {
             let rule = rules.iter().find(|rule| rule.name == *name);
+            let fate = if rule.is_some() { Fate::Unknown } else { fate(name) };
+            if fate == Fate::Elsewhere {
+                alerts.clear();
+            }
             alerts.retain(|_, alert| {
                 let ended = match rule {
-                    None if !complete => None,
-                    None => Some(Reason::RuleRemoved),
+                    None if fate == Fate::Gone => Some(Reason::RuleRemoved),
+                    None => None,
                     Some(rule) if !same_identity(rule, alert) => Some(Reason::RuleChanged),
                     Some(rule) => {
                         alert.severity = rule.options.severity;

@@ -196,20 +196,26 @@ fn rules_that_change() {
     same.version = "v2".to_string();
     same.options.severity = Severity::Critical;
     let positions = BTreeMap::from([(before.name.clone(), now)]);
-    assert!(book.reload(std::slice::from_ref(&same), true, &positions).is_empty());
+    let gone: &dyn Fn(&str) -> Fate = &|_| Fate::Gone;
+    assert!(book.reload(std::slice::from_ref(&same), gone, &positions).is_empty());
     assert_eq!(book.alerts().next().unwrap().severity, Severity::Critical);
     let raised = rule(10, 0, NoDataPolicy::Keep);
     assert!(book.clone().advance(&raised, &evaluation(6, 'F')).is_empty(), "what fires goes on firing");
     for key in [vec!["gpu_uuid".to_string()], vec!["host".to_string(), "core".to_string()], vec![]] {
         let other_key = Rule { key, ..before.clone() };
-        let ended = book.clone().reload(&[other_key], true, &positions);
+        let ended = book.clone().reload(&[other_key], gone, &positions);
         assert_eq!(show(&ended[0]), "5 firing>resolved rule_changed");
         assert_eq!(ended.len(), 1);
     }
-    assert!(book.clone().reload(&[], false, &positions).is_empty(), "a rule with a fault is not a rule removed");
-    let removed = book.clone().reload(&[], true, &positions);
+    assert!(
+        book.clone().reload(&[], &|_| Fate::Unknown, &positions).is_empty(),
+        "a rule with a fault is not a rule removed"
+    );
+    let mut elsewhere = book.clone();
+    assert!(elsewhere.reload(&[], &|_| Fate::Elsewhere, &positions).is_empty() && elsewhere.alerts().next().is_none());
+    let removed = book.clone().reload(&[], gone, &positions);
     assert_eq!(show(&removed[0]), "5 firing>resolved rule_removed");
-    assert_eq!(book.reload(&[], true, &positions), removed, "the same after a crash");
+    assert_eq!(book.reload(&[], gone, &positions), removed, "the same after a crash");
 }
 
 #[test]

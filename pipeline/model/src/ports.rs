@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
+use crate::limits::READ_BYTES;
 use crate::notice::Notice;
 use crate::time::{Span, Timestamp};
 
@@ -135,7 +136,8 @@ pub trait Log: Send + Sync {
     /// Appends all records in order and returns the offset of the first. They are acknowledged when this returns: a
     /// killed process loses none of them; a machine that loses power loses at most what the fsync policy allows.
     fn append(&self, topic: &str, partition: u32, records: &[Record]) -> Result<u64, LogError>;
-    /// Reads from `from` on, at least one record if there is one, then up to about `max_bytes`.
+    /// Reads from `from` on, at least one record if there is one, then up to about `max_bytes`. A log across a network that
+    /// is slow may give none now: then the batch's `end` lies behind its `next`.
     fn read(&self, topic: &str, partition: u32, from: u64, max_bytes: usize) -> Result<ReadBatch, LogError>;
     /// First offset kept, and the one that the next record gets.
     fn range(&self, topic: &str, partition: u32) -> Result<Range<u64>, LogError>;
@@ -146,6 +148,32 @@ pub trait Log: Send + Sync {
     /// Tells the log's own tools how far each partition was read and stored (topic, partition, next offset), so that people
     /// see the lag there too. Nothing is ever decided by it, and what fails is not said.
     fn tell_progress(&self, _positions: &[(String, u32, u64)]) {}
+}
+
+/// Hands over every record of a partition, from an offset to what is its end now.
+///
+/// # Errors
+/// The log's; and a log that does not give what it has within its time, so that nobody takes the half for the whole.
+pub fn read_to_end(
+    log: &dyn Log,
+    topic: &str,
+    partition: u32,
+    from: u64,
+    take: &mut dyn FnMut(u64, Record),
+) -> Result<(), LogError> {
+    let mut next = from;
+    loop {
+        let read = log.read(topic, partition, next, READ_BYTES)?;
+        read.records.into_iter().for_each(|(offset, record)| take(offset, record));
+        if read.next == next {
+            let waited = std::io::Error::new(std::io::ErrorKind::TimedOut, "the log does not give its records in time");
+            return match read.end > next {
+                true => Err(LogError::Io { path: format!("{topic}/{partition}"), source: waited }),
+                false => Ok(()),
+            };
+        }
+        next = read.next;
+    }
 }
 
 /// What became of a member's part in a group.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use tidewatch_kafka::PROGRESS_GROUP;
 use tidewatch_model::Span;
 use tidewatch_sql::suggestion;
 use toml::de::{DeTable, DeValue};
@@ -400,6 +401,17 @@ pub fn check_together(config: &Config, faults: &mut Vec<ConfigFault>) {
     if config.kafka_group.is_some() && config.kafka_brokers.is_none() {
         faults
             .push(ConfigFault("kafka.group: expected kafka.brokers too: a group shares a cluster's work".to_string()));
+    }
+    if config.kafka_group.as_deref() == Some(PROGRESS_GROUP) {
+        faults.push(ConfigFault(format!(
+            "kafka.group: '{PROGRESS_GROUP}' is the group that positions are told to: expected another name"
+        )));
+    }
+    for (index, mapping) in config.kafka_topics.iter().enumerate() {
+        if config.kafka_topics[..index].iter().any(|before| before.topic == mapping.topic) {
+            // Positions are kept by topic: two readings of one would take each other's.
+            faults.push(ConfigFault(format!("kafka.topics: '{}' is mapped twice", mapping.topic)));
+        }
     }
     if !config.kafka_topics.is_empty() && config.kafka_brokers.is_none() {
         faults.push(ConfigFault("kafka.topics: expected kafka.brokers too".to_string()));

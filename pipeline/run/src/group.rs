@@ -148,7 +148,12 @@ impl Stations {
     fn follow(&mut self, now: Timestamp) -> Result<(), StationError> {
         let Division::Group { membership, shares } = &mut self.division else { return Ok(()) };
         let shares = *shares;
-        for change in membership.poll()? {
+        let mut failure = None;
+        let changes = membership.poll().unwrap_or_else(|error| {
+            failure = Some(error.into());
+            vec![]
+        });
+        for change in changes {
             match change {
                 Change::Given(keys) => self.waiting.extend(keys.into_iter().map(|key| (key, now))),
                 Change::Taken(keys) => {
@@ -165,7 +170,8 @@ impl Stations {
                         drop(station.close(now));
                         self.past.add(&station.stats().counts_only());
                     }
-                    self.give_back(&keys)?;
+                    // What is heard besides must not be lost over it.
+                    failure = failure.or(self.give_back(&keys).err());
                 }
             }
         }
@@ -173,11 +179,15 @@ impl Stations {
         for key in due {
             let parts = Parts { part: Part::of_partition(key, shares), ..self.parts.clone() };
             self.waiting.insert(key, now + RETRY);
-            let station = Station::open(parts, now)?;
-            self.waiting.remove(&key);
-            self.running.insert(key, station);
+            match Station::open(parts, now) {
+                Ok(station) => {
+                    self.waiting.remove(&key);
+                    self.running.insert(key, station);
+                }
+                Err(error) => failure = failure.or(Some(error)),
+            }
         }
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 
     fn give_back(&mut self, keys: &[u32]) -> Result<(), StationError> {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
-use tidewatch_flow::lifecycle::AlertBook;
+use tidewatch_flow::lifecycle::{AlertBook, Fate};
 use tidewatch_model::{Alert, Evaluation, Key, Outcome, Rule, RuleShape, Timestamp, Transition};
 use tidewatch_sql::{CompiledRule, Engine, EngineError, Feed};
 
@@ -33,14 +33,8 @@ impl Judge {
         Ok(Judge { engine: Engine::new(rules)?, verdicts })
     }
 
-    /// Puts alerts and positions back as they were before a restart, and ends what the edited rules no longer have;
-    /// `complete` says that no rule was left out for a fault.
-    pub fn restore(
-        &mut self,
-        alerts: Vec<Alert>,
-        positions: &BTreeMap<String, Timestamp>,
-        complete: bool,
-    ) -> Vec<Transition> {
+    /// Puts alerts and positions back as they were before a restart.
+    pub fn restore(&mut self, alerts: Vec<Alert>, positions: &BTreeMap<String, Timestamp>) {
         for (name, emitted) in positions {
             let Some(rule) = self.verdicts.rules.get(name) else { continue };
             let of_rule = alerts.iter().filter(|alert| alert.rule == *name);
@@ -48,8 +42,12 @@ impl Judge {
             self.engine.restore(name, *emitted, of_rule.map(|alert| (key_of(rule, alert), seen(alert))));
         }
         self.verdicts.book.restore(alerts);
+    }
+
+    /// Ends what edited rules no longer have; see [`AlertBook::reload`].
+    pub fn reload(&mut self, fate: &dyn Fn(&str) -> Fate, positions: &BTreeMap<String, Timestamp>) -> Vec<Transition> {
         let rules: Vec<Rule> = self.verdicts.rules.values().cloned().collect();
-        self.verdicts.book.reload(&rules, complete, positions)
+        self.verdicts.book.reload(&rules, fate, positions)
     }
 
     /// Takes rows of a table.

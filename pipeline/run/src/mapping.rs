@@ -97,7 +97,7 @@ impl FromStr for Mapping {
         if topic.starts_with(table::TOPIC_PREFIX) {
             return Err(format!("'{topic}' is a topic of ours: expected another's"));
         }
-        let mut found = None;
+        let (mut found, mut unit) = (None, None);
         let mut mapping = Mapping {
             topic: topic.to_string(),
             table: &TABLES[0],
@@ -109,6 +109,9 @@ impl FromStr for Mapping {
         };
         for word in words {
             let (name, value) = word.split_once('=').ok_or_else(|| format!("'{word}': expected name=value"))?;
+            if name == "ts" {
+                unit = Some(value);
+            }
             match (name, value) {
                 ("table", name) => {
                     let known = table::find(name).filter(|table| !table.is_own());
@@ -133,6 +136,9 @@ impl FromStr for Mapping {
             }
         }
         mapping.table = found.ok_or("expected table=NAME")?;
+        if mapping.format == Format::Arrow && unit.is_some() {
+            return Err("ts= is for json: Arrow's times have a type".to_string());
+        }
         for to in mapping.renames.values().filter(|to| *to != TIME_COLUMN) {
             if mapping.table.column(to).is_none() {
                 let near = suggestion(to, mapping.table.columns.iter().map(|column| column.name));
@@ -152,7 +158,11 @@ impl fmt::Display for Mapping {
             (_, TimeUnitChoice::Millis) => "ms",
             (_, TimeUnitChoice::Micros) => "us",
         };
-        write!(f, "{} table={} format={format} ts={unit} from={}", self.topic, self.table.name, self.from)?;
+        write!(f, "{} table={} format={format}", self.topic, self.table.name)?;
+        if self.format == Format::Json {
+            write!(f, " ts={unit}")?;
+        }
+        write!(f, " from={}", self.from)?;
         self.renames.iter().try_for_each(|(from, to)| write!(f, " map={from}:{to}"))
     }
 }

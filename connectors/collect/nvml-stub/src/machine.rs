@@ -219,6 +219,9 @@ pub fn next_event(set: usize, wait: Duration) -> Result<(usize, u64), i32> {
         if let Some(found) = machine.take_event(set) {
             return Ok(found);
         }
+        if let Some(error) = machine.event_failure(set) {
+            return Err(error);
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(code_of("TIMEOUT"));
@@ -265,6 +268,17 @@ impl Machine {
         });
         let last = passed.filter(|step| step.vanish || step.appear).map(|step| step.appear).next_back();
         last.unwrap_or(begins_absent != Some(true))
+    }
+
+    /// What waiting for a set's events fails with: that one of its GPUs is gone, or as the scenario says.
+    fn event_failure(&self, set: usize) -> Option<i32> {
+        let now_ms = self.now_ms();
+        let gpus = self.events.iter().filter(|registered| registered.set == set).map(|registered| registered.gpu);
+        gpus.filter_map(|gpu| match self.is_there(gpu, now_ms) {
+            true => self.gpus().get(gpu)?.failure("nvmlEventSetWait_v2", now_ms, self.steps(), gpu),
+            false => Some(code_of("GPU_IS_LOST")),
+        })
+        .next()
     }
 
     fn take_event(&mut self, set: usize) -> Option<(usize, u64)> {

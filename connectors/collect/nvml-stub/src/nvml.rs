@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use nvml_wrapper_sys::bindings::{
     nvmlClockType_enum, nvmlDevice_t, nvmlEccSramErrorStatus_t, nvmlEnableState_t, nvmlEventData_t, nvmlEventSet_t,
-    nvmlFieldValue_t, nvmlGpmMetricsGet_t, nvmlGpmSample_t, nvmlGpmSupport_t, nvmlGpuFabricInfoV_t, nvmlMemory_t,
-    nvmlMemory_v2_t, nvmlPciInfo_t, nvmlProcessInfo_t, nvmlProcessUtilizationSample_t, nvmlSample_t, nvmlUtilization_t,
-    nvmlValue_t, nvmlValueType_t,
+    nvmlFieldValue_t, nvmlGpmMetricsGet_t, nvmlGpmSample_t, nvmlGpmSupport_t, nvmlGpuFabricInfo_v2_t,
+    nvmlGpuFabricInfoV_t, nvmlMemory_t, nvmlMemory_v2_t, nvmlPciInfo_t, nvmlProcessInfo_t,
+    nvmlProcessUtilizationSample_t, nvmlSample_t, nvmlUtilization_t, nvmlValue_t, nvmlValueType_t,
 };
 
 use crate::machine::{self, View};
@@ -24,6 +24,8 @@ const UNSIGNED_LONG_LONG: nvmlValueType_t = 3;
 /// `NVML_GPM_METRIC_SM_UTIL` and `NVML_GPM_METRIC_ANY_TENSOR`.
 const SM_UTIL: c_uint = 2;
 const ANY_TENSOR: c_uint = 5;
+/// `NVML_GPM_SUPPORT_VERSION` and `NVML_GPM_METRICS_GET_VERSION`.
+const GPM_VERSION: usize = 1;
 /// Samples of the utilisation are this far apart, as on real boards (milliseconds).
 const SAMPLE_MS: u64 = 20;
 /// `nvmlEventTypeXidCriticalError`.
@@ -43,6 +45,14 @@ fn done(result: Result<(), i32>) -> u32 {
     match result {
         Ok(()) => 0,
         Err(code) => code as u32,
+    }
+}
+
+/// A structure must say of which version it is, as a driver would have it: how large it is, and a number above that.
+fn versioned(found: u32, size: usize, number: u32) -> Result<(), i32> {
+    match found == size as u32 + (number << 24) {
+        true => Ok(()),
+        false => Err(code_of("ARGUMENT_VERSION_MISMATCH")),
     }
 }
 
@@ -199,6 +209,7 @@ fn memory(device: nvmlDevice_t, view: &View) -> Result<(u64, u64), i32> {
 pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(device: nvmlDevice_t, out: *mut nvmlMemory_v2_t) -> u32 {
     unsafe {
         give(device, "nvmlDeviceGetMemoryInfo_v2", out, |view| {
+            versioned((*out).version, 40, 2)?;
             let (total, used) = memory(device, view)?;
             Ok(nvmlMemory_v2_t { version: 2, total, reserved: 0, free: total - used, used })
         })
@@ -335,13 +346,19 @@ pub unsafe extern "C" fn nvmlDeviceGetSramEccErrorStatus(
     device: nvmlDevice_t,
     status: *mut nvmlEccSramErrorStatus_t,
 ) -> u32 {
-    let found = machine::call(place(device).0, "nvmlDeviceGetSramEccErrorStatus", |view| view.value("sram_threshold"));
+    let found = machine::call(place(device).0, "nvmlDeviceGetSramEccErrorStatus", |view| {
+        versioned(unsafe { (*status).version }, size_of::<nvmlEccSramErrorStatus_t>(), 1)?;
+        view.value("sram_threshold")
+    });
     done(found.map(|exceeded| unsafe { (*status).bThresholdExceeded = exceeded as c_uint }))
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetGpuFabricInfoV(device: nvmlDevice_t, info: *mut nvmlGpuFabricInfoV_t) -> u32 {
-    let found = machine::call(place(device).0, "nvmlDeviceGetGpuFabricInfoV", |view| view.value("fabric_state"));
+    let found = machine::call(place(device).0, "nvmlDeviceGetGpuFabricInfoV", |view| {
+        versioned(unsafe { (*info).version }, size_of::<nvmlGpuFabricInfo_v2_t>(), 2)?;
+        view.value("fabric_state")
+    });
     done(found.map(|state| unsafe { (*info).state = state as u8 }))
 }
 
@@ -491,7 +508,11 @@ pub unsafe extern "C" fn nvmlEventSetWait_v2(
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlGpmQueryDeviceSupport(device: nvmlDevice_t, support: *mut nvmlGpmSupport_t) -> u32 {
-    let found = machine::call(place(device).0, "nvmlGpmQueryDeviceSupport", |view| Ok(view.value("sm_active").is_ok()));
+    let found = machine::call(place(device).0, "nvmlGpmQueryDeviceSupport", |view| {
+        // These of GPM are numbers alone.
+        versioned(unsafe { (*support).version }, GPM_VERSION, 0)?;
+        Ok(view.value("sm_active").is_ok())
+    });
     done(found.map(|supported| unsafe { (*support).isSupportedDevice = c_uint::from(supported) }))
 }
 
@@ -538,6 +559,9 @@ pub unsafe extern "C" fn nvmlGpmMigSampleGet(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlGpmMetricsGet(request: *mut nvmlGpmMetricsGet_t) -> u32 {
     let request = unsafe { &mut *request };
+    if let Err(code) = versioned(request.version, GPM_VERSION, 0) {
+        return code as u32;
+    }
     let (before, after) = unsafe { (&*request.sample1.cast::<GpmSample>(), &*request.sample2.cast::<GpmSample>()) };
     for metric in request.metrics.iter_mut().take(request.numMetrics as usize) {
         metric.nvmlReturn = 0;

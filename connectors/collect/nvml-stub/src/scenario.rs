@@ -138,7 +138,7 @@ pub fn code_of(name: &str) -> i32 {
 }
 
 /// The errors of `nvmlReturn_t` that a call on a device can give.
-pub const ERRORS: [(&str, i32); 18] = [
+pub const ERRORS: [(&str, i32); 19] = [
     ("UNINITIALIZED", 1),
     ("INVALID_ARGUMENT", 2),
     ("NOT_SUPPORTED", 3),
@@ -157,6 +157,7 @@ pub const ERRORS: [(&str, i32); 18] = [
     ("MEMORY", 20),
     ("NO_DATA", 21),
     ("UNKNOWN", 999),
+    ("ARGUMENT_VERSION_MISMATCH", 25),
 ];
 
 /// Every call that can be made to fail by name, besides `field.N`.

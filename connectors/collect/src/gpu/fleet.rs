@@ -2,17 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use nvml_wrapper::Nvml;
 use tidewatch_model::{Span, Timestamp};
 
 use super::bus::gpus_on_bus;
 use super::class::Class;
-use super::library::{self, Identity, Introduction, Opened, Opener, Worker, Xid};
+use super::library::{self, Identity, Introduction, Opened, Opener, Refusal, Session, Worker, Xid};
 use super::pass::{Cells, Pass, Process, Question};
 use crate::fault::Faults;
 use crate::reading::{Roots, Unreadable};
@@ -26,8 +25,11 @@ const STUCK_AFTER: Span = Span::seconds(5);
 const OLDEST_PASS: Span = Span::seconds(2);
 /// How often the library is looked for where there is none.
 const RETRY: Span = Span::seconds(30);
-/// How soon it is opened again after the driver went away under it.
+/// How soon it is opened again after the driver went away under it; twice as late each time, up to `RETRY`, until a GPU
+/// answers.
 const REOPEN: Span = Span::seconds(2);
+/// How long a driver that is there may refuse to be opened before its GPUs are lost.
+const BLIND_FOR: Span = Span::minutes(1);
 /// How often the bus is compared with what the driver names.
 const BUS_INTERVAL: Span = Span::seconds(10);
 /// How soon the library is opened anew for a GPU that is lost and still on the bus, and the longest of the growing times
@@ -96,6 +98,7 @@ impl Requests {
 pub struct Fleet {
     roots: Roots,
     requests: Arc<Requests>,
+    patience: Duration,
     opener: Option<Opener>,
     path: OsString,
     library: Library,
@@ -106,14 +109,22 @@ pub struct Fleet {
     /// By UUID, so that rows come in a steady order.
     gpus: BTreeMap<String, Gpu>,
     driver: Option<String>,
-    /// The library that was let go, as long as some thread still has it.
-    before: Weak<Nvml>,
+    /// Whether the library that was let go is shut down.
+    before: Arc<AtomicBool>,
     /// Counts how often the library was opened: a worker belongs to one of them.
     generation: u64,
     /// The library was given up because of its answers: what comes next is another driver, or the same one again.
     reloading: bool,
+    /// How soon it is opened again then.
+    reopen: Span,
     /// What is to be said of every GPU of a driver that was loaded anew.
     reloaded: Option<String>,
+    /// There are GPUs and the library can't be opened: since when, and why.
+    blind: Option<(Timestamp, String)>,
+    /// GPUs that say that the library must be opened anew, at this tick and at the one before.
+    accusers: [BTreeMap<String, (Identity, String)>; 2],
+    /// Some GPU answered as it should at this tick.
+    is_heard: bool,
     bus_due: Timestamp,
     /// When it is opened anew for GPUs that are lost, and the wait after that.
     lost_retry: Option<(Timestamp, Span)>,
@@ -133,7 +144,7 @@ enum Library {
     /// The opener is at it.
     Opening,
     /// Open.
-    Open { nvml: Arc<Nvml>, stop: Arc<AtomicBool> },
+    Open { nvml: Arc<Session>, stop: Arc<AtomicBool> },
 }
 
 /// A GPU that has not said yet who it is.
@@ -181,6 +192,7 @@ impl Fleet {
         Fleet {
             roots,
             requests,
+            patience: PATIENCE,
             opener: None,
             path: path.unwrap_or_else(|| OsString::from("libnvidia-ml.so.1")),
             library: Library::Closed { until: Timestamp::MIN },
@@ -188,10 +200,14 @@ impl Fleet {
             named: BTreeSet::new(),
             gpus: BTreeMap::new(),
             driver: None,
-            before: Weak::new(),
+            before: Arc::new(AtomicBool::new(true)),
             generation: 0,
             reloading: false,
+            reopen: REOPEN,
             reloaded: None,
+            blind: None,
+            accusers: Default::default(),
+            is_heard: false,
             bus_due: Timestamp::MIN,
             lost_retry: None,
             unnamed: BTreeSet::new(),
@@ -204,14 +220,21 @@ impl Fleet {
         }
     }
 
+    /// With another patience than an agent's: a test is not about how busy its machine is.
+    #[cfg(test)]
+    pub fn with_patience(mut self, patience: Duration) -> Fleet {
+        self.patience = patience;
+        self
+    }
+
     /// Asks every GPU that is not busy, takes what is there within the patience, and looks after the library. Never waits
     /// for one that is known to hang.
     pub fn tick(&mut self, now: Timestamp) {
         self.obey(now);
         self.open_library(now);
         self.take_xids(now);
-        self.introduce(Instant::now() + PATIENCE, now);
-        let deadline = Instant::now() + PATIENCE;
+        self.introduce(Instant::now() + self.patience, now);
+        let deadline = Instant::now() + self.patience;
         let with_processes = self.process_due <= now;
         if with_processes {
             self.process_due = now.floor(PROCESS_INTERVAL) + PROCESS_INTERVAL;
@@ -225,6 +248,8 @@ impl Fleet {
         for uuid in self.uuids() {
             self.take_answer(&uuid, deadline.saturating_duration_since(Instant::now()), now);
         }
+        self.judge_library(now);
+        self.say_blind(now);
         self.say_stuck(now);
         self.compare_with_bus(now);
     }
@@ -265,6 +290,7 @@ impl Fleet {
     fn obey(&mut self, now: Timestamp) {
         if self.requests.release.swap(false, Ordering::SeqCst) {
             self.close(now + RELEASED_FOR);
+            self.blind = None;
         }
         if self.requests.reopen.swap(false, Ordering::SeqCst)
             && let Library::Closed { until } = &mut self.library
@@ -275,16 +301,16 @@ impl Fleet {
 
     /// Lets the library go: every thread that is not away drops it.
     fn close(&mut self, until: Timestamp) {
-        if let Library::Open { stop, nvml } = &self.library {
+        if let Library::Open { stop, nvml } = std::mem::replace(&mut self.library, Library::Closed { until }) {
             stop.store(true, Ordering::SeqCst);
-            self.before = Arc::downgrade(nvml);
+            self.before = nvml.gone();
+            nvml.let_go();
         }
         for gpu in self.gpus.values_mut() {
             // One that hangs keeps its thread, so that no second one is sent after it.
             gpu.worker = gpu.worker.take().filter(Worker::is_busy);
         }
         self.strangers.clear();
-        self.library = Library::Closed { until };
     }
 
     fn open_library(&mut self, now: Timestamp) {
@@ -304,21 +330,68 @@ impl Fleet {
         }
         // Waited for when it was asked just now, and not while it hangs.
         let just_now = self.opener.as_ref().and_then(|opener| opener.busy_for(now)) == Some(Span::ZERO);
-        let wait = if just_now { PATIENCE } else { Duration::ZERO };
+        let wait = if just_now { self.patience } else { Duration::ZERO };
         let answer = self.opener.as_mut().and_then(|opener| opener.answer(wait));
         match answer {
-            Some((_, Ok(opened))) => self.opened(opened, now),
-            Some((_, Err(why))) => {
-                // A machine without GPUs, or one whose driver comes later: told once, and no illness.
-                self.faults.note("", Unreadable::absent(why));
-                self.library = Library::Closed { until: now + RETRY };
+            // A release was asked for meanwhile.
+            Some((_, Ok(opened))) if !matches!(self.library, Library::Opening) => {
+                self.before = opened.nvml.gone();
+                opened.nvml.let_go();
             }
+            Some((_, Err(_))) if !matches!(self.library, Library::Opening) => {}
+            Some((_, Ok(opened))) => self.opened(opened, now),
+            Some((_, Err(refusal))) => self.refused(refusal, now),
             None if self.opener.as_ref().is_some_and(Opener::is_gone) => {
                 self.faults.note("", Unreadable::damaged("opening NVML panicked"));
                 self.library = Library::Closed { until: now + RETRY };
             }
             None => {}
         }
+    }
+
+    /// The library can't be opened. On a machine without GPUs, or one that has them for others, that is no illness and told
+    /// once; where GPUs were read before, or are on the bus of a driver that is installed, nobody watches them now.
+    fn refused(&mut self, refusal: Refusal, now: Timestamp) {
+        self.library = Library::Closed { until: now + RETRY };
+        let on_bus = || gpus_on_bus(&self.roots).is_some_and(|found| !found.is_empty());
+        if self.generation > 0 || refusal.is_mismatch || refusal.is_installed && on_bus() {
+            let since = self.blind.take().map_or(now, |(since, _)| since);
+            self.blind = Some((since, refusal.why));
+        } else {
+            self.faults.note("", Unreadable::absent(refusal.why));
+        }
+    }
+
+    /// Says at every tick that nobody watches the GPUs, and after a while that those that were known are lost.
+    fn say_blind(&mut self, now: Timestamp) {
+        let Some((since, why)) = self.blind.clone() else { return };
+        self.faults.note("", Unreadable::damaged(why.clone()));
+        if now - since >= BLIND_FOR {
+            let is_lost = |gpu: &&Gpu| matches!(gpu.condition, Condition::Lost { .. } | Condition::Vanished);
+            let others = self.gpus.values().filter(|gpu| !is_lost(gpu));
+            let known: Vec<Identity> = others.map(|gpu| gpu.identity.clone()).collect();
+            known.iter().for_each(|identity| self.lost(identity, &why, now));
+        }
+    }
+
+    /// What GPUs say of the library is believed when none answers as it should. Otherwise it is the GPU that is ill; two ticks,
+    /// since the driver may go away between the answers of one.
+    fn judge_library(&mut self, now: Timestamp) {
+        let [accusers, before] = std::mem::take(&mut self.accusers);
+        if self.is_heard {
+            self.reopen = REOPEN;
+            for (uuid, (identity, why)) in &accusers {
+                if before.contains_key(uuid) {
+                    self.lost(identity, why, now);
+                }
+            }
+        } else if !accusers.is_empty() {
+            self.reloading = true;
+            self.close(now + self.reopen);
+            self.reopen = Span(self.reopen.0 * 2).min(RETRY);
+        }
+        self.accusers = [BTreeMap::new(), accusers];
+        self.is_heard = false;
     }
 
     /// The library is open: every GPU that it names is asked who it is.
@@ -328,6 +401,7 @@ impl Fleet {
             self.reloaded = Some(format!("driver {} is loaded, after {}", opened.driver, before.unwrap_or_default()));
         }
         self.reloading = false;
+        self.blind = None;
         self.generation += 1;
         self.named.clear();
         let stranger = |index| Stranger { index, introduction: None, due: now, told: false };
@@ -482,11 +556,11 @@ impl Fleet {
     /// What an answer says of the GPU's condition; one through a library that was let go says little.
     fn settle_condition(&mut self, identity: &Identity, pass: &Pass, is_old: bool, now: Timestamp) {
         let Some(gpu) = self.gpus.get_mut(&identity.uuid) else { return };
+        self.is_heard |= pass.trouble.is_none() && !is_old;
         match (&pass.trouble, gpu.condition) {
-            (Some((Class::Library, _)), _) => {
-                if !is_old && matches!(self.library, Library::Open { .. }) {
-                    self.reloading = true;
-                    self.close(now + REOPEN);
+            (Some((Class::Library, why)), _) => {
+                if !is_old {
+                    self.accusers[0].insert(identity.uuid.clone(), (identity.clone(), why.clone()));
                 }
             }
             (Some((_, why)), _) => self.lost(identity, why, now),
@@ -536,7 +610,8 @@ impl Fleet {
             self.processes.extend(processes.into_iter().map(|process| (identity.clone(), process)));
         }
         if now - asked > OLDEST_PASS {
-            return;
+            let late = format!("GPU {}: its values took {} to read and are dropped", identity.index, now - asked);
+            return self.faults.note("", Unreadable::damaged(late));
         }
         self.rows.push(GpuRow { ts: asked, gpu: identity.clone(), mig: None, cells });
         for (uuid, cells) in pass.instances {
@@ -656,8 +731,6 @@ impl Gpu {
 impl Drop for Fleet {
     fn drop(&mut self) {
         // Whoever waits for XIDs ends; whoever hangs ends with the process.
-        if let Library::Open { stop, .. } = &self.library {
-            stop.store(true, Ordering::SeqCst);
-        }
+        self.close(Timestamp::MAX);
     }
 }

@@ -2,9 +2,10 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use nvml_wrapper::Nvml;
@@ -37,10 +38,50 @@ impl Identity {
     }
 }
 
+/// An initialised library, shut down when the last thread drops it.
+pub struct Session {
+    // Dropped in this order: it is gone only when the shutdown has returned.
+    nvml: Nvml,
+    gone: Gone,
+}
+
+/// Says that a session is over.
+struct Gone(Arc<AtomicBool>);
+
+impl Session {
+    /// What is true once the library is shut down.
+    pub fn gone(&self) -> Arc<AtomicBool> {
+        self.gone.0.clone()
+    }
+
+    /// Lets it go. The shutdown may hang as everything else: whoever looks after all GPUs must not be the one that waits.
+    pub fn let_go(self: Arc<Self>) {
+        // Without a thread it is kept: rather that than a supervisor that hangs.
+        let kept = self.clone();
+        match std::thread::Builder::new().name("nvml-close".to_string()).spawn(move || drop(self)) {
+            Ok(_) => drop(kept),
+            Err(_) => std::mem::forget(kept),
+        }
+    }
+}
+
+impl Deref for Session {
+    type Target = Nvml;
+    fn deref(&self) -> &Nvml {
+        &self.nvml
+    }
+}
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// An open library.
 pub struct Opened {
     /// The library.
-    pub nvml: Arc<Nvml>,
+    pub nvml: Arc<Session>,
     /// The driver's version.
     pub driver: String,
     /// How many GPUs it names.
@@ -52,15 +93,27 @@ const LET_GO: Duration = Duration::from_secs(3);
 /// How long one wait for an XID is; so late does its thread see that it is to end.
 const XID_WAIT_MS: u32 = 500;
 
-/// The thread that opens the library: initialisation may hang as everything else.
-pub type Opener = Desk<Weak<Nvml>, Result<Opened, String>>;
+/// Why the library could not be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// In words.
+    pub why: String,
+    /// The library is installed, and it is the driver that does not answer.
+    pub is_installed: bool,
+    /// The driver in the kernel is of another version: only a reload of it, or a reboot, helps.
+    pub is_mismatch: bool,
+}
+
+/// The thread that opens the library: initialisation may hang as everything else. It is asked with what says that the library
+/// from before is shut down.
+pub type Opener = Desk<Arc<AtomicBool>, Result<Opened, Refusal>>;
 
 /// Starts it. `path` is the library's.
 pub fn opener(path: OsString) -> io::Result<Opener> {
-    Desk::open("nvml-open", move |questions: Receiver<Weak<Nvml>>, answers| {
+    Desk::open("nvml-open", move |questions: Receiver<Arc<AtomicBool>>, answers| {
         for before in questions {
             let begun = Instant::now();
-            while before.strong_count() > 0 && begun.elapsed() < LET_GO {
+            while !before.load(Ordering::SeqCst) && begun.elapsed() < LET_GO {
                 std::thread::sleep(Duration::from_millis(10));
             }
             if answers.send(open(&path)).is_err() {
@@ -70,22 +123,26 @@ pub fn opener(path: OsString) -> io::Result<Opener> {
     })
 }
 
-fn open(path: &OsString) -> Result<Opened, String> {
-    let nvml = Nvml::builder().lib_path(path).init().map_err(|error| match class_of(&error) {
-        Class::Library => format!("NVML: {error}"),
-        _ => format!("NVML ({}): {error}", path.display()),
-    })?;
-    let text = |error: NvmlError| format!("NVML: {error}");
-    let driver = nvml.sys_driver_version().map_err(text)?;
-    let count = nvml.device_count().map_err(text)?;
-    Ok(Opened { nvml: Arc::new(nvml), driver, count })
+fn open(path: &OsString) -> Result<Opened, Refusal> {
+    let refusal = |error: NvmlError| Refusal {
+        is_installed: !matches!(error, NvmlError::LibloadingError(_)),
+        is_mismatch: matches!(error, NvmlError::LibRmVersionMismatch),
+        why: match class_of(&error) {
+            Class::Library => format!("NVML: {error}"),
+            _ => format!("NVML ({}): {error}", path.display()),
+        },
+    };
+    let nvml = Nvml::builder().lib_path(path).init().map_err(refusal)?;
+    let driver = nvml.sys_driver_version().map_err(refusal)?;
+    let count = nvml.device_count().map_err(refusal)?;
+    Ok(Opened { nvml: Arc::new(Session { nvml, gone: Gone(Arc::default()) }), driver, count })
 }
 
 /// The thread that asks a GPU who it is: one for each, since it may hang.
 pub type Introduction = Desk<(), Result<Identity, String>>;
 
 /// Starts it, for the GPU of a number.
-pub fn introduction(nvml: &Arc<Nvml>, index: u32) -> io::Result<Introduction> {
+pub fn introduction(nvml: &Arc<Session>, index: u32) -> io::Result<Introduction> {
     let nvml = nvml.clone();
     Desk::open(&format!("gpu-{index}-who"), move |questions: Receiver<()>, answers| {
         if questions.recv().is_ok() {
@@ -108,7 +165,7 @@ fn identity(nvml: &Nvml, index: u32) -> Result<Identity, NvmlError> {
 pub type Worker = Desk<Question, Pass>;
 
 /// Starts it.
-pub fn worker(nvml: &Arc<Nvml>, identity: &Identity) -> io::Result<Worker> {
+pub fn worker(nvml: &Arc<Session>, identity: &Identity) -> io::Result<Worker> {
     let (nvml, identity) = (nvml.clone(), identity.clone());
     Desk::open(&format!("gpu-{}", identity.index), move |questions: Receiver<Question>, answers| {
         let mut reader: Option<Reader> = None;
@@ -154,43 +211,51 @@ pub struct Xid {
     pub at: Instant,
 }
 
-/// Starts the thread that waits for a GPU's XIDs until it is told to stop. A set of its own, since registering frees the set
-/// at any error. A GPU or driver without events ends it.
+/// Starts the thread that waits for a GPU's XIDs until it is told to stop. A GPU or driver without events ends it, and so does a
+/// library that must be opened anew, since each opening starts one; after anything else it registers again.
 pub fn watch_xids(
-    nvml: &Arc<Nvml>,
+    nvml: &Arc<Session>,
     identity: &Identity,
     sender: SyncSender<Xid>,
     stop: Arc<AtomicBool>,
 ) -> io::Result<()> {
     let (nvml, identity) = (nvml.clone(), identity.clone());
+    let name = format!("xid-{}", identity.index);
     let watch = move || {
-        let Ok(device) = nvml.device_by_index(identity.index) else { return };
-        let wanted = EventTypes::CRITICAL_XID_ERROR;
-        if !device.supported_event_types().is_ok_and(|types| types.contains(wanted)) {
-            return;
-        }
-        let Ok(set) = nvml.create_event_set() else { return };
-        let Ok(set) = device.register_events(wanted, set) else { return };
-        while !stop.load(Ordering::SeqCst) {
-            match set.wait(XID_WAIT_MS) {
-                Ok(event) => {
-                    let code = match event.event_data {
-                        Some(XidError::Value(code)) => i64::try_from(code).ok(),
-                        _ => None,
-                    };
-                    let xid = Xid { uuid: identity.uuid.clone(), code, at: Instant::now() };
-                    // Nobody takes them any more; beyond the bound a storm of them is no news.
-                    if let Err(TrySendError::Disconnected(_)) = sender.try_send(xid) {
-                        return;
-                    }
-                }
-                Err(NvmlError::Timeout) => {}
-                Err(error) if class_of(&error) == Class::Passing => {
-                    std::thread::sleep(Duration::from_millis(u64::from(XID_WAIT_MS)));
-                }
-                Err(_) => return,
+        while let Err(error) = hear_xids(&nvml, &identity, &sender, &stop) {
+            let is_over = matches!(class_of(&error), Class::Unsupported | Class::Library);
+            if is_over || stop.load(Ordering::SeqCst) {
+                return;
             }
+            std::thread::sleep(Duration::from_millis(u64::from(XID_WAIT_MS)));
         }
     };
-    std::thread::Builder::new().name(format!("xid-{}", identity.index)).spawn(watch).map(drop)
+    std::thread::Builder::new().name(name).spawn(watch).map(drop)
+}
+
+/// Hands on a GPU's XIDs until it is told to stop, or nobody takes them any more. A set of its own, since registering frees the
+/// set at any error.
+fn hear_xids(nvml: &Nvml, identity: &Identity, sender: &SyncSender<Xid>, stop: &AtomicBool) -> Result<(), NvmlError> {
+    let device = nvml.device_by_index(identity.index)?;
+    let wanted = EventTypes::CRITICAL_XID_ERROR;
+    if !device.supported_event_types()?.contains(wanted) {
+        return Err(NvmlError::NotSupported);
+    }
+    let set = device.register_events(wanted, nvml.create_event_set()?).map_err(|refused| refused.error)?;
+    while !stop.load(Ordering::SeqCst) {
+        let event = match set.wait(XID_WAIT_MS) {
+            Err(NvmlError::Timeout) => continue,
+            event => event?,
+        };
+        let code = match event.event_data {
+            Some(XidError::Value(code)) => i64::try_from(code).ok(),
+            _ => None,
+        };
+        let xid = Xid { uuid: identity.uuid.clone(), code, at: Instant::now() };
+        // Beyond the bound a storm of them is no news.
+        if let Err(TrySendError::Disconnected(_)) = sender.try_send(xid) {
+            return Ok(());
+        }
+    }
+    Ok(())
 }

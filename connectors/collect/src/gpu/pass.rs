@@ -317,9 +317,16 @@ impl<'nvml> Reader<'nvml> {
     fn gpm_ratios(&mut self) -> (Option<f64>, Option<f64>) {
         let column = "sm_active_ratio";
         // Only Hopper and later have it; a call that is refused is not made again.
-        if self.gpm.0.is_none() && self.ask(column, Device::gpm_support) != Some(true) {
-            self.refused.insert(column);
-            return (None, None);
+        if self.gpm.0.is_none() {
+            match self.ask(column, Device::gpm_support) {
+                Some(true) => {}
+                Some(false) => {
+                    self.refused.insert(column);
+                    return (None, None);
+                }
+                // Not this time.
+                None => return (None, None),
+            }
         }
         let Some(sample) = self.ask(column, Device::gpm_sample) else { return (None, None) };
         match self.gpm.next(self.nvml, sample) {

@@ -1,7 +1,7 @@
 //! `tidewatch dlq`: what could not be read, and why; and another try.
 
 use serde_json::{Map, Value, json};
-use tidewatch_model::ports::{Log, LogError, Record};
+use tidewatch_model::ports::{Log, LogError, Record, read_to_end};
 use tidewatch_model::wire::{self, Origin};
 
 use crate::config::Config;
@@ -99,11 +99,22 @@ pub fn run(command: &Command, mut config: Config) -> Result<(), Failure> {
         Command::Replay { topic, offset, .. } => {
             let mut letters = letters(log.as_ref(), topic.as_deref()).map_err(Failure::no)?;
             letters.retain(|letter| offset.is_none_or(|offset| letter.offset == offset));
-            for letter in &letters {
+            let (cut, whole): (Vec<Letter>, Vec<Letter>) =
+                letters.into_iter().partition(|letter| added(letter, "cut").is_some());
+            for letter in &whole {
                 replay(log.as_ref(), letter).map_err(Failure::no)?;
             }
-            eprintln!("{} letters were put back", letters.len());
-            Ok(())
+            eprintln!("{} letters were put back", whole.len());
+            match cut.first() {
+                None => Ok(()),
+                Some(first) => Err(Failure::no(format!(
+                    "{} letters hold only the beginning of a message that was too long, and stay; the first is of {}/{}, offset {}",
+                    cut.len(),
+                    first.topic,
+                    number(first, "partition"),
+                    number(first, "offset")
+                ))),
+            }
         }
     }
 }
@@ -116,16 +127,10 @@ fn letters(log: &dyn Log, only: Option<&str>) -> Result<Vec<Letter>, LogError> {
             continue;
         };
         for partition in 0..log.partitions(&name)? {
-            let mut from = log.range(&name, partition)?.start;
-            loop {
-                let read = log.read(&name, partition, from, 1 << 20)?;
-                if read.next == from {
-                    break;
-                }
-                from = read.next;
-                let found = read.records.into_iter();
-                letters.extend(found.map(|(offset, record)| Letter { topic: topic.to_string(), offset, record }));
-            }
+            let from = log.range(&name, partition)?.start;
+            read_to_end(log, &name, partition, from, &mut |offset, record| {
+                letters.push(Letter { topic: topic.to_string(), offset, record });
+            })?;
         }
     }
     Ok(letters)
@@ -141,7 +146,8 @@ fn number(letter: &Letter, name: &str) -> Value {
 }
 
 fn summary(letter: &Letter) -> Map<String, Value> {
-    let bytes = letter.record.value.as_ref().map_or(0, Vec::len);
+    let held = letter.record.value.as_ref().map_or(0, Vec::len);
+    let bytes = number(letter, "cut").as_u64().unwrap_or(held as u64);
     let fields = [
         ("topic", json!(letter.topic)),
         ("letter", json!(letter.offset)),

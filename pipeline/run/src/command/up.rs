@@ -5,9 +5,9 @@ use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidewatch_collect::{Pump, Roots, gpu_collectors, host_collectors, host_name};
 use tidewatch_kafka::KafkaMembership;
@@ -19,6 +19,7 @@ use tidewatch_model::{Alert, Span, Timestamp};
 use tidewatch_notifiers::{TerminalNotifier, WebhookNotifier};
 use tidewatch_serve::{Access, Server};
 use tidewatch_sql::Level;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, redact};
 use crate::failure::Failure;
@@ -34,7 +35,7 @@ use crate::station::{ENGINE_TOPIC, Part, Parts, StationError, create_topics, sha
 /// Flags that override the configuration.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  tidewatch up\n  tidewatch up --kafka 127.0.0.1:9092\n  tidewatch up --data /var/lib/tidewatch --rules rules/ --webhook http://127.0.0.1:9000/hook\n  tidewatch up --no-collect --data demo        judge and store only what others write into the log\n\nStops cleanly at SIGINT and SIGTERM: commits, settles, exits 0. A second signal ends it at once."
+    after_help = "Examples:\n  tidewatch up\n  tidewatch up --kafka 127.0.0.1:9092\n  tidewatch up --data /var/lib/tidewatch --rules rules/ --webhook http://127.0.0.1:9000/hook\n  tidewatch up --no-collect --data demo        judge and store only what others write into the log\n\nStops cleanly at SIGINT and SIGTERM: commits, settles, exits 0. A second signal ends it at once. SIGUSR1 lets\nNVML go and SIGUSR2 opens it again, as for tidewatch-agent."
 )]
 pub struct Args {
     /// Rule files or folders, besides the bundled rules. Repeatable.
@@ -117,7 +118,8 @@ pub fn run_engine(args: &Args, mut config: Config) -> Result<(), Failure> {
 /// Runs the command.
 pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     let clock = SystemClock;
-    let stop = stop_signal()?;
+    let signals = Signals::watch()?;
+    let stop = signals.stop.clone();
     let loaded = rule_files::load(&config.rules_paths, config.rules_bundled)?;
     // Bad rules are said and left out; the good ones run.
     for fault in loaded.faults.iter().filter(|fault| fault.level != Level::Note) {
@@ -126,10 +128,14 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     let rules = loaded.rules.len();
     let on_screen = std::io::stdout().is_terminal() && !args.plain;
     let recent = RecentLines::default();
-    // In a group several processes work on one folder, and the commit chains keep them apart.
-    let _only_one = if config.kafka_group.is_none() { Some(lock_folder(config)?) } else { None };
+    let lock = lock_folder(config)?;
     let log = LogChoice::open(config)?;
     let store = Arc::new(LocalStore::open(&config.data_dir).map_err(|error| unusable(config, error))?);
+    if lock.alone {
+        // What is staged was left by a process that is gone.
+        store.clean_staging().map_err(|error| unusable(config, error))?;
+    }
+    let _lock = lock.keep(config)?;
     let parts = Parts {
         log: log.log(),
         cluster: log.is_cluster(),
@@ -149,13 +155,9 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         idle_timeout: config.engine_idle_timeout,
     };
     let Some(mut stations) = open_stations(&parts, &log, config, on_screen, &stop)? else { return Ok(()) };
-    if _only_one.is_some() {
-        // The lock makes it certain that what is staged was left by a process that is gone.
-        store.clean_staging().map_err(|error| unusable(config, error))?;
-    }
     let shown = Arc::new(Shown::default());
     let server = Server::start(config.http_address, access(config)?, shown.clone()).map_err(Failure::usage)?;
-    let collector = if config.collect_enabled { Some(collect(config, log.log(), stop.clone())?) } else { None };
+    let collector = if config.collect_enabled { Some(collect(config, log.log(), signals)?) } else { None };
     say(
         on_screen,
         &format!(
@@ -257,17 +259,53 @@ fn unusable(config: &Config, error: impl std::fmt::Display) -> Failure {
     Failure::usage(format!("can't use the data folder {}: {error}", config.data_dir.display()))
 }
 
-/// The data folder is one `up`'s: two would judge the same rows and page twice. The lock ends with the process.
-fn lock_folder(config: &Config) -> Result<File, Failure> {
+/// The lock of the data folder, which ends with the process.
+struct Lock {
+    file: File,
+    /// Nobody else has the folder now.
+    alone: bool,
+}
+
+/// The data folder is one `up`'s: two would judge the same rows and page twice. Only engines of a group share one, and the
+/// commit chains keep them apart.
+fn lock_folder(config: &Config) -> Result<Lock, Failure> {
     let folder = config.data_dir.join("internal");
     std::fs::create_dir_all(&folder).map_err(|error| unusable(config, error))?;
     let file = File::create(folder.join("up.lock")).map_err(|error| unusable(config, error))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock { file, alone: true }),
+        Err(TryLockError::WouldBlock) if config.kafka_group.is_some() => Ok(Lock { file, alone: false }),
         Err(TryLockError::WouldBlock) => Err(unusable(config, "another process runs `tidewatch up` on it")),
         Err(TryLockError::Error(error)) => Err(unusable(config, error)),
     }
 }
+
+impl Lock {
+    /// Keeps it as long as the process runs; an engine of a group lets its fellows in. Two that start in one moment may see
+    /// each other's lock on the whole for an instant, which is waited for.
+    fn keep(self, config: &Config) -> Result<File, Failure> {
+        if config.kafka_group.is_none() {
+            return Ok(self.file);
+        }
+        self.file.unlock().map_err(|error| unusable(config, error))?;
+        let begun = Instant::now();
+        loop {
+            match self.file.try_lock_shared() {
+                Ok(()) => return Ok(self.file),
+                Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(unusable(config, "another process runs `tidewatch up` on it without --group"));
+                }
+                Err(TryLockError::Error(error)) => return Err(unusable(config, error)),
+            }
+        }
+    }
+}
+
+/// How long an engine of a group waits for a fellow that looks whether it is alone.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// When each of the loop's side jobs was last done.
 struct Times {
@@ -356,7 +394,7 @@ fn access(config: &Config) -> Result<Access, Failure> {
 }
 
 /// This machine's collectors, on a thread of their own: one that hangs does not hold up alerts.
-fn collect(config: &Config, log: Arc<dyn Log>, stop: Arc<AtomicBool>) -> Result<JoinHandle<()>, Failure> {
+fn collect(config: &Config, log: Arc<dyn Log>, signals: Signals) -> Result<JoinHandle<()>, Failure> {
     let roots = Roots { proc: config.collect_procfs.clone(), sys: config.collect_sysfs.clone() };
     let host = match &config.collect_host {
         Some(host) => host.clone(),
@@ -364,10 +402,17 @@ fn collect(config: &Config, log: Arc<dyn Log>, stop: Arc<AtomicBool>) -> Result<
     };
     let incarnation = format!("{:016x}", OsRandom.next_u64());
     let mut collectors = host_collectors(&roots, &host);
-    collectors.extend(gpu_collectors(&roots, &host, config.collect_nvml_library.clone()).0);
+    let (gpus, control) = gpu_collectors(&roots, &host, config.collect_nvml_library.clone());
+    collectors.extend(gpus);
     let mut pump = Pump::new(collectors, host, incarnation, log);
     let work = move || {
-        while !stop.load(Ordering::SeqCst) {
+        while !signals.stop.load(Ordering::SeqCst) {
+            if signals.release.swap(false, Ordering::SeqCst) {
+                control.release();
+            }
+            if signals.reopen.swap(false, Ordering::SeqCst) {
+                control.reopen();
+            }
             let next = pump.tick(SystemClock.now());
             let wait = (next - SystemClock.now()).to_std();
             // Short sleeps, so that a stop is not waited for.
@@ -377,40 +422,55 @@ fn collect(config: &Config, log: Arc<dyn Log>, stop: Arc<AtomicBool>) -> Result<
     std::thread::Builder::new().name("collect".to_string()).spawn(work).map_err(Failure::no)
 }
 
-/// Becomes true at the first SIGINT or SIGTERM; the second ends the process.
-fn stop_signal() -> Result<Arc<AtomicBool>, Failure> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::no)?;
-    let ready = Arc::new(Mutex::new(None));
-    let failed = ready.clone();
-    let (begun, wait) = std::sync::mpsc::channel();
-    let watch = move || {
-        runtime.block_on(async move {
-            use tokio::signal::unix::{SignalKind, signal};
-            let (mut interrupt, mut terminate) =
-                match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
-                    (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
-                    (Err(error), _) | (_, Err(error)) => {
-                        *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
-                        drop(begun);
-                        return;
-                    }
+/// What signals ask for.
+#[derive(Debug, Clone, Default)]
+struct Signals {
+    /// A clean stop: the first SIGINT or SIGTERM; the second ends the process.
+    stop: Arc<AtomicBool>,
+    /// SIGUSR1: NVML is let go.
+    release: Arc<AtomicBool>,
+    /// SIGUSR2: NVML is opened again.
+    reopen: Arc<AtomicBool>,
+}
+
+impl Signals {
+    /// Watches for them from now on.
+    fn watch() -> Result<Signals, Failure> {
+        let signals = Signals::default();
+        let flags = signals.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::no)?;
+        // The handlers must stand before anything is opened.
+        let (begun, wait) = std::sync::mpsc::channel();
+        let watch = move || {
+            runtime.block_on(async move {
+                let handlers = (|| {
+                    let [interrupt, terminate] = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
+                    let [release, reopen] = [SignalKind::user_defined1(), SignalKind::user_defined2()].map(signal);
+                    Ok::<_, std::io::Error>((interrupt?, terminate?, release?, reopen?))
+                })();
+                let (mut interrupt, mut terminate, mut release, mut reopen) = match handlers {
+                    Ok(handlers) => handlers,
+                    Err(error) => return drop(begun.send(Err(error))),
                 };
-            drop(begun);
-            loop {
-                tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-                if flag.swap(true, Ordering::SeqCst) {
-                    std::process::exit(1);
+                drop(begun.send(Ok(())));
+                loop {
+                    tokio::select! {
+                        _ = interrupt.recv() => {}
+                        _ = terminate.recv() => {}
+                        _ = release.recv() => { flags.release.store(true, Ordering::SeqCst); continue }
+                        _ = reopen.recv() => { flags.reopen.store(true, Ordering::SeqCst); continue }
+                    }
+                    if flags.stop.swap(true, Ordering::SeqCst) {
+                        std::process::exit(1);
+                    }
                 }
-            }
-        });
-    };
-    std::thread::Builder::new().name("signals".to_string()).spawn(watch).map_err(Failure::no)?;
-    // The handlers must stand before anything is opened.
-    let _: Result<(), _> = wait.recv();
-    match ready.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        Some(error) => Err(Failure::no(format!("can't watch for signals: {error}"))),
-        None => Ok(stop),
+            });
+        };
+        std::thread::Builder::new().name("signals".to_string()).spawn(watch).map_err(Failure::no)?;
+        match wait.recv() {
+            Ok(Ok(())) => Ok(signals),
+            Ok(Err(error)) => Err(Failure::no(format!("can't watch for signals: {error}"))),
+            Err(_) => Err(Failure::no("can't watch for signals")),
+        }
     }
 }

@@ -3,6 +3,8 @@
 //! It has no thread and no clock of its own: [`Station::step`] is called with the time, does what there is to do, and
 //! returns. Everything that must survive is in the log or in the lake before anything that depends on it is.
 
+#[cfg(test)]
+mod change_tests;
 mod letters;
 mod messages;
 mod scope;
@@ -220,8 +222,14 @@ pub struct Station {
     known_events: HashSet<String>,
     /// Alerts as they stand in the log, by key.
     saved_alerts: BTreeMap<String, Alert>,
-    /// Where rules stood that are left out for a fault, and whose alerts are kept.
+    /// Where rules stood that are not judged here, and whose alerts are kept.
     kept_positions: BTreeMap<String, Timestamp>,
+    /// All rules that there are, judged here or by another part.
+    rule_names: BTreeSet<String>,
+    /// Whether none was left out for a fault.
+    rules_complete: bool,
+    /// When the alerts of rules that are gone are ended.
+    removed_at: Option<Timestamp>,
     saved_at: Timestamp,
     ticked_at: Timestamp,
     settled_at: Timestamp,
@@ -240,6 +248,8 @@ const SAVE_INTERVAL: Span = Span::seconds(5);
 const SETTLE_INTERVAL: Span = Span::seconds(10);
 /// How often ids from before the start are looked at.
 const RETAIN_INTERVAL: Span = Span::minutes(1);
+/// How long a group keeps the alerts of a rule that an engine does not have: time to give all engines the same rules.
+const REMOVED_AFTER: Span = Span::minutes(10);
 /// How often the wall clock may move a watermark.
 const TICK_INTERVAL: Span = Span::seconds(1);
 
@@ -252,6 +262,7 @@ impl Station {
         create_topics(parts.log.as_ref(), parts.cluster)?;
         let incarnation = format!("{:016x}", parts.random.next_u64());
         let tenure = Tenure::claim(parts.part, parts.log.as_ref(), &incarnation, now)?;
+        let rule_names = parts.rules.iter().map(|compiled| compiled.rule.name.clone()).collect();
         let rules =
             parts.rules.into_iter().filter(|compiled| parts.part.judges(&compiled.rule, &parts.mappings)).collect();
         let lake = LakeWriter::new(parts.store.clone(), parts.random.clone(), parts.lake);
@@ -273,13 +284,16 @@ impl Station {
             known_events: HashSet::new(),
             saved_alerts: BTreeMap::new(),
             kept_positions: BTreeMap::new(),
+            rule_names,
+            rules_complete: parts.rules_complete,
+            removed_at: Some(now + REMOVED_AFTER),
             saved_at: now,
             ticked_at: now,
             settled_at: now,
             retained_at: now,
             stats: Stats::default(),
         };
-        station.restore(parts.rules_complete, now)?;
+        station.restore(now)?;
         Ok(station)
     }
 
@@ -300,6 +314,9 @@ impl Station {
             }
         }
         self.tick(now)?;
+        if self.removed_at.is_some_and(|at| at <= now) {
+            self.reload_rules(true);
+        }
         self.persist(now)?;
         self.send_due(now);
         self.maintain(now)?;
@@ -383,7 +400,7 @@ impl Station {
         }
         if now - self.retained_at >= RETAIN_INTERVAL {
             self.retained_at = now;
-            if self.sources.iter().all(|source| source.lag == 0) {
+            if self.removed_at.is_none() && self.sources.iter().all(|source| source.lag == 0) {
                 // What was judged again after the start is judged.
                 self.known_events.clear();
             }

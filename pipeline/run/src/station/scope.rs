@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tidewatch_model::ports::{Log, LogError, Record, TopicOptions, partition_of};
-use tidewatch_model::table::Table;
+use tidewatch_model::table::{self, Table};
 use tidewatch_model::{Alert, Rule, Timestamp};
 
 use super::StationError;
@@ -21,6 +21,9 @@ use crate::mapping::Mapping;
 
 /// One partition per share, and one for the rest; its records are claims.
 pub const ENGINE_TOPIC: &str = "tidewatch.engine";
+
+/// Whose agent writes a row.
+const HOST: &str = "host";
 
 /// A part of the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,11 +77,13 @@ impl Part {
         }
     }
 
-    /// Whether the rule is judged here: one whose alerts are of one host each can be judged where that host's rows are.
-    /// Nobody knows which rows share a partition in other people's topics.
+    /// Whether the rule is judged here: one whose alerts are of one host each can be judged where that host's rows are. Those
+    /// are tables that the host's own agent writes; a job's rows come from wherever the job's processes run, and nobody
+    /// knows which rows share a partition in other people's topics.
     pub fn judges(&self, rule: &Rule, mappings: &[Arc<Mapping>]) -> bool {
         let is_mapped = mappings.iter().any(|mapping| mapping.table.name == rule.table);
-        let is_local = !is_mapped && rule.key.iter().any(|column| column == "host");
+        let of_host = table::find(&rule.table).and_then(|table| table.identity().next()) == Some(HOST);
+        let is_local = of_host && !is_mapped && rule.key.iter().any(|column| column == HOST);
         match self {
             Part::Whole => true,
             Part::Share { .. } => is_local,
@@ -100,7 +105,7 @@ impl Part {
         match self {
             Part::Whole | Part::Rest { .. } => true,
             Part::Share { index, of } => {
-                let host = alert.labels.get("host").map(String::as_str).unwrap_or_default();
+                let host = alert.labels.get(HOST).map(String::as_str).unwrap_or_default();
                 partition_of(host.as_bytes(), partitions.max(1)) % of == *index
             }
         }
@@ -160,7 +165,7 @@ impl Tenure {
 /// # Errors
 /// The log's.
 pub fn shares(log: &dyn Log, wanted: u32) -> Result<u32, LogError> {
-    // Claims are few and their offsets are all that counts: they may go by age.
+    // Claims are few, and only the offset of the newest counts.
     let options = TopicOptions { partitions: wanted + 1, compacted: true, retention: None, retention_bytes: None };
     log.create_topic(ENGINE_TOPIC, &options)?;
     Ok(log.partitions(ENGINE_TOPIC)?.saturating_sub(1).max(1))

@@ -1,5 +1,6 @@
 //! Reading one partition of one table: decode, admit, judge, keep.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -42,6 +43,11 @@ pub struct Source {
     pub admit: Admit,
     /// Whether `admit` remembers what the lake has committed; not while reading again what came before.
     pub caught_up: bool,
+    /// The last record that was read, in few bytes.
+    pub last: Option<(u64, u64)>,
+    /// The log ended before our position: the topic may have been made anew, and `last` must be seen again before reading
+    /// goes on.
+    pub doubted: bool,
 }
 
 /// What one record turned out to be.
@@ -61,15 +67,23 @@ impl Station {
     /// Reads what a source has, up to a limit. Returns whether there is more.
     pub(super) fn read_source(&mut self, index: usize, now: Timestamp) -> Result<bool, StationError> {
         let log: Arc<dyn Log> = self.log.clone();
+        self.settle_doubt(index)?;
         let source = &mut self.sources[index];
         let read = match log.read(&source.topic, source.partition, source.next, READ_BYTES) {
             Err(LogError::OutOfRange { available, .. }) if source.next < available.start => {
                 return self.skip_missing(index, available.start, now).map(|()| true);
             }
+            Err(error @ LogError::OutOfRange { .. }) => {
+                source.doubted = true;
+                return Err(error.into());
+            }
             read => read?,
         };
         for (offset, record) in &read.records {
             self.take(index, *offset, record, now)?;
+        }
+        if let Some((offset, record)) = read.records.last() {
+            self.sources[index].last = Some((*offset, in_few_bytes(record)));
         }
         if self.sources[index].next < read.next {
             self.skip_missing(index, read.next, now)?;
@@ -80,6 +94,30 @@ impl Station {
             watermark.behind(source.lane, source.lag > 0, now);
         }
         Ok(source.lag > 0)
+    }
+
+    /// A log that ended before our position and has grown beyond it since may be another one, whose records before our position
+    /// nobody would ever read. Only the record that was read last, at its place, says that it is not.
+    fn settle_doubt(&mut self, index: usize) -> Result<(), StationError> {
+        let log: Arc<dyn Log> = self.log.clone();
+        let source = &mut self.sources[index];
+        let Some((offset, known)) = source.last.filter(|_| source.doubted) else { return Ok(()) };
+        let found = match log.read(&source.topic, source.partition, offset, 1) {
+            Ok(read) => read.records.into_iter().next(),
+            // Retention took it: nothing can be said any more.
+            Err(LogError::OutOfRange { available, .. }) if offset < available.start => {
+                source.doubted = false;
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match found {
+            Some((at, record)) if (at, in_few_bytes(&record)) == (offset, known) => {
+                source.doubted = false;
+                Ok(())
+            }
+            _ => Err(StationError::OtherTopic { topic: source.topic.clone(), partition: source.partition, offset }),
+        }
     }
 
     /// Offsets that the log does not have: damaged frames, or deleted before they were read. They are counted.
@@ -234,6 +272,13 @@ fn read_record(source: &Source, record: &Record, now: Timestamp) -> (Option<Head
     let letter = || wire::encode(source.table.name, &origin, &admitted.rejected).unwrap_or_else(|_| record.clone());
     let rejected = (odd > 0).then(|| (letter(), odd_times(odd))).into_iter().collect();
     (Some(header), Taken::Rows { rows: admitted.rows, rejected, odd })
+}
+
+/// Tells one record from another.
+fn in_few_bytes(record: &Record) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&record.key, &record.value, &record.headers, record.timestamp.0).hash(&mut hasher);
+    hasher.finish()
 }
 
 fn odd_times(rows: u64) -> String {

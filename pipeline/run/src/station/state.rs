@@ -9,8 +9,8 @@ use std::sync::Arc;
 use arrow::array::{AsArray, RecordBatch};
 use serde::{Deserialize, Serialize};
 use tidewatch_flow::admit::Admit;
-use tidewatch_model::limits::READ_BYTES;
-use tidewatch_model::ports::{Log, Record};
+use tidewatch_flow::lifecycle::Fate;
+use tidewatch_model::ports::{Log, Record, read_to_end};
 use tidewatch_model::table::{TABLES, Table};
 use tidewatch_model::wire;
 use tidewatch_model::{Alert, Notice, Rule, Span, Timestamp, Transition};
@@ -42,18 +42,16 @@ const EVENT_SLACK: Span = Span::hours(1);
 
 impl Station {
     /// Reads the state back and places every source.
-    pub(super) fn restore(&mut self, complete: bool, now: Timestamp) -> Result<(), StationError> {
+    pub(super) fn restore(&mut self, now: Timestamp) -> Result<(), StationError> {
         let (alerts, position) = self.read_state()?;
-        for notice in self.read_intents()? {
+        for notice in self.read_intents(now)? {
             self.outbox.push(notice, now);
         }
         let oldest = position.rules.values().min().copied().unwrap_or(Timestamp::MIN);
         self.known_events = read_event_ids(self.log.as_ref(), oldest.saturating_sub(EVENT_SLACK))?;
-        self.pending = self.judge.restore(alerts, &position.rules, complete);
-        let has_alerts = |rule: &String| self.judge.alerts().any(|alert| alert.rule == *rule);
-        let is_left_out = |rule: &String| self.judge.rules().all(|known| known.name != *rule);
-        let left_out = position.rules.iter().filter(|(rule, _)| is_left_out(rule) && has_alerts(rule));
-        self.kept_positions = left_out.map(|(rule, ts)| (rule.clone(), *ts)).collect();
+        self.judge.restore(alerts, &position.rules);
+        self.keep_positions(&position.rules);
+        self.reload_rules(self.tenure.part == Part::Whole);
         for (place, newest) in &position.watermarks {
             let Some((table, partition)) = place.split_once('/') else { continue };
             let Ok(lane) = partition.parse::<u32>() else { continue };
@@ -75,6 +73,30 @@ impl Station {
         Ok(())
     }
 
+    /// Remembers where rules stood that are not judged here and whose alerts are kept.
+    fn keep_positions(&mut self, positions: &BTreeMap<String, Timestamp>) {
+        let has_alerts = |rule: &String| self.judge.alerts().any(|alert| alert.rule == *rule);
+        let is_left_out = |rule: &String| self.judge.rules().all(|known| known.name != *rule);
+        let left_out = positions.iter().filter(|(rule, _)| is_left_out(rule) && has_alerts(rule));
+        self.kept_positions = left_out.map(|(rule, ts)| (rule.clone(), *ts)).collect();
+    }
+
+    /// Ends the alerts of rules that were edited, and, where all engines have the same rules by now, of those that are gone;
+    /// those of rules that another part judges are dropped.
+    pub(super) fn reload_rules(&mut self, settled: bool) {
+        let Station { judge, kept_positions, pending, rule_names, rules_complete, .. } = self;
+        let fate = |rule: &str| match (rule_names.contains(rule), *rules_complete) {
+            _ if !settled => Fate::Unknown,
+            (true, _) => Fate::Elsewhere,
+            (false, true) => Fate::Gone,
+            (false, false) => Fate::Unknown,
+        };
+        pending.extend(judge.reload(&fate, kept_positions));
+        self.removed_at = self.removed_at.filter(|_| !settled);
+        let positions = std::mem::take(&mut self.kept_positions);
+        self.keep_positions(&positions);
+    }
+
     /// What this part does with a partition.
     fn uses(&self, table: &Table, partition: u32) -> Option<Use> {
         let judged: BTreeSet<String> = self.judge.rules().map(|rule| rule.table.clone()).collect();
@@ -92,7 +114,7 @@ impl Station {
         let Some(used) = self.uses(table, partition) else { return Ok(()) };
         // Partitions of several topics feed one table: each has a number of its own in the table's watermark.
         let lane = partition + mapping.as_ref().map_or(0, |(number, _)| (*number as u32 + 1) * LANES);
-        let source = self.place(table, mapping.map(|(_, mapping)| mapping), lane, partition, used, position)?;
+        let source = self.place(table, mapping.map(|(_, mapping)| mapping), lane, partition, used, position, now)?;
         if let Some(watermark) = self.watermarks.get_mut(table.name) {
             watermark.behind(lane, source.lag > 0, now);
         }
@@ -117,30 +139,35 @@ impl Station {
         partition: u32,
         used: Use,
         position: &Position,
+        now: Timestamp,
     ) -> Result<Source, StationError> {
         let topic = mapping.as_ref().map_or_else(|| table.topic(), |mapping| mapping.topic.clone());
         let from = mapping.as_ref().map_or(self.from, |mapping| mapping.from);
-        if !table.is_own()
-            && self.lake.is_new(&topic, partition)?
-            && let Some(start) = self.beginning(&topic, partition, from)?
-        {
-            self.lake.begin_at(&topic, partition, start)?;
+        let stored = used == Use::Stored;
+        let begin = match !table.is_own() && self.lake.is_new(&topic, partition)? {
+            true => self.beginning(&topic, partition, from)?,
+            false => None,
+        };
+        if let Some(start) = begin.filter(|_| stored) {
+            self.lake.begin_at(&topic, partition, start, now)?;
         }
         let range = self.log.range(&topic, partition)?;
-        let lake_from = self.lake.position(&topic, partition)?;
+        let lake_from = match begin.filter(|_| !stored) {
+            Some(start) => start,
+            None => self.lake.position(&topic, partition)?,
+        };
         // After a loss of power the position may have survived and the newest records not: what comes in their place was
         // not judged.
         let judge_from =
             position.offsets.get(&format!("{topic}/{partition}")).copied().unwrap_or(lake_from).min(range.end);
-        let stored = used == Use::Stored;
         // The last record that was stored is read again, to see whether it still is that one.
         let mut next = if stored { lake_from.saturating_sub(1).min(judge_from) } else { judge_from };
         if let Some(ts) = self.judge.engine().replay_from(table.name) {
             next = next.min(self.log.offset_for_time(&topic, partition, ts)?);
         }
         let next = match stored && lake_from > range.end {
-            // The log has less than the lake took from it: it is another one. Reading there says so, and stops.
-            true => lake_from,
+            // The log has less than the lake took from it: it is another one. Reading there says so, or finds another record.
+            true => lake_from.saturating_sub(1),
             false if stored => next.clamp(range.start.min(lake_from), range.end),
             false => next.clamp(range.start, range.end),
         };
@@ -158,6 +185,8 @@ impl Station {
             lag,
             admit: Admit::new(table),
             caught_up: false,
+            last: None,
+            doubted: false,
         })
     }
 
@@ -276,40 +305,84 @@ impl Station {
         }
         let name = self.tenure.part.name();
         self.left_behind = records.keys().filter(|key| key.starts_with(name.as_bytes())).cloned().collect();
-        let positions = self.left_behind.iter().filter(|key| key.ends_with(POSITION_KEY.as_bytes()));
-        // Epochs have a fixed width: the last in order is the highest.
-        let newest = positions.max().and_then(|key| std::str::from_utf8(key).ok()?.strip_suffix(POSITION_KEY));
-        if let Some(prefix) = newest {
-            return parse_state(&records, prefix);
-        }
-        let (mut alerts, position) = parse_state(&records, "")?;
-        let rules: BTreeMap<&str, &Rule> = self.judge.rules().map(|rule| (rule.name.as_str(), rule)).collect();
-        let mut partitions = BTreeMap::new();
-        for table in TABLES {
-            partitions.insert(table.name, self.log.partitions(&table.topic())?);
-        }
+        let newest = newest_prefixes(&records);
+        let (mut alerts, mut position, others) = match newest.get(name.as_str()) {
+            Some(prefix) => {
+                let (alerts, position) = parse_state(&records, prefix)?;
+                (alerts, position, newest.values().filter(|other| *other != prefix).cloned().collect())
+            }
+            // The first of a group goes on where a single engine stopped.
+            None => (vec![], Position::default(), vec![String::new()]),
+        };
         let part = self.tenure.part;
-        alerts.retain(|alert| {
-            let table = rules.get(alert.rule.as_str()).map(|rule| rule.table.as_str());
-            table.is_some_and(|table| part.has_alert(alert, partitions.get(table).copied().unwrap_or(1)))
-        });
+        let rules: BTreeMap<&str, &Rule> = self.judge.rules().map(|rule| (rule.name.as_str(), rule)).collect();
+        let known: BTreeSet<String> = position.rules.keys().cloned().collect();
+        // A rule that another part judged until now comes with its alerts.
+        for prefix in others {
+            let (theirs, there) = parse_state(&records, &prefix)?;
+            let comes = |rule: &str| rules.contains_key(rule) && !known.contains(rule);
+            if !prefix.is_empty() && !there.rules.keys().any(|rule| comes(rule)) {
+                continue;
+            }
+            for (rule, ts) in there.rules.into_iter().filter(|(rule, _)| comes(rule)) {
+                let earliest = position.rules.entry(rule).or_insert(ts);
+                *earliest = ts.min(*earliest);
+            }
+            for (place, offset) in there.offsets {
+                position.offsets.entry(place).or_insert(offset);
+            }
+            for (place, newest) in there.watermarks {
+                position.watermarks.entry(place).or_insert(newest);
+            }
+            for alert in theirs.into_iter().filter(|alert| comes(&alert.rule)) {
+                let table = rules.get(alert.rule.as_str()).map(|rule| format!("tidewatch.{}", rule.table));
+                let partitions = table.map_or(Ok(1), |topic| self.log.partitions(&topic))?;
+                if part.has_alert(&alert, partitions) {
+                    alerts.push(alert);
+                }
+            }
+        }
         Ok((alerts, position))
     }
 
-    /// Notices that were decided and not seen off.
-    fn read_intents(&self) -> Result<Vec<Notice>, StationError> {
+    /// Notices that were decided and not seen off. Those of a single engine are of the rest of a group that came after it.
+    fn read_intents(&self, now: Timestamp) -> Result<Vec<Notice>, StationError> {
         let name = self.tenure.part.name();
         let mut intents: Vec<(u64, Notice)> = Vec::new();
+        let mut moved = Vec::new();
         for (key, (offset, value)) in read_compacted(self.log.as_ref(), NOTICE_TOPIC)? {
-            if !key.starts_with(name.as_bytes()) || name.is_empty() && key.contains(&b'/') {
+            let of_single = !key.contains(&b'/');
+            let comes = of_single && matches!(self.tenure.part, Part::Rest { .. });
+            if !(comes || of_single && name.is_empty() || !name.is_empty() && key.starts_with(name.as_bytes())) {
                 continue;
             }
             let wrong = |problem: String| StationError::State { topic: NOTICE_TOPIC, offset, problem };
             intents.push((offset, serde_json::from_slice(&value).map_err(|error| wrong(error.to_string()))?));
+            if comes {
+                let ours = [name.as_bytes(), &key].concat();
+                moved.push(Record { key: ours, headers: vec![], value: Some(value), timestamp: now });
+                moved.push(Record { key, headers: vec![], value: None, timestamp: now });
+            }
+        }
+        if !moved.is_empty() {
+            self.log.append(NOTICE_TOPIC, 0, &moved)?;
         }
         intents.sort_by_key(|(offset, _)| *offset);
         Ok(intents.into_iter().map(|(_, notice)| notice).collect())
     }
+}
+
+/// For each part of a group the beginning of the keys of its newest state. Epochs have a fixed width: the last in order is the
+/// highest.
+fn newest_prefixes(records: &Compacted) -> BTreeMap<String, String> {
+    let mut newest = BTreeMap::new();
+    for key in records.keys() {
+        let prefix = std::str::from_utf8(key).ok().and_then(|key| key.strip_suffix(POSITION_KEY));
+        if let Some((part, _)) = prefix.and_then(|prefix| prefix.split_once('/')) {
+            newest.insert(format!("{part}/"), prefix.unwrap_or_default().to_string());
+        }
+    }
+    newest
 }
 
 fn alert_key(prefix: &str, alert: &Alert) -> String {
@@ -323,20 +396,12 @@ fn state_record(key: &str, value: Option<Vec<u8>>, now: Timestamp) -> Record {
 /// The newest record of each key, tombstones left out, with its offset.
 fn read_compacted(log: &dyn Log, topic: &str) -> Result<Compacted, StationError> {
     let mut newest = BTreeMap::new();
-    let mut from = log.range(topic, 0)?.start;
-    loop {
-        let read = log.read(topic, 0, from, READ_BYTES)?;
-        for (offset, record) in read.records {
-            match record.value {
-                Some(value) => newest.insert(record.key, (offset, value)),
-                None => newest.remove(&record.key),
-            };
-        }
-        if read.next == from {
-            return Ok(newest);
-        }
-        from = read.next;
-    }
+    let from = log.range(topic, 0)?.start;
+    read_to_end(log, topic, 0, from, &mut |offset, record| match record.value {
+        Some(value) => drop(newest.insert(record.key, (offset, value))),
+        None => drop(newest.remove(&record.key)),
+    })?;
+    Ok(newest)
 }
 
 /// The newest record of each key, with its offset.
@@ -365,18 +430,12 @@ fn parse_state(records: &Compacted, prefix: &str) -> Result<(Vec<Alert>, Positio
 fn read_event_ids(log: &dyn Log, from: Timestamp) -> Result<HashSet<String>, StationError> {
     let topic = "tidewatch.alert_event";
     let mut ids = HashSet::new();
-    let mut next = log.offset_for_time(topic, 0, from)?;
-    loop {
-        let read = log.read(topic, 0, next, READ_BYTES)?;
-        for (_, record) in &read.records {
-            let Ok((_, rows)) = wire::decode(record) else { continue };
-            if let Some(column) = rows.column_by_name("event_id").and_then(|column| column.as_string_opt::<i32>()) {
-                ids.extend(column.iter().flatten().map(str::to_string));
-            }
+    let from = log.offset_for_time(topic, 0, from)?;
+    read_to_end(log, topic, 0, from, &mut |_, record| {
+        let Ok((_, rows)) = wire::decode(&record) else { return };
+        if let Some(column) = rows.column_by_name("event_id").and_then(|column| column.as_string_opt::<i32>()) {
+            ids.extend(column.iter().flatten().map(str::to_string));
         }
-        if read.next == next {
-            return Ok(ids);
-        }
-        next = read.next;
-    }
+    })?;
+    Ok(ids)
 }

@@ -57,7 +57,7 @@ impl World {
         world
     }
 
-    fn open(&mut self, now: Timestamp) -> Result<Station, StationError> {
+    pub(crate) fn open(&mut self, now: Timestamp) -> Result<Station, StationError> {
         self.open_with(rules(), true, now)
     }
 
@@ -89,7 +89,7 @@ impl World {
         }
     }
 
-    fn append(&self, tick: &[(&'static str, RecordBatch)], sequences: &mut BTreeMap<&'static str, Origin>) {
+    pub(crate) fn append(&self, tick: &[(&'static str, RecordBatch)], sequences: &mut BTreeMap<&'static str, Origin>) {
         for (table, batch) in tick {
             let origin = sequences.entry(table).or_insert_with(|| Origin {
                 source: "sim".into(),
@@ -147,7 +147,7 @@ pub(crate) fn start() -> Timestamp {
     Timestamp::from_seconds(1_767_225_600)
 }
 
-fn fleet() -> Fleet {
+pub(crate) fn fleet() -> Fleet {
     let incident = |kind, at, duration, gpu| Incident {
         kind,
         at: Span::seconds(at),
@@ -451,7 +451,16 @@ fn a_partition_that_is_another_one_now_stops_and_the_others_go_on() {
     world.append(&[("host", host_rows(start()))], &mut sequences);
     world.append(&fleet.next_tick().unwrap().batches, &mut sequences);
     let error = station.step(start() + Span::seconds(6)).unwrap_err().to_string();
-    assert_eq!(error, "tidewatch.gpu/0: offset 3 is outside of 0..1");
+    assert_eq!(error, "tidewatch.gpu/0: offset 2 is outside of 0..1");
     assert_eq!(station.stats().rows.get("host"), Some(&1), "the others are read");
+    for second in 7..12 {
+        world.append(&fleet.next_tick().unwrap().batches, &mut sequences);
+        drop(station.step(start() + Span::seconds(second)));
+    }
+    let error = station.step(start() + Span::seconds(12)).unwrap_err().to_string();
+    assert_eq!(
+        error, "tidewatch.gpu/0, offset 2: not the record that was stored from there: the topic was made anew",
+        "nor when it has grown beyond"
+    );
     assert!(!station.stats().rows.contains_key("gpu"), "nothing is taken for what it is not");
 }

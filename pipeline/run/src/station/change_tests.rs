@@ -1,0 +1,204 @@
+//! What changes around a station: topics made anew, logs that are slow, rules that move from one part of a group to another.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use tidewatch_collect::simulate::Fleet;
+use tidewatch_lake::verify;
+use tidewatch_model::limits::RECORD_BYTES;
+use tidewatch_notifiers::ScriptedNotifier;
+
+use super::letters::{CUT, dead_letter};
+use super::tests::{RULES, World, compiled, fleet, start};
+use super::*;
+
+const SHARE: Part = Part::Share { index: 0, of: 1 };
+const REST: Part = Part::Rest { of: 1 };
+
+/// A world and the fleet that writes into it, second by second.
+struct Play {
+    world: World,
+    fleet: Fleet,
+    origins: BTreeMap<&'static str, Origin>,
+    now: Timestamp,
+}
+
+impl Play {
+    fn new() -> Play {
+        Play { world: World::new(false), fleet: fleet(), origins: BTreeMap::new(), now: start() }
+    }
+
+    fn tick(&mut self) {
+        let tick = self.fleet.next_tick().unwrap();
+        self.now = tick.ts + Span::millis(100);
+        self.world.append(&tick.batches, &mut self.origins);
+    }
+
+    fn run(&mut self, station: &mut Station, seconds: u32) {
+        for _ in 0..seconds {
+            self.tick();
+            station.step(self.now).unwrap();
+        }
+    }
+
+    fn part(&mut self, part: Part, rules: Vec<CompiledRule>) -> Result<Station, StationError> {
+        shares(self.world.log.as_ref(), 1).unwrap();
+        let parts = self.world.parts(rules, true);
+        Station::open(Parts { part, ..parts }, self.now)
+    }
+}
+
+fn rules() -> Vec<CompiledRule> {
+    compiled(RULES, 3)
+}
+
+fn without(name: &str) -> Vec<CompiledRule> {
+    rules().into_iter().filter(|compiled| compiled.rule.name != name).collect()
+}
+
+fn firing(station: &Station, rule: &str) -> Vec<(String, Option<Timestamp>)> {
+    let alerts = station.live_alerts().into_iter();
+    let firing = alerts.filter(|alert| alert.state == AlertState::Firing && alert.rule == rule);
+    firing.map(|alert| (alert.fingerprint(), alert.fired_at)).collect()
+}
+
+#[test]
+fn a_running_station_notices_that_a_topic_was_made_anew() {
+    let mut play = Play::new();
+    let mut station = play.world.open(play.now).unwrap();
+    play.run(&mut station, 5);
+    play.world.log.make_anew("tidewatch.gpu");
+    play.tick();
+    let error = station.step(play.now).unwrap_err().to_string();
+    assert_eq!(error, "tidewatch.gpu/0: offset 5 is outside of 0..1");
+    (0..9).for_each(|_| play.tick());
+    for _ in 0..2 {
+        let error = station.step(play.now).unwrap_err().to_string();
+        assert!(error.contains("tidewatch.gpu/0, offset 4: not the record that was stored from there"), "{error}");
+    }
+    assert_eq!(station.stats().rows["gpu"], 20);
+}
+
+#[test]
+fn a_log_that_is_slow_is_not_taken_for_an_empty_one() {
+    let mut play = Play::new();
+    let mut station = play.world.open(play.now).unwrap();
+    play.run(&mut station, 130);
+    let before = firing(&station, "hot");
+    assert!(!before.is_empty());
+    drop(station);
+    for misses in [1, 2, 3] {
+        play.world.log.slow_reads(misses);
+        let refused = play.world.open(play.now).err().expect("the state was not read");
+        assert!(refused.to_string().contains("does not give its records in time"), "{refused}");
+    }
+    play.world.log.slow_reads(0);
+    let station = play.world.open(play.now).unwrap();
+    assert_eq!(firing(&station, "hot"), before);
+}
+
+#[test]
+fn the_latest_is_what_was_so_at_the_first_start() {
+    let mut play = Play::new();
+    play.tick();
+    let open = |play: &mut Play| {
+        let parts = play.world.parts(rules(), true);
+        Station::open(Parts { from: From::Latest, ..parts }, play.now).unwrap()
+    };
+    let mut station = open(&mut play);
+    assert!(!station.step(play.now).unwrap());
+    drop(station);
+    // Nothing was read by the first, and what comes before the second is not to be missed.
+    play.tick();
+    let mut station = open(&mut play);
+    play.run(&mut station, 1);
+    station.close(play.now).unwrap();
+    assert_eq!(play.world.stored("gpu").len(), 8);
+    assert_eq!(verify(play.world.store.as_ref()).unwrap().problems, Vec::<String>::new());
+}
+
+#[test]
+fn a_rule_that_another_part_judges_now_goes_on_there() {
+    let mut play = Play::new();
+    let mut share = play.part(SHARE, rules()).unwrap();
+    play.run(&mut share, 130);
+    let before = firing(&share, "hot");
+    assert!(!before.is_empty());
+    share.close(play.now).unwrap();
+    let told = play.world.transitions();
+    // Other people's topics feed the table from now on: its rules are the rest's.
+    let mapping: Arc<Mapping> = Arc::new("temps table=gpu".parse().unwrap());
+    play.world.log.create_topic("temps", &row_topic(1)).unwrap();
+    let open = |play: &mut Play, part: Part| {
+        let parts = play.world.parts(rules(), true);
+        Station::open(Parts { part, mappings: vec![mapping.clone()], ..parts }, play.now).unwrap()
+    };
+    let mut share = open(&mut play, SHARE);
+    let mut rest = open(&mut play, REST);
+    assert_eq!(firing(&rest, "hot"), before);
+    for station in [&mut share, &mut rest] {
+        station.step(play.now).unwrap();
+    }
+    assert_eq!(play.world.transitions(), told, "nobody hears of it");
+    play.now = play.now + Span::minutes(11);
+    share.step(play.now).unwrap();
+    assert!(firing(&share, "hot").is_empty());
+    assert_eq!(firing(&rest, "hot"), before);
+    assert_eq!(play.world.transitions(), told);
+}
+
+#[test]
+fn a_group_ends_the_alerts_of_a_removed_rule_when_all_engines_have_heard_of_it() {
+    let mut play = Play::new();
+    let mut share = play.part(SHARE, rules()).unwrap();
+    play.run(&mut share, 130);
+    let before = firing(&share, "hot").len();
+    assert!(before > 0);
+    let of_hot = |play: &Play| {
+        let ended = play.world.transitions().into_iter().filter(|line| line.contains(" hot firing resolved"));
+        ended.count()
+    };
+    let already = of_hot(&play);
+    drop(share);
+    let mut other = play.part(SHARE, without("hot")).unwrap();
+    play.run(&mut other, 10);
+    assert_eq!(of_hot(&play), already, "this engine may be the last with old rules, or the first with new ones");
+    drop(other);
+    let mut again = play.part(SHARE, without("hot")).unwrap();
+    play.now = play.now + Span::minutes(10);
+    again.step(play.now).unwrap();
+    assert_eq!(of_hot(&play), already + before);
+}
+
+#[test]
+fn notices_that_a_single_engine_left_waiting_are_told_by_the_group() {
+    let mut play = Play::new();
+    let down = || tidewatch_model::ports::Delivery::Retry { after: None, error: "down".to_string() };
+    play.world.notifier = Arc::new(ScriptedNotifier::new("ops", std::iter::repeat_with(down).take(1_000)));
+    let mut station = play.world.open(play.now).unwrap();
+    play.run(&mut station, 130);
+    let waiting = station.stats().notices_waiting;
+    assert!(waiting > 0);
+    drop(station);
+    play.world.notifier = Arc::new(ScriptedNotifier::new("ops", []));
+    let mut rest = play.part(REST, rules()).unwrap();
+    rest.step(play.now).unwrap();
+    rest.close(play.now).unwrap();
+    let told = play.world.notifier.seen().len();
+    assert!(told > 0, "{waiting} wait");
+    // What is told is off the books, under its old name too.
+    let mut left = play.part(REST, rules()).unwrap();
+    left.step(play.now).unwrap();
+    assert!(left.stats().notices_waiting + told <= waiting, "{told} of {waiting} were told");
+}
+
+#[test]
+fn of_a_message_that_no_log_takes_the_beginning_is_kept() {
+    let log = tidewatch_log::ScriptedLog::default();
+    let headers = vec![("h".to_string(), vec![1])];
+    let record = Record { value: Some(vec![b'x'; 3 * RECORD_BYTES]), headers, ..Record::default() };
+    dead_letter(&log, "temps", 2, 7, &record, "no JSON").unwrap();
+    let letter = log.read("temps.dlq", 0, 0, usize::MAX).unwrap().records.remove(0).1;
+    let length = letter.value.unwrap().len();
+    assert!(length < RECORD_BYTES && length > RECORD_BYTES * 9 / 10);
+    assert!(letter.headers.contains(&(CUT.to_string(), (3 * RECORD_BYTES).to_string().into_bytes())));
+}
