@@ -143,7 +143,8 @@ fn a_rule_that_another_part_judges_now_goes_on_there() {
     share.step(play.now).unwrap();
     assert!(firing(&share, "hot").is_empty());
     assert_eq!(firing(&rest, "hot"), before);
-    assert_eq!(play.world.transitions(), told);
+    let of_hot = |lines: Vec<String>| lines.into_iter().filter(|line| line.contains(" hot ")).collect::<Vec<_>>();
+    assert_eq!(of_hot(play.world.transitions()), of_hot(told));
 }
 
 #[test]

@@ -22,6 +22,8 @@ use crate::mapping::Mapping;
 /// One partition per share, and one for the rest; its records are claims.
 pub const ENGINE_TOPIC: &str = "tidewatch.engine";
 
+/// What the names of shares begin with.
+pub const SHARE: &str = "share-";
 /// Whose agent writes a row.
 const HOST: &str = "host";
 
@@ -63,7 +65,7 @@ impl Part {
     pub fn name(&self) -> String {
         match self {
             Part::Whole => String::new(),
-            Part::Share { index, .. } => format!("share-{index}/"),
+            Part::Share { index, .. } => format!("{SHARE}{index}/"),
             Part::Rest { .. } => "rest/".to_string(),
         }
     }

@@ -203,6 +203,10 @@ impl Station {
             return Ok(());
         };
         let last = self.lake.last_seqs(&source.topic, source.partition)?;
+        if last.is_empty() {
+            // Nothing of it was stored: reading was to begin here.
+            return Ok(());
+        }
         let is_known = last
             .get(&header.source)
             .is_some_and(|last| last.incarnation == header.incarnation && header.seq <= last.seq);

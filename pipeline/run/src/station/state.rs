@@ -15,7 +15,7 @@ use tidewatch_model::table::{TABLES, Table};
 use tidewatch_model::wire;
 use tidewatch_model::{Alert, Notice, Rule, Span, Timestamp, Transition};
 
-use super::scope::{Part, Use};
+use super::scope::{Part, SHARE, Use};
 use super::source::Source;
 use super::{NOTICE_TOPIC, SAVE_INTERVAL, STATE_TOPIC, Station, StationError};
 use crate::alert_rows::{NoticeOutcome, transition_batch};
@@ -294,7 +294,7 @@ impl Station {
     /// a single engine.
     fn read_state(&mut self) -> Result<(Vec<Alert>, Position), StationError> {
         let records = read_compacted(self.log.as_ref(), STATE_TOPIC)?;
-        let of_group = |key: &[u8]| key.starts_with(b"share-") || key.starts_with(b"rest/");
+        let of_group = |key: &[u8]| key.starts_with(SHARE.as_bytes()) || key.starts_with(b"rest/");
         if self.tenure.part == Part::Whole {
             if records.keys().any(|key| of_group(key)) {
                 return Err(StationError::OfGroup);
@@ -306,15 +306,19 @@ impl Station {
         let name = self.tenure.part.name();
         self.left_behind = records.keys().filter(|key| key.starts_with(name.as_bytes())).cloned().collect();
         let newest = newest_prefixes(&records);
-        let (mut alerts, mut position, others) = match newest.get(name.as_str()) {
-            Some(prefix) => {
-                let (alerts, position) = parse_state(&records, prefix)?;
-                (alerts, position, newest.values().filter(|other| *other != prefix).cloned().collect())
-            }
-            // The first of a group goes on where a single engine stopped.
-            None => (vec![], Position::default(), vec![String::new()]),
-        };
         let part = self.tenure.part;
+        // Shares know nothing of each other's hosts; what moves comes from the rest, or goes to it.
+        let is_share = |name: &String| name.starts_with(SHARE);
+        let others = newest.iter().filter(|(other, _)| is_share(other) != is_share(&name)).map(|(_, prefix)| prefix);
+        let mut others: Vec<String> = others.cloned().collect();
+        let (mut alerts, mut position) = match newest.get(&name) {
+            Some(prefix) => parse_state(&records, prefix)?,
+            None => {
+                // The first of a group goes on where a single engine stopped.
+                others.push(String::new());
+                (vec![], Position::default())
+            }
+        };
         let rules: BTreeMap<&str, &Rule> = self.judge.rules().map(|rule| (rule.name.as_str(), rule)).collect();
         let known: BTreeSet<String> = position.rules.keys().cloned().collect();
         // A rule that another part judged until now comes with its alerts.
