@@ -69,7 +69,7 @@ fn bare(brokers: &str, prefix: &str) -> u64 {
 fn main() {
     let duration = std::env::args().nth(1).unwrap_or_else(|| "10m".to_string());
     print_machine();
-    let cluster = Cluster::start(1, &[]).expect("Java and Maven");
+    let cluster = Cluster::start(1, &[]).unwrap();
     let brokers = cluster.brokers();
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sql/rules/gpu");
     for (rows_each, nodes) in [(8, 125), (100, 10), (1_000, 1)] {
