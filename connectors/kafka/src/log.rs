@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{TryRecvError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::util::Timeout;
 use rdkafka::{Offset, TopicPartitionList};
@@ -33,7 +33,7 @@ pub struct KafkaLog {
     /// Asks for offsets and topics. The reader's own connections are mostly held by a fetch that waits for rows, and a
     /// question behind it waits as long.
     asker: Reader,
-    writer: ThreadedProducer<Reports>,
+    writer: BaseProducer<Reports>,
     admin: AdminClient<Heard>,
     heard: Heard,
     state: Mutex<State>,
@@ -54,6 +54,8 @@ struct State {
 const FETCH: Duration = Duration::from_secs(2);
 /// How long reads do not wait at all after one waited in vain.
 const IMPATIENT: Duration = Duration::from_secs(5);
+/// How often an append looks for reports.
+const REPORTS: Duration = Duration::from_millis(1);
 /// How long the end of a partition that is read behind it is believed.
 const END_BELIEVED: Duration = Duration::from_secs(1);
 /// How long a created topic may take until every broker knows it.
@@ -379,7 +381,8 @@ impl Log for KafkaLog {
                 match self.writer.send(message) {
                     Ok(()) => break,
                     Err((error, again)) if code(&error) == Some(RDKafkaErrorCode::QueueFull) => {
-                        std::thread::sleep(Duration::from_millis(5));
+                        self.writer.poll(Duration::ZERO);
+                        std::thread::sleep(REPORTS);
                         message = again;
                     }
                     Err((error, _)) => return Err(self.at(topic, error)),
@@ -389,7 +392,22 @@ impl Log for KafkaLog {
         drop(reports);
         let (mut first, mut last, mut failure) = (None, 0, None);
         // Every record is reported, by its delivery or by the message timeout.
-        for (index, outcome) in delivered {
+        loop {
+            let (index, outcome) = match delivered.try_recv() {
+                Ok(report) => report,
+                Err(TryRecvError::Disconnected) => break,
+                // Whoever waits is the one that asks for reports, its own and others'. The client's own waiting turns in
+                // circles for the last millisecond.
+                Err(TryRecvError::Empty) => {
+                    self.writer.poll(Duration::ZERO);
+                    if let Ok(report) = delivered.try_recv() {
+                        report
+                    } else {
+                        std::thread::sleep(REPORTS);
+                        continue;
+                    }
+                }
+            };
             match outcome {
                 Ok(offset) => {
                     if index == 0 {

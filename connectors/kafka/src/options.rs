@@ -69,7 +69,7 @@ const COMMON: [(&str, &str); 4] = [
 ];
 
 /// For reading. The defaults of `auto.offset.reset` (jump to the end) and `check.crcs` (false) lose and damage silently.
-const READING: [(&str, &str); 8] = [
+const READING: [(&str, &str); 9] = [
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
     ("auto.offset.reset", "error"),
@@ -77,8 +77,9 @@ const READING: [(&str, &str); 8] = [
     ("isolation.level", "read_committed"),
     ("enable.partition.eof", "true"),
     ("receive.message.max.bytes", "33554432"),
-    // A limit per queue, and each partition has one.
+    // A limit per queue, and each partition has one. A queue that was full is filled again soon: by default only a second later.
     ("queued.max.messages.kbytes", "8192"),
+    ("fetch.queue.backoff.ms", "20"),
 ];
 
 /// For writing. Without idempotence a retry doubles and reorders; the message timeout bounds one append, whose caller

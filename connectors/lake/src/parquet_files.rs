@@ -58,6 +58,9 @@ fn sort_names(table: &str, schema: &Schema) -> Vec<&'static str> {
 }
 
 fn without_dictionaries(table: &str, batch: &RecordBatch) -> Result<RecordBatch, LakeError> {
+    if !batch.schema_ref().fields().iter().any(|field| matches!(field.data_type(), DataType::Dictionary(_, _))) {
+        return Ok(batch.clone());
+    }
     let mut fields = Vec::new();
     let mut columns = Vec::new();
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {

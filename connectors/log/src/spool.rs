@@ -5,7 +5,7 @@
 //! it by its numbers; a batch never spans two starts of the agent, since the receiver remembers the newest only. Beyond
 //! its bound the oldest frames go, and their rows are counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -50,6 +50,8 @@ struct State {
     sending: BTreeMap<String, u64>,
     /// Rows dropped since the last look, by topic.
     dropped: BTreeMap<String, u64>,
+    /// Topics that may have frames to send.
+    waiting: BTreeSet<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -83,7 +85,8 @@ impl Spool {
                 file.sent
             }
         };
-        let state = Mutex::new(State { sent, ..State::default() });
+        let waiting = log.topics()?.into_iter().collect();
+        let state = Mutex::new(State { sent, waiting, ..State::default() });
         Ok(Spool { log, root: root.to_path_buf(), options, state })
     }
 
@@ -96,22 +99,44 @@ impl Spool {
     /// # Errors
     /// The target's: what was not acknowledged stays, and is sent again.
     pub fn ship(&self, target: &dyn Log) -> Result<usize, LogError> {
-        let mut count = 0;
-        for topic in self.log.topics()? {
-            let from = self.unsent(&topic)?.start;
-            let read = self.log.read(&topic, 0, from, BATCH_BYTES)?;
-            let (records, next) = one_start(read);
-            if next == from {
+        let waiting = std::mem::take(&mut self.state().waiting);
+        let mut moved = BTreeMap::new();
+        let mut outcome = Ok(0);
+        for topic in &waiting {
+            // After a refusal the others wait for the next time.
+            let Ok(count) = &mut outcome else {
+                self.state().waiting.insert(topic.clone());
                 continue;
+            };
+            match self.ship_topic(target, topic) {
+                Ok(None) => {}
+                Ok(Some((sent, next))) => {
+                    *count += sent;
+                    moved.insert(topic.clone(), next);
+                    self.state().waiting.insert(topic.clone());
+                }
+                Err(error) => {
+                    self.state().waiting.insert(topic.clone());
+                    outcome = Err(error);
+                }
             }
-            self.state().sending.insert(topic.clone(), next);
-            let sent = send(target, &topic, &records);
-            self.state().sending.remove(&topic);
-            sent?;
-            count += records.len();
-            self.advance(&topic, next)?;
         }
-        Ok(count)
+        // What went is written down whatever became of the others.
+        self.advance(moved).and(outcome)
+    }
+
+    /// Sends a batch of a topic; returns how many records, and the offset after them.
+    fn ship_topic(&self, target: &dyn Log, topic: &str) -> Result<Option<(usize, u64)>, LogError> {
+        let from = self.unsent(topic)?.start;
+        let read = self.log.read(topic, 0, from, BATCH_BYTES)?;
+        let (records, next) = one_start(read);
+        if next == from {
+            return Ok(None);
+        }
+        self.state().sending.insert(topic.to_string(), next);
+        let sent = send(target, topic, &records);
+        self.state().sending.remove(topic);
+        sent.map(|()| Some((records.len(), next)))
     }
 
     /// Drops the oldest frames while there are more than the bound, or while they are too old.
@@ -181,22 +206,47 @@ impl Spool {
         let rows = |record: &Record| read_header(record).map_or(1, |header| header.rows);
         let rows: u64 = read.records.iter().map(|(_, record)| rows(record)).sum();
         *self.state().dropped.entry(topic.to_string()).or_default() += rows;
-        self.advance(topic, read.next)?;
+        self.advance([(topic.to_string(), read.next)].into())?;
         Ok(true)
     }
 
-    /// Writes down how far a topic was sent, and deletes what that frees.
-    fn advance(&self, topic: &str, next: u64) -> Result<(), LogError> {
+    /// Writes down how far topics were sent, and deletes what that frees.
+    fn advance(&self, moved: BTreeMap<String, u64>) -> Result<(), LogError> {
+        if moved.is_empty() {
+            return Ok(());
+        }
         let bytes = {
             let mut state = self.state();
-            let sent = state.sent.entry(topic.to_string()).or_default();
-            *sent = next.max(*sent);
+            for (topic, next) in &moved {
+                let sent = state.sent.entry(topic.clone()).or_default();
+                *sent = (*sent).max(*next);
+            }
             serde_json::to_vec(&SentFile { version: 1, sent: state.sent.clone() }).unwrap_or_default()
         };
-        self.log.trim(topic, 0, next)?;
+        for (topic, next) in &moved {
+            self.log.trim(topic, 0, *next)?;
+        }
         let (staged, path) = (self.root.join("sent.json.tmp"), self.root.join(SENT_FILE));
         let written = std::fs::write(&staged, bytes).and_then(|()| std::fs::rename(&staged, &path));
         written.map_err(|source| LogError::Io { path: path.display().to_string(), source })
+    }
+
+    /// On a full disk the oldest frames make room: what happens now matters more.
+    fn append_making_room(&self, topic: &str, partition: u32, records: &[Record]) -> Result<u64, LogError> {
+        loop {
+            match self.log.append(topic, partition, records) {
+                Err(LogError::Io { source, path }) if source.kind() == std::io::ErrorKind::StorageFull => {
+                    let made_room = match self.oldest()? {
+                        Some((oldest, _)) => self.drop_batch(&oldest)?,
+                        None => false,
+                    };
+                    if !made_room {
+                        return Err(LogError::Io { path, source });
+                    }
+                }
+                appended => return appended,
+            }
+        }
     }
 }
 
@@ -241,22 +291,10 @@ impl Log for Spool {
         self.log.partitions(topic)
     }
 
-    /// On a full disk the oldest frames make room: what happens now matters more.
     fn append(&self, topic: &str, partition: u32, records: &[Record]) -> Result<u64, LogError> {
-        loop {
-            match self.log.append(topic, partition, records) {
-                Err(LogError::Io { source, path }) if source.kind() == std::io::ErrorKind::StorageFull => {
-                    let made_room = match self.oldest()? {
-                        Some((oldest, _)) => self.drop_batch(&oldest)?,
-                        None => false,
-                    };
-                    if !made_room {
-                        return Err(LogError::Io { path, source });
-                    }
-                }
-                appended => return appended,
-            }
-        }
+        let appended = self.append_making_room(topic, partition, records)?;
+        self.state().waiting.insert(topic.to_string());
+        Ok(appended)
     }
 
     fn read(&self, topic: &str, partition: u32, from: u64, max_bytes: usize) -> Result<ReadBatch, LogError> {

@@ -156,7 +156,7 @@ fn fault_spool_disk_full() {
 }
 
 #[test]
-fn what_was_collected_arrives_when_broker_and_agent_die() {
+fn fault_broker_down_while_the_agent_dies_too() {
     let Some(mut cluster) = Cluster::start(1, &[]) else { return };
     let folder = tempfile::tempdir().unwrap();
     let connect = |cluster: &Cluster| {

@@ -8,7 +8,7 @@ use arrow::array::{
     new_null_array,
 };
 use arrow::compute::{cast, filter_record_batch, not, take};
-use arrow::datatypes::{DataType, Float64Type, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Float64Type, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use tidewatch_model::Timestamp;
 use tidewatch_model::limits::{FUTURE_SKEW, LATE_ROWS};
@@ -57,8 +57,8 @@ pub struct AdmitCounts {
 pub struct Admitted {
     /// The good rows, in the table's schema.
     pub rows: RecordBatch,
-    /// Rows with an impossible time, as they would have been; empty when there are none.
-    pub rejected: RecordBatch,
+    /// Rows with an impossible time, as they would have been, if there are any.
+    pub rejected: Option<RecordBatch>,
     /// What was counted.
     pub counts: AdmitCounts,
 }
@@ -67,13 +67,14 @@ pub struct Admitted {
 #[derive(Debug)]
 pub struct Admit {
     table: &'static Table,
+    schema: SchemaRef,
     last: HashMap<String, (String, u64)>,
 }
 
 impl Admit {
     /// To this table.
     pub fn new(table: &'static Table) -> Self {
-        Admit { table, last: HashMap::new() }
+        Admit { table, schema: table.schema(), last: HashMap::new() }
     }
 
     /// Remembers the last frame of each source, as committed before a restart.
@@ -98,7 +99,7 @@ impl Admit {
     /// A column of another type.
     pub fn admit(&self, batch: &RecordBatch, now: Option<Timestamp>) -> Result<Admitted, AdmitError> {
         let mut counts = AdmitCounts::default();
-        let schema = self.table.schema();
+        let schema = self.schema.clone();
         let unknown = batch
             .schema()
             .fields()
@@ -155,20 +156,19 @@ impl Admit {
         now: Option<Timestamp>,
         mut counts: AdmitCounts,
     ) -> Result<Admitted, AdmitError> {
-        let none = || RecordBatch::new_empty(rows.schema());
-        let Some(now) = now else { return Ok(Admitted { rejected: none(), rows, counts }) };
+        let Some(now) = now else { return Ok(Admitted { rejected: None, rows, counts }) };
         let (oldest, newest) = (now.saturating_sub(LATE_ROWS).0, now.saturating_add(FUTURE_SKEW).0);
         let times = rows.column(0).as_primitive::<TimestampMicrosecondType>();
         counts.late_rows = times.values().iter().filter(|ts| **ts < oldest).count() as u64;
         counts.future_rows = times.values().iter().filter(|ts| **ts > newest).count() as u64;
         if counts.late_rows + counts.future_rows == 0 {
-            return Ok(Admitted { rejected: none(), rows, counts });
+            return Ok(Admitted { rejected: None, rows, counts });
         }
         let good: BooleanArray = times.values().iter().map(|ts| Some(*ts >= oldest && *ts <= newest)).collect();
         let kept = filter_record_batch(&rows, &good).map_err(|error| self.wrong(&error))?;
         let bad = not(&good).map_err(|error| self.wrong(&error))?;
         let rejected = filter_record_batch(&rows, &bad).map_err(|error| self.wrong(&error))?;
-        Ok(Admitted { rows: kept, rejected, counts })
+        Ok(Admitted { rows: kept, rejected: Some(rejected), counts })
     }
 
     fn wrong(&self, error: &ArrowError) -> AdmitError {
@@ -262,7 +262,7 @@ mod tests {
         let now = Timestamp(0) + Span::days(100);
         let times = [now.0, (now + Span::minutes(6)).0, (now - Span::hours(25)).0, (now - Span::hours(23)).0];
         let admitted = Admit::new(table::find("host").unwrap()).admit(&batch(&times), Some(now)).unwrap();
-        assert_eq!((admitted.rows.num_rows(), admitted.rejected.num_rows()), (2, 2));
+        assert_eq!((admitted.rows.num_rows(), admitted.rejected.map(|rows| rows.num_rows())), (2, Some(2)));
         assert_eq!((admitted.counts.future_rows, admitted.counts.late_rows), (1, 1));
     }
 

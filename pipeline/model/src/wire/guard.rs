@@ -12,31 +12,75 @@ use crate::limits::{FRAME_METADATA_BYTES, FRAME_ROWS, TABLE_COLUMNS};
 
 const CONTINUATION: [u8; 4] = [0xFF; 4];
 
-/// Checks a payload: one schema, any dictionaries, one record batch, the end, and nothing else.
+/// What a schema asks of the record batches behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shape {
+    /// Where its message ends.
+    pub end: usize,
+    /// Nodes of a batch.
+    nodes: usize,
+    /// Buffers of a batch.
+    buffers: usize,
+}
+
+/// Checks a payload: one schema, any dictionaries, one record batch, the end, and nothing else. Returns the schema's shape when
+/// nothing stands between it and the batch.
 ///
 /// # Errors
 /// [`WireError::Guard`] with the byte at which something is not as it must be.
-pub fn guard(payload: &[u8]) -> Result<(), WireError> {
+pub fn guard(payload: &[u8]) -> Result<Option<Shape>, WireError> {
     let mut at = 0;
+    let mut first_end = 0;
     let mut seen = Seen { columns: None, buffers: 0, nodes: 0, dictionaries: 0, batches: 0 };
     while at < payload.len() {
         match next_message(payload, at)? {
             None => {
-                let end = at + 8;
-                return match payload.len() == end && seen.batches == 1 {
-                    true => Ok(()),
-                    false => {
-                        Err(wrong(end.min(payload.len()), "expected one record batch and then the end of the payload"))
-                    }
-                };
+                check_end(payload, at, seen.batches)?;
+                let shape = Shape { end: first_end, nodes: seen.nodes, buffers: seen.buffers };
+                return Ok((seen.dictionaries == 0).then_some(shape));
             }
             Some(message) => {
                 check_message(&message, &mut seen)?;
+                if at == 0 {
+                    first_end = message.end;
+                }
                 at = message.end;
             }
         }
     }
     Err(wrong(at, "the end-of-stream marker is missing"))
+}
+
+/// Checks what follows a schema of this shape: one record batch, the end, and nothing else. Returns the batch's metadata and its
+/// body.
+///
+/// # Errors
+/// As [`guard`].
+pub fn guard_after<'a>(payload: &'a [u8], shape: &Shape) -> Result<(&'a [u8], &'a [u8]), WireError> {
+    let no_end = || wrong(payload.len(), "the end-of-stream marker is missing");
+    let batch = next_message(payload, shape.end)?;
+    let batch =
+        batch.ok_or_else(|| wrong(shape.end + 8, "expected one record batch and then the end of the payload"))?;
+    let (nodes, buffers) = (shape.nodes, shape.buffers);
+    let mut seen = Seen { columns: Some(nodes), nodes, buffers, dictionaries: 0, batches: 0 };
+    check_message(&batch, &mut seen)?;
+    if batch.end >= payload.len() {
+        return Err(no_end());
+    }
+    match next_message(payload, batch.end)? {
+        None => check_end(payload, batch.end, seen.batches)?,
+        Some(_) => return Err(wrong(batch.end, "expected one record batch and then the end of the payload")),
+    }
+    Ok((batch.metadata, &payload[batch.end - batch.body_bytes..batch.end]))
+}
+
+/// Checks that the marker of the end is the end.
+fn check_end(payload: &[u8], at: usize, batches: usize) -> Result<(), WireError> {
+    let end = at + 8;
+    match payload.len() == end && batches == 1 {
+        true => Ok(()),
+        false => Err(wrong(end.min(payload.len()), "expected one record batch and then the end of the payload")),
+    }
 }
 
 struct Seen {

@@ -106,6 +106,40 @@ fn every_single_bit_flip_is_noticed() {
     }
 }
 
+/// A decoder that knows the schema says the same as one that does not, of every damage that a checksum would not show.
+#[test]
+fn what_a_decoder_remembers_changes_no_answer() {
+    let ts = TimestampMicrosecondArray::from(vec![30, 10]).with_timezone("UTC");
+    let texts = StringArray::from(vec![Some("x"), None]);
+    let plain = RecordBatch::try_from_iter_with_nullable([
+        ("ts", Arc::new(ts) as ArrayRef, false),
+        ("name", Arc::new(texts) as ArrayRef, true),
+    ]);
+    for batch in [plain.unwrap(), with_map(), small()] {
+        let good = encode("host", &origin(), &batch).unwrap();
+        let mut warm = Decoder::default();
+        assert_eq!(warm.decode(&good).unwrap(), decode(&good).unwrap());
+        let payload = good.value.clone().unwrap();
+        let flips = (0..payload.len() * 8).map(|bit| {
+            let mut damaged = payload.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            damaged
+        });
+        let cuts = (0..payload.len()).map(|length| payload[..length].to_vec());
+        let twice = std::iter::once([payload.clone(), payload.clone()].concat());
+        for damaged in flips.chain(cuts).chain(twice) {
+            let mut record = Record { value: Some(damaged), ..good.clone() };
+            let crc = format!("{:08x}", checksum(&record));
+            record.headers.last_mut().unwrap().1 = crc.into_bytes();
+            let (fresh, again) = (decode(&record), warm.decode(&record));
+            // NaN is not equal to itself.
+            assert_eq!(format!("{:?}", fresh.ok()), format!("{:?}", again.ok()));
+            // What it was shown in between may have been remembered too: the good one is known again.
+            warm.decode(&good).unwrap();
+        }
+    }
+}
+
 #[test]
 fn every_truncation_is_noticed() {
     let good = encode("host", &origin(), &small()).unwrap();

@@ -41,6 +41,8 @@ pub struct Source {
     pub lag: u64,
     /// Admission, and the last frame of each source of rows.
     pub admit: Admit,
+    /// Reads its frames.
+    pub decoder: wire::Decoder,
     /// Whether `admit` remembers what the lake has committed; not while reading again what came before.
     pub caught_up: bool,
     /// The last record that was read, in few bytes.
@@ -249,11 +251,11 @@ impl Station {
 }
 
 /// What a record is, and its header when that can be read and the frame was not seen before.
-fn read_record(source: &Source, record: &Record, now: Timestamp) -> (Option<Header>, Taken) {
+fn read_record(source: &mut Source, record: &Record, now: Timestamp) -> (Option<Header>, Taken) {
     if let Some(mapping) = &source.mapping {
         return (None, read_mapped(source, mapping, record, now));
     }
-    let (header, batch) = match wire::decode(record) {
+    let (header, batch) = match source.decoder.decode(record) {
         Ok(decoded) => decoded,
         Err(error) => return (None, Taken::Dead(error.to_string())),
     };
@@ -270,11 +272,11 @@ fn read_record(source: &Source, record: &Record, now: Timestamp) -> (Option<Head
         Ok(admitted) => admitted,
         Err(error) => return (Some(header), Taken::Dead(error.to_string())),
     };
-    let odd = admitted.rejected.num_rows() as u64;
+    let odd = admitted.rejected.as_ref().map_or(0, RecordBatch::num_rows) as u64;
     let origin =
         wire::Origin { source: header.source.clone(), incarnation: header.incarnation.clone(), seq: header.seq };
-    let letter = || wire::encode(source.table.name, &origin, &admitted.rejected).unwrap_or_else(|_| record.clone());
-    let rejected = (odd > 0).then(|| (letter(), odd_times(odd))).into_iter().collect();
+    let letter = |rows: RecordBatch| wire::encode(source.table.name, &origin, &rows).unwrap_or_else(|_| record.clone());
+    let rejected = admitted.rejected.map(|rows| (letter(rows), odd_times(odd))).into_iter().collect();
     (Some(header), Taken::Rows { rows: admitted.rows, rejected, odd })
 }
 
@@ -299,10 +301,8 @@ fn read_mapped(source: &Source, mapping: &Mapping, record: &Record, now: Timesta
         Ok(admitted) => admitted,
         Err(error) => return Taken::Dead(error.to_string()),
     };
-    let odd = admitted.rejected.num_rows() as u64;
+    let odd = admitted.rejected.as_ref().map_or(0, RecordBatch::num_rows) as u64;
     let mut rejected: Vec<(Record, String)> = taken.rejected.into_iter().collect();
-    if odd > 0 {
-        rejected.push((mapping.write(&admitted.rejected, record), odd_times(odd)));
-    }
+    rejected.extend(admitted.rejected.map(|rows| (mapping.write(&rows, record), odd_times(odd))));
     Taken::Rows { rows: admitted.rows, rejected, odd }
 }

@@ -114,7 +114,7 @@ impl Station {
         let Some(used) = self.uses(table, partition) else { return Ok(()) };
         // Partitions of several topics feed one table: each has a number of its own in the table's watermark.
         let lane = partition + mapping.as_ref().map_or(0, |(number, _)| (*number as u32 + 1) * LANES);
-        let source = self.place(table, mapping.map(|(_, mapping)| mapping), lane, partition, used, position, now)?;
+        let source = self.place(table, mapping.map(|(_, mapping)| mapping), lane, used, position, now)?;
         if let Some(watermark) = self.watermarks.get_mut(table.name) {
             watermark.behind(lane, source.lag > 0, now);
         }
@@ -136,11 +136,11 @@ impl Station {
         table: &'static Table,
         mapping: Option<Arc<Mapping>>,
         lane: u32,
-        partition: u32,
         used: Use,
         position: &Position,
         now: Timestamp,
     ) -> Result<Source, StationError> {
+        let partition = lane % LANES;
         let topic = mapping.as_ref().map_or_else(|| table.topic(), |mapping| mapping.topic.clone());
         let from = mapping.as_ref().map_or(self.from, |mapping| mapping.from);
         let stored = used == Use::Stored;
@@ -184,6 +184,7 @@ impl Station {
             judge_from,
             lag,
             admit: Admit::new(table),
+            decoder: wire::Decoder::default(),
             caught_up: false,
             last: None,
             doubted: false,
