@@ -24,7 +24,7 @@ pub fn target_folder() -> PathBuf {
 /// # Panics
 /// The statement fails; or DuckDB is not there, and `CI` is set.
 pub fn duckdb(folder: &Path, sql: &str) -> Option<Vec<String>> {
-    const ASK: &str = "import duckdb, sys\nfor value in duckdb.execute(sys.argv[1]).fetchone(): print(value)";
+    const ASK: &str = "import duckdb, sys\nduckdb.execute('SET enable_progress_bar = false')\nfor value in duckdb.execute(sys.argv[1]).fetchone(): print(value)";
     let installed = target_folder().join("python/bin/python");
     let python = if installed.exists() { installed } else { PathBuf::from("python3") };
     let found =

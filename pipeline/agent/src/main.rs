@@ -26,7 +26,7 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Examples:\n  tidewatch-agent --kafka broker-1:9092,broker-2:9092\n  tidewatch-agent --kafka broker-1:9092 -X security.protocol=SSL\n  tidewatch-agent --data /var/lib/tidewatch-agent      no cluster: 'tidewatch up --data' reads the log there\n  tidewatch-agent --once                    one row per table, and exit\n  tidewatch-agent --once --format json | jq .\n\nStops at SIGINT and SIGTERM with everything synced. SIGUSR1 lets NVML go, so that the driver can be unloaded or upgraded;\nSIGUSR2, or ten minutes, opens it again. Exit codes: 0 done, 1 it failed, 2 it can't be asked like this."
+    after_help = "Examples:\n  tidewatch-agent --kafka broker-1:9092,broker-2:9092\n  tidewatch-agent --kafka broker-1:9092 -X security.protocol=SSL\n  tidewatch-agent --data /var/lib/tidewatch/log        no cluster: 'tidewatch up --no-collect --data /var/lib/tidewatch' reads it\n  tidewatch-agent --once                    the rows of one pass, and exit\n  tidewatch-agent --once --format json | jq .\n\nStops at SIGINT and SIGTERM with everything synced. SIGUSR1 lets NVML go, so that the driver can be unloaded or upgraded;\nSIGUSR2, or ten minutes, opens it again. Exit codes: 0 done, 1 it failed, 2 it can't be asked like this."
 )]
 struct Cli {
     /// The folder of the log.
@@ -80,7 +80,14 @@ fn main() -> ExitCode {
     let mut collectors = host_collectors(&roots, &host);
     let (gpus, control) = gpu_collectors(&roots, &host, cli.nvml_library.clone());
     collectors.extend(gpus);
-    let done = if cli.once { once(collectors, cli.format) } else { run(&cli, collectors, &control, host) };
+    let kafka = match connect(&cli) {
+        Ok(kafka) => kafka,
+        Err(message) => {
+            eprintln!("error: {message}");
+            return ExitCode::from(2);
+        }
+    };
+    let done = if cli.once { once(collectors, cli.format) } else { run(&cli, kafka, collectors, &control, host) };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
@@ -128,7 +135,13 @@ impl Sink {
     }
 }
 
-fn run(cli: &Cli, collectors: Vec<Box<dyn Collector>>, gpus: &GpuControl, host: String) -> Result<(), String> {
+fn run(
+    cli: &Cli,
+    kafka: Option<KafkaLog>,
+    collectors: Vec<Box<dyn Collector>>,
+    gpus: &GpuControl,
+    host: String,
+) -> Result<(), String> {
     let sink = Sink::open(cli)?;
     let options = TopicOptions {
         partitions: 1,
@@ -140,8 +153,8 @@ fn run(cli: &Cli, collectors: Vec<Box<dyn Collector>>, gpus: &GpuControl, host: 
         sink.log().create_topic(&table.topic(), &options).map_err(|error| error.to_string())?;
     }
     let stop = Arc::new(AtomicBool::new(false));
-    let shipper = match (&sink, &cli.kafka) {
-        (Sink::Spool(spool), Some(brokers)) => Some(ship(cli, brokers, spool.clone(), stop.clone())?),
+    let shipper = match (&sink, kafka) {
+        (Sink::Spool(spool), Some(kafka)) => Some(ship(kafka, spool.clone(), stop.clone())?),
         _ => None,
     };
     let runtime =
@@ -186,16 +199,20 @@ fn run(cli: &Cli, collectors: Vec<Box<dyn Collector>>, gpus: &GpuControl, host: 
 const REST: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Sends the spool to a cluster, on a thread of its own: collecting goes on while nobody answers.
-fn ship(cli: &Cli, brokers: &str, spool: Arc<Spool>, stop: Arc<AtomicBool>) -> Result<JoinHandle<()>, String> {
+/// The cluster that frames go to, if any. It need not be there yet; the settings must be right.
+fn connect(cli: &Cli) -> Result<Option<KafkaLog>, String> {
     let settings = cli.librdkafka.iter().map(|setting| {
         let (name, value) = setting.split_once('=').ok_or(format!("-X {setting}: expected name=value"))?;
         Ok((name.to_string(), value.to_string()))
     });
     let settings = settings.collect::<Result<Vec<_>, String>>()?;
-    let options =
-        KafkaOptions { brokers: brokers.to_string(), prefix: cli.prefix.clone(), settings, ..KafkaOptions::default() };
-    let kafka = KafkaLog::connect(options).map_err(|error| error.to_string())?;
+    let Some(brokers) = cli.kafka.clone() else { return Ok(None) };
+    let options = KafkaOptions { brokers, prefix: cli.prefix.clone(), settings, ..KafkaOptions::default() };
+    KafkaLog::connect(options).map(Some).map_err(|error| error.to_string())
+}
+
+/// Sends the spool to a cluster, on a thread of its own: collecting goes on while nobody answers.
+fn ship(kafka: KafkaLog, spool: Arc<Spool>, stop: Arc<AtomicBool>) -> Result<JoinHandle<()>, String> {
     let work = move || {
         let mut ready = false;
         let mut said = String::new();

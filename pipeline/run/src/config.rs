@@ -338,7 +338,9 @@ pub fn librdkafka_settings(text: &str) -> Result<Vec<(String, String)>, String> 
 }
 
 fn is_secret(name: &str) -> bool {
-    ["password", "secret", ".pem", "oauthbearer.config"].iter().any(|part| name.contains(part))
+    // A secret may stand under a name with a slip in it.
+    let of_sasl = name.starts_with("sasl.") && !["sasl.mechanism", "sasl.mechanisms", "sasl.username"].contains(&name);
+    of_sasl || ["pass", "secret", "pem", "token"].iter().any(|part| name.contains(part))
 }
 
 /// `scheme://host` of a URL; the rest may be secret.

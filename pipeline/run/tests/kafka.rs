@@ -402,7 +402,7 @@ GROUP BY window_start, window_end, host HAVING count(*) >= 2;";
     place.verify();
 }
 
-/// How much is asked of the test of kills: what fits an ordinary run, or ten minutes of a thousand GPUs with `TIDEWATCH_LONG`.
+/// How much is asked of the test of kills: what fits an ordinary run, or so many seconds of a thousand GPUs with `TIDEWATCH_LONG`.
 struct Scale {
     gpus: &'static str,
     interval: &'static str,
@@ -414,14 +414,17 @@ impl Scale {
     fn asked() -> Scale {
         match std::env::var_os("TIDEWATCH_LONG") {
             None => Scale { gpus: "64", interval: "500ms", rounds: 20, pause: Duration::from_millis(2_500) },
-            Some(_) => Scale { gpus: "1000", interval: "1s", rounds: 56, pause: Duration::from_secs(10) },
+            Some(seconds) => {
+                let seconds: u64 = seconds.to_str().and_then(|text| text.parse().ok()).unwrap();
+                Scale { gpus: "1000", interval: "1s", rounds: seconds / 11, pause: Duration::from_secs(10) }
+            }
         }
     }
 
     /// Of the simulation: it outlives the last kill.
     fn duration(&self) -> String {
-        let seconds = 15 + (self.pause + Duration::from_millis(500)).as_secs_f64() as u64 * self.rounds;
-        format!("{}s", seconds.max(if self.interval == "1s" { 600 } else { 0 }))
+        let round = self.pause + Duration::from_millis(1_000);
+        format!("{}s", 15 + (round.as_secs_f64() * self.rounds as f64) as u64)
     }
 }
 
