@@ -54,6 +54,8 @@ struct State {
 const FETCH: Duration = Duration::from_secs(2);
 /// How long reads do not wait at all after one waited in vain.
 const IMPATIENT: Duration = Duration::from_secs(5);
+/// How long the cause of a failure is waited for.
+const CAUSE: Duration = Duration::from_millis(200);
 /// How often an append looks for reports.
 const REPORTS: Duration = Duration::from_millis(1);
 /// How long the end of a partition that is read behind it is believed.
@@ -208,6 +210,9 @@ impl KafkaLog {
     fn at(&self, topic: &str, error: impl ToString) -> LogError {
         // What the clients have to say waits until they are asked.
         while self.asker.poll(Duration::ZERO).is_some() || self.reader.poll(Duration::ZERO).is_some() {}
+        if self.heard.recent().is_none() {
+            drop(self.asker.poll(CAUSE));
+        }
         network(&self.place(topic), error, &self.heard)
     }
 
