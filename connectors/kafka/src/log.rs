@@ -216,6 +216,13 @@ impl KafkaLog {
         network(&self.place(topic), error, &self.heard)
     }
 
+    /// Whoever waits is the one that asks for reports, its own and others'. The client's own waiting turns in circles for the last
+    /// millisecond.
+    fn wait_for_reports(&self) {
+        self.writer.poll(Duration::ZERO);
+        std::thread::sleep(REPORTS);
+    }
+
     fn watermarks(&self, topic: &str, partition: u32) -> Result<Range<u64>, LogError> {
         let asked = self.asker.fetch_watermarks(&self.name(topic), partition as i32, REQUEST);
         match asked {
@@ -386,8 +393,7 @@ impl Log for KafkaLog {
                 match self.writer.send(message) {
                     Ok(()) => break,
                     Err((error, again)) if code(&error) == Some(RDKafkaErrorCode::QueueFull) => {
-                        self.writer.poll(Duration::ZERO);
-                        std::thread::sleep(REPORTS);
+                        self.wait_for_reports();
                         message = again;
                     }
                     Err((error, _)) => return Err(self.at(topic, error)),
@@ -401,16 +407,9 @@ impl Log for KafkaLog {
             let (index, outcome) = match delivered.try_recv() {
                 Ok(report) => report,
                 Err(TryRecvError::Disconnected) => break,
-                // Whoever waits is the one that asks for reports, its own and others'. The client's own waiting turns in
-                // circles for the last millisecond.
                 Err(TryRecvError::Empty) => {
-                    self.writer.poll(Duration::ZERO);
-                    if let Ok(report) = delivered.try_recv() {
-                        report
-                    } else {
-                        std::thread::sleep(REPORTS);
-                        continue;
-                    }
+                    self.wait_for_reports();
+                    continue;
                 }
             };
             match outcome {

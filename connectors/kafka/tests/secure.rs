@@ -26,6 +26,9 @@ fn certificate(folder: &Path) {
 
 #[test]
 fn a_secured_listener_is_a_log_too() {
+    if !tidewatch_tests::has_tool("keytool") {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     certificate(folder.path());
     let keystore = format!("ssl.keystore.location={}", folder.path().join("broker.p12").display());

@@ -156,8 +156,8 @@ pub const ERRORS: [(&str, i32); 19] = [
     ("IN_USE", 19),
     ("MEMORY", 20),
     ("NO_DATA", 21),
-    ("UNKNOWN", 999),
     ("ARGUMENT_VERSION_MISMATCH", 25),
+    ("UNKNOWN", 999),
 ];
 
 /// Every call that can be made to fail by name, besides `field.N`.

@@ -57,7 +57,6 @@ pub fn guard(payload: &[u8]) -> Result<Option<Shape>, WireError> {
 /// # Errors
 /// As [`guard`].
 pub fn guard_after<'a>(payload: &'a [u8], shape: &Shape) -> Result<(&'a [u8], &'a [u8]), WireError> {
-    let no_end = || wrong(payload.len(), "the end-of-stream marker is missing");
     let batch = next_message(payload, shape.end)?;
     let batch =
         batch.ok_or_else(|| wrong(shape.end + 8, "expected one record batch and then the end of the payload"))?;
@@ -65,7 +64,7 @@ pub fn guard_after<'a>(payload: &'a [u8], shape: &Shape) -> Result<(&'a [u8], &'
     let mut seen = Seen { columns: Some(nodes), nodes, buffers, dictionaries: 0, batches: 0 };
     check_message(&batch, &mut seen)?;
     if batch.end >= payload.len() {
-        return Err(no_end());
+        return Err(wrong(payload.len(), "the end-of-stream marker is missing"));
     }
     match next_message(payload, batch.end)? {
         None => check_end(payload, batch.end, seen.batches)?,

@@ -216,7 +216,7 @@ impl Decoder {
         };
         let fingerprint = schema_fingerprint(&batch.schema());
         // Dictionaries stand between schema and batch: such frames are read whole each time.
-        if let Some(shape) = shape.filter(|_| payload.len() > 8) {
+        if let Some(shape) = shape {
             let prefix = payload[..shape.end].to_vec();
             let known = Known { prefix, shape, schema: batch.schema(), fingerprint: fingerprint.clone() };
             self.known.insert(0, known);
@@ -247,7 +247,7 @@ fn decode_after(payload: &[u8], known: &Known) -> Result<RecordBatch, WireError>
 /// # Errors
 /// What the guard or Arrow's decoder does not take; never a panic.
 pub fn decode_payload(payload: &[u8]) -> Result<RecordBatch, WireError> {
-    guard(payload).map(drop)?;
+    guard(payload)?;
     let batches = decode_guarded(payload)?;
     let first = batches.first().ok_or_else(|| WireError::Decode("no record batch".to_string()))?;
     arrow::compute::concat_batches(&first.schema(), &batches).map_err(|error| WireError::Decode(error.to_string()))

@@ -315,7 +315,7 @@ impl Station {
         }
         self.tick(now)?;
         if self.removed_at.is_some_and(|at| at <= now) {
-            self.reload_rules(true);
+            self.reload_rules(true, &self.kept_positions.clone());
         }
         self.persist(now)?;
         self.send_due(now);

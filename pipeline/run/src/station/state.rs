@@ -50,8 +50,7 @@ impl Station {
         let oldest = position.rules.values().min().copied().unwrap_or(Timestamp::MIN);
         self.known_events = read_event_ids(self.log.as_ref(), oldest.saturating_sub(EVENT_SLACK))?;
         self.judge.restore(alerts, &position.rules);
-        self.keep_positions(&position.rules);
-        self.reload_rules(self.tenure.part == Part::Whole);
+        self.reload_rules(self.tenure.part == Part::Whole, &position.rules);
         for (place, newest) in &position.watermarks {
             let Some((table, partition)) = place.split_once('/') else { continue };
             let Ok(lane) = partition.parse::<u32>() else { continue };
@@ -73,28 +72,23 @@ impl Station {
         Ok(())
     }
 
-    /// Remembers where rules stood that are not judged here and whose alerts are kept.
-    fn keep_positions(&mut self, positions: &BTreeMap<String, Timestamp>) {
-        let has_alerts = |rule: &String| self.judge.alerts().any(|alert| alert.rule == *rule);
-        let is_left_out = |rule: &String| self.judge.rules().all(|known| known.name != *rule);
-        let left_out = positions.iter().filter(|(rule, _)| is_left_out(rule) && has_alerts(rule));
-        self.kept_positions = left_out.map(|(rule, ts)| (rule.clone(), *ts)).collect();
-    }
-
     /// Ends the alerts of rules that were edited, and, where all engines have the same rules by now, of those that are gone;
-    /// those of rules that another part judges are dropped.
-    pub(super) fn reload_rules(&mut self, settled: bool) {
-        let Station { judge, kept_positions, pending, rule_names, rules_complete, .. } = self;
+    /// those of rules that another part judges are dropped. `positions` say where the rules stood; those of rules that are not
+    /// judged here and whose alerts are kept are remembered.
+    pub(super) fn reload_rules(&mut self, settled: bool, positions: &BTreeMap<String, Timestamp>) {
+        let Station { judge, pending, rule_names, rules_complete, .. } = self;
         let fate = |rule: &str| match (rule_names.contains(rule), *rules_complete) {
             _ if !settled => Fate::Unknown,
             (true, _) => Fate::Elsewhere,
             (false, true) => Fate::Gone,
             (false, false) => Fate::Unknown,
         };
-        pending.extend(judge.reload(&fate, kept_positions));
+        pending.extend(judge.reload(&fate, positions));
         self.removed_at = self.removed_at.filter(|_| !settled);
-        let positions = std::mem::take(&mut self.kept_positions);
-        self.keep_positions(&positions);
+        let has_alerts = |rule: &String| self.judge.alerts().any(|alert| alert.rule == *rule);
+        let is_left_out = |rule: &String| self.judge.rules().all(|known| known.name != *rule);
+        let left_out = positions.iter().filter(|(rule, _)| is_left_out(rule) && has_alerts(rule));
+        self.kept_positions = left_out.map(|(rule, ts)| (rule.clone(), *ts)).collect();
     }
 
     /// What this part does with a partition.
@@ -358,7 +352,8 @@ impl Station {
         for (key, (offset, value)) in read_compacted(self.log.as_ref(), NOTICE_TOPIC)? {
             let of_single = !key.contains(&b'/');
             let comes = of_single && matches!(self.tenure.part, Part::Rest { .. });
-            if !(comes || of_single && name.is_empty() || !name.is_empty() && key.starts_with(name.as_bytes())) {
+            let is_ours = if name.is_empty() { of_single } else { key.starts_with(name.as_bytes()) };
+            if !comes && !is_ours {
                 continue;
             }
             let wrong = |problem: String| StationError::State { topic: NOTICE_TOPIC, offset, problem };
