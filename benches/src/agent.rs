@@ -1,7 +1,7 @@
 //! What watching one machine costs: the agent with all host collectors, without and with Kafka, beside node_exporter scraped
 //! once a second. CPU milliseconds per second and pass, and resident memory.
 //!
-//! `cargo build --release --workspace && cargo run --release -p tidewatch-benches --bin agent -- [SECONDS]`
+//! `cargo build --release --workspace && target/release/agent [SECONDS]`
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use tidewatch_benches::{cpu_seconds, print_machine, program};
+use tidewatch_benches::{Running, cpu_seconds, print_machine, program};
 use tidewatch_tests::kafka::Cluster;
 
 fn resident_mib(pid: u32) -> f64 {
@@ -19,20 +19,20 @@ fn resident_mib(pid: u32) -> f64 {
 }
 
 /// Lets a process run for some seconds after a start that does not count; `each` is done once a second.
-fn observe(name: &str, mut child: Child, seconds: u32, each: impl Fn()) {
+fn observe(name: &str, child: Child, seconds: u32, each: impl Fn()) {
+    let running = Running(child);
+    let pid = running.0.id();
     for _ in 0..5 {
         std::thread::sleep(Duration::from_secs(1));
         each();
     }
-    let before = cpu_seconds(child.id()).unwrap();
+    let before = cpu_seconds(pid).unwrap();
     for _ in 0..seconds {
         std::thread::sleep(Duration::from_secs(1));
         each();
     }
-    let milliseconds = (cpu_seconds(child.id()).unwrap() - before) * 1e3 / f64::from(seconds);
-    println!("{name:<44} {milliseconds:>8.2} CPU ms/s {:>8.1} MiB resident", resident_mib(child.id()));
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let milliseconds = (cpu_seconds(pid).unwrap() - before) * 1e3 / f64::from(seconds);
+    println!("{name:<44} {milliseconds:>8.2} CPU ms/s {:>8.1} MiB resident", resident_mib(pid));
 }
 
 fn main() {

@@ -12,12 +12,10 @@ use arrow::array::RecordBatch;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
-use tidewatch_benches::{cost_of, measure, print_line, print_machine, program};
+use tidewatch_benches::{TOPICS, cost_of, measure, print_line, print_machine, program};
 use tidewatch_log::{LocalLog, LocalLogOptions};
 use tidewatch_model::ports::Log;
 use tidewatch_model::wire::decode;
-
-const TOPICS: [&str; 4] = ["tidewatch.gpu", "tidewatch.gpu_event", "tidewatch.train_step", "tidewatch.job_event"];
 
 /// Reads and decodes everything; the batches of the largest topic are kept when asked for.
 fn read(folder: &Path, keep: bool) -> (u64, Vec<RecordBatch>) {

@@ -1,7 +1,7 @@
 //! Rows from a real Kafka through an engine with ten rules into the lake, beside a bare consumer that decodes Arrow and does
 //! nothing else, on the same topics, at three sizes of messages.
 //!
-//! `cargo build --release && cargo run --release -p tidewatch-benches --bin kafka -- [DURATION]`
+//! `cargo build --release --workspace && target/release/kafka [DURATION]`
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -16,10 +16,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
-use tidewatch_benches::{cost_of, measure, print_line, print_machine, program};
+use tidewatch_benches::{TOPICS, cost_of, measure, print_line, print_machine, program};
 use tidewatch_tests::kafka::Cluster;
 
-const TOPICS: [&str; 4] = ["tidewatch.gpu", "tidewatch.gpu_event", "tidewatch.train_step", "tidewatch.job_event"];
 const RULES: [&str; 10] = [
     "gpu_overheating",
     "gpu_power_capped",

@@ -6,7 +6,7 @@
 
 use std::io::{self, BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// CPU seconds that a process and its threads have used, from `/proc/PID/stat` (proc(5): fields 14 and 15, in ticks of
@@ -50,6 +50,20 @@ pub fn print_line(name: &str, rows: u64, seconds: f64, bare: f64) {
     println!("{name:<44} {rows:>10} rows {seconds:>8.2} CPU s {per_second:>12.0} rows/CPU s {:>7.2} x", seconds / bare);
 }
 
+/// Topics that `simulate` fills.
+pub const TOPICS: [&str; 4] = ["tidewatch.gpu", "tidewatch.gpu_event", "tidewatch.train_step", "tidewatch.job_event"];
+
+/// A process that ends with this value.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // One that has ended already is fine.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
 /// The program, which cargo puts beside the benchmark.
 ///
 /// # Panics
@@ -64,7 +78,8 @@ pub fn program() -> PathBuf {
 /// # Panics
 /// The process does not start, does not answer or does not stop cleanly.
 pub fn cost_of(mut command: Command, rows: u64) -> f64 {
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut running = Running(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
+    let child = &mut running.0;
     let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
     let url = said.find_map(|line| line.unwrap().split("http://").nth(1).map(|rest| format!("http://{rest}"))).unwrap();
     // The pipe must not fill up.

@@ -7,6 +7,7 @@
 mod client;
 mod log;
 mod membership;
+mod message;
 mod options;
 mod partition;
 

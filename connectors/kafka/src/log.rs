@@ -10,8 +10,7 @@ use futures::executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::util::Timeout;
 use rdkafka::{Offset, TopicPartitionList};
@@ -20,6 +19,7 @@ use tidewatch_model::limits::RECORD_BYTES;
 use tidewatch_model::ports::{Log, LogError, ReadBatch, Record, TopicOptions};
 
 use crate::client::{Heard, Reports, code, is_unknown, network, timed_out};
+use crate::message::to_message;
 use crate::options::{KafkaError, KafkaOptions, REQUEST};
 use crate::partition::{Polled, Reader, Reading};
 
@@ -487,30 +487,5 @@ impl Log for KafkaLog {
 
     fn sync(&self) -> Result<(), LogError> {
         self.writer.flush(Timeout::After(REQUEST)).map_err(|error| self.at("*", error))
-    }
-}
-
-/// A record as a message. A record without a key has none in Kafka; one without a value is a tombstone.
-fn to_message<'a>(
-    name: &'a str,
-    partition: u32,
-    record: &'a Record,
-    opaque: <Reports as rdkafka::producer::ProducerContext>::DeliveryOpaque,
-) -> BaseRecord<'a, [u8], [u8], <Reports as rdkafka::producer::ProducerContext>::DeliveryOpaque> {
-    let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
-    for (name, value) in &record.headers {
-        headers = headers.insert(Header { key: name, value: Some(value) });
-    }
-    let mut message = BaseRecord::with_opaque_to(name, opaque)
-        .partition(partition as i32)
-        // Zero means now to librdkafka.
-        .timestamp((record.timestamp.0 / 1_000).max(1))
-        .headers(headers);
-    if !record.key.is_empty() {
-        message = message.key(record.key.as_slice());
-    }
-    match &record.value {
-        Some(value) => message.payload(value.as_slice()),
-        None => message,
     }
 }

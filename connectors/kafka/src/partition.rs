@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
-use tidewatch_model::Timestamp;
+use rdkafka::message::Message;
 use tidewatch_model::ports::Record;
 
 use crate::client::{Heard, code};
+use crate::message::to_record;
 
 /// The client that reads.
 pub type Reader = BaseConsumer<Heard>;
@@ -60,7 +60,7 @@ impl Reading {
             let polled = match self.queue.poll(left) {
                 None => return Polled::Nothing,
                 Some(Ok(message)) if (message.offset() as u64) < self.next => continue,
-                Some(Ok(message)) => Polled::Record(message.offset() as u64, record(&message)),
+                Some(Ok(message)) => Polled::Record(message.offset() as u64, to_record(&message)),
                 Some(Err(KafkaError::PartitionEOF(_))) => Polled::End,
                 Some(Err(error)) => match code(&error) {
                     Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => Polled::OutOfRange,
@@ -78,15 +78,5 @@ impl Reading {
             }
             return polled;
         }
-    }
-}
-
-fn record(message: &BorrowedMessage<'_>) -> Record {
-    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
-    Record {
-        key: message.key().unwrap_or_default().to_vec(),
-        headers: headers.map(|header| (header.key.to_string(), header.value.unwrap_or_default().to_vec())).collect(),
-        value: message.payload().map(<[u8]>::to_vec),
-        timestamp: Timestamp(message.timestamp().to_millis().unwrap_or(0).saturating_mul(1_000)),
     }
 }

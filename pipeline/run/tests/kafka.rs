@@ -6,7 +6,7 @@
 mod process;
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tidewatch_kafka::{KafkaLog, KafkaOptions};
 use tidewatch_log::{LocalLog, LocalLogOptions};
 use tidewatch_model::Span;
-use tidewatch_model::ports::{Clock, Log, Record, TopicOptions, partition_of};
+use tidewatch_model::ports::{Clock, Log, Record, TopicOptions, partition_of, read_to_end};
 use tidewatch_model::time::SystemClock;
 use tidewatch_tests::kafka::Cluster;
 
@@ -73,10 +73,12 @@ impl Place {
     /// Writes a simulated fleet into the cluster; returns how many rows.
     fn simulate(&self, more: &[&str]) -> i64 {
         let fixed = ["simulate", "--kafka", &self.brokers, "--prefix", &self.prefix];
-        let output = process::tidewatch(self.here(), &[&fixed[..], more].concat());
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{said}");
-        said.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap()
+        rows_said(&process::tidewatch(self.here(), &[&fixed[..], more].concat()))
+    }
+
+    /// The same into Parquet files.
+    fn generate(&self, fleet: &[&str]) -> i64 {
+        rows_said(&process::tidewatch(self.here(), &[&["simulate", "--out", "fleet.parquet"], fleet].concat()))
     }
 
     fn stored(&self, tables: &[&str]) -> i64 {
@@ -96,6 +98,13 @@ impl Place {
     fn verify(&self) {
         good(self.here(), &["lake", "verify", "--data", "data"]);
     }
+}
+
+/// How many rows a simulation says that it wrote.
+fn rows_said(output: &Output) -> i64 {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    said.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap()
 }
 
 /// Tables that `simulate` fills.
@@ -315,10 +324,7 @@ fn simulator(place: &Place, more: &[&str]) -> Child {
 }
 
 fn sent_by(child: Child) -> i64 {
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{said}");
-    said.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap()
+    rows_said(&child.wait_with_output().unwrap())
 }
 
 /// The agent's program, which cargo puts beside ours; killed when the test ends.
@@ -484,8 +490,7 @@ fn agents_engines_and_broker_are_killed_in_turn() {
     assert!(count(place.here(), "SELECT count(*) FROM gpu WHERE host = 'a0'") > 8 * 10, "eight GPUs of the stub");
     place.verify();
     // And what the generator makes of the same seed without any Kafka is what an outsider finds there.
-    let generated = good_simulation(&place, &fleet);
-    assert_eq!(generated, sent);
+    assert_eq!(place.generate(&fleet), sent);
     let mut found = 0;
     // A short time has no events.
     for table in SIMULATED.into_iter().filter(|table| place.here().join(generated_file(table)).exists()) {
@@ -502,29 +507,18 @@ fn rows_in(log: &KafkaLog, tables: &[&'static str]) -> Vec<(&'static str, i64)> 
     let rows = |table: &str| {
         let (topic, mut rows, mut frames) = (format!("tidewatch.{table}"), 0, std::collections::BTreeSet::new());
         for partition in 0..log.partitions(&topic).unwrap() {
-            let mut range = log.range(&topic, partition).unwrap();
-            while range.start < range.end {
-                let read = log.read(&topic, partition, range.start, 1 << 20).unwrap();
-                for (_, record) in &read.records {
-                    let header = tidewatch_model::wire::read_header(record).unwrap();
-                    if frames.insert((header.source, header.incarnation, header.seq)) {
-                        rows += header.rows as i64;
-                    }
+            let begin = log.range(&topic, partition).unwrap().start;
+            let mut take = |_, record| {
+                let header = tidewatch_model::wire::read_header(&record).unwrap();
+                if frames.insert((header.source, header.incarnation, header.seq)) {
+                    rows += header.rows as i64;
                 }
-                range.start = read.next;
-            }
+            };
+            read_to_end(log, &topic, partition, begin, &mut take).unwrap();
         }
         rows
     };
     tables.iter().map(|table| (*table, rows(table))).collect()
-}
-
-/// The same fleet into Parquet files; returns how many rows.
-fn good_simulation(place: &Place, fleet: &[&str]) -> i64 {
-    let output = process::tidewatch(place.here(), &[&["simulate", "--out", "fleet.parquet"], fleet].concat());
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{said}");
-    said.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap()
 }
 
 fn generated_file(table: &str) -> String {

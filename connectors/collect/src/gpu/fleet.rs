@@ -1,5 +1,7 @@
 //! The supervisor of a machine's GPUs: asks each, waits for none, and says what became of them.
 
+mod opening;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -9,9 +11,11 @@ use std::time::{Duration, Instant};
 
 use tidewatch_model::{Span, Timestamp};
 
+use opening::REOPEN;
+
 use super::bus::gpus_on_bus;
 use super::class::Class;
-use super::library::{self, Identity, Introduction, Opened, Opener, Refusal, Session, Worker, Xid};
+use super::library::{self, Identity, Introduction, Opener, Session, Worker, Xid};
 use super::pass::{Cells, Pass, Process, Question};
 use crate::fault::Faults;
 use crate::reading::{Roots, Unreadable};
@@ -23,13 +27,6 @@ const PATIENCE: Duration = Duration::from_millis(300);
 const STUCK_AFTER: Span = Span::seconds(5);
 /// A pass that took longer is no picture of any moment: its values are dropped.
 const OLDEST_PASS: Span = Span::seconds(2);
-/// How often the library is looked for where there is none.
-const RETRY: Span = Span::seconds(30);
-/// How soon it is opened again after the driver went away under it; twice as late each time, up to `RETRY`, until a GPU
-/// answers.
-const REOPEN: Span = Span::seconds(2);
-/// How long a driver that is there may refuse to be opened before its GPUs are lost.
-const BLIND_FOR: Span = Span::minutes(1);
 /// How often the bus is compared with what the driver names.
 const BUS_INTERVAL: Span = Span::seconds(10);
 /// How soon the library is opened anew for a GPU that is lost and still on the bus, and the longest of the growing times
@@ -40,8 +37,6 @@ const LOST_RETRY_MOST: Span = Span::hours(1);
 const SLOW_INTERVAL: Span = Span::seconds(30);
 /// How often processes are read.
 const PROCESS_INTERVAL: Span = Span::seconds(10);
-/// How long a release on request lasts when nobody ends it.
-const RELEASED_FOR: Span = Span::minutes(10);
 /// XIDs, and events of ours, that wait to be taken; beyond it new ones are not kept.
 const WAITING: usize = 1_024;
 
@@ -284,235 +279,6 @@ impl Fleet {
 
     fn uuids(&self) -> Vec<String> {
         self.gpus.keys().cloned().collect()
-    }
-
-    /// Does what the operator asked for.
-    fn obey(&mut self, now: Timestamp) {
-        if self.requests.release.swap(false, Ordering::SeqCst) {
-            self.close(now + RELEASED_FOR);
-            self.blind = None;
-        }
-        if self.requests.reopen.swap(false, Ordering::SeqCst)
-            && let Library::Closed { until } = &mut self.library
-        {
-            *until = now;
-        }
-    }
-
-    /// Lets the library go: every thread that is not away drops it.
-    fn close(&mut self, until: Timestamp) {
-        if let Library::Open { stop, nvml } = std::mem::replace(&mut self.library, Library::Closed { until }) {
-            stop.store(true, Ordering::SeqCst);
-            self.before = nvml.gone();
-            nvml.let_go();
-        }
-        for gpu in self.gpus.values_mut() {
-            // One that hangs keeps its thread, so that no second one is sent after it.
-            gpu.worker = gpu.worker.take().filter(Worker::is_busy);
-        }
-        self.strangers.clear();
-    }
-
-    fn open_library(&mut self, now: Timestamp) {
-        if let Library::Closed { until } = &self.library
-            && *until <= now
-        {
-            if self.opener.as_ref().is_none_or(Opener::is_gone) {
-                match library::opener(self.path.clone()) {
-                    Ok(opener) => self.opener = Some(opener),
-                    Err(error) => return self.faults.note("", Unreadable::damaged(format!("no thread: {error}"))),
-                }
-            }
-            if let Some(opener) = &mut self.opener {
-                opener.ask(self.before.clone(), now);
-                self.library = Library::Opening;
-            }
-        }
-        // Waited for when it was asked just now, and not while it hangs.
-        let just_now = self.opener.as_ref().and_then(|opener| opener.busy_for(now)) == Some(Span::ZERO);
-        let wait = if just_now { self.patience } else { Duration::ZERO };
-        let answer = self.opener.as_mut().and_then(|opener| opener.answer(wait));
-        match answer {
-            // A release was asked for meanwhile.
-            Some((_, Ok(opened))) if !matches!(self.library, Library::Opening) => {
-                self.before = opened.nvml.gone();
-                opened.nvml.let_go();
-            }
-            Some((_, Err(_))) if !matches!(self.library, Library::Opening) => {}
-            Some((_, Ok(opened))) => self.opened(opened, now),
-            Some((_, Err(refusal))) => self.refused(refusal, now),
-            None if self.opener.as_ref().is_some_and(Opener::is_gone) => {
-                self.faults.note("", Unreadable::damaged("opening NVML panicked"));
-                self.library = Library::Closed { until: now + RETRY };
-            }
-            None => {}
-        }
-    }
-
-    /// The library can't be opened. On a machine without GPUs, or one that has them for others, that is no illness and told
-    /// once; where GPUs were read before, or are on the bus of a driver that is installed, nobody watches them now.
-    fn refused(&mut self, refusal: Refusal, now: Timestamp) {
-        self.library = Library::Closed { until: now + RETRY };
-        let on_bus = || gpus_on_bus(&self.roots).is_some_and(|found| !found.is_empty());
-        if self.generation > 0 || refusal.is_mismatch || refusal.is_installed && on_bus() {
-            let since = self.blind.take().map_or(now, |(since, _)| since);
-            self.blind = Some((since, refusal.why));
-        } else {
-            self.faults.note("", Unreadable::absent(refusal.why));
-        }
-    }
-
-    /// Says at every tick that nobody watches the GPUs, and after a while that those that were known are lost.
-    fn say_blind(&mut self, now: Timestamp) {
-        let Some((since, why)) = self.blind.clone() else { return };
-        self.faults.note("", Unreadable::damaged(why.clone()));
-        if now - since >= BLIND_FOR {
-            let is_lost = |gpu: &&Gpu| matches!(gpu.condition, Condition::Lost { .. } | Condition::Vanished);
-            let others = self.gpus.values().filter(|gpu| !is_lost(gpu));
-            let known: Vec<Identity> = others.map(|gpu| gpu.identity.clone()).collect();
-            known.iter().for_each(|identity| self.lost(identity, &why, now));
-        }
-    }
-
-    /// What GPUs say of the library is believed when none answers as it should. Otherwise it is the GPU that is ill; two ticks,
-    /// since the driver may go away between the answers of one.
-    fn judge_library(&mut self, now: Timestamp) {
-        let [accusers, before] = std::mem::take(&mut self.accusers);
-        if self.is_heard {
-            self.reopen = REOPEN;
-            for (uuid, (identity, why)) in &accusers {
-                if before.contains_key(uuid) {
-                    self.lost(identity, why, now);
-                }
-            }
-        } else if !accusers.is_empty() {
-            self.reloading = true;
-            self.close(now + self.reopen);
-            self.reopen = Span(self.reopen.0 * 2).min(RETRY);
-        }
-        self.accusers = [BTreeMap::new(), accusers];
-        self.is_heard = false;
-    }
-
-    /// The library is open: every GPU that it names is asked who it is.
-    fn opened(&mut self, opened: Opened, now: Timestamp) {
-        let before = self.driver.replace(opened.driver.clone());
-        if self.reloading || before.as_ref().is_some_and(|before| *before != opened.driver) {
-            self.reloaded = Some(format!("driver {} is loaded, after {}", opened.driver, before.unwrap_or_default()));
-        }
-        self.reloading = false;
-        self.blind = None;
-        self.generation += 1;
-        self.named.clear();
-        let stranger = |index| Stranger { index, introduction: None, due: now, told: false };
-        self.strangers = (0..opened.count).map(stranger).collect();
-        for gpu in self.gpus.values_mut() {
-            gpu.slow_due = Timestamp::MIN;
-        }
-        self.library = Library::Open { nvml: opened.nvml, stop: Arc::new(AtomicBool::new(false)) };
-        self.bus_due = now;
-    }
-
-    /// Asks those that have not said who they are, and takes their answers. None keeps the others waiting.
-    fn introduce(&mut self, deadline: Instant, now: Timestamp) {
-        let Library::Open { nvml, .. } = &self.library else { return };
-        if self.strangers.is_empty() {
-            return;
-        }
-        let nvml = nvml.clone();
-        let mut strangers = std::mem::take(&mut self.strangers);
-        for stranger in strangers.iter_mut().filter(|stranger| stranger.introduction.is_none() && stranger.due <= now) {
-            match library::introduction(&nvml, stranger.index) {
-                Ok(mut introduction) => {
-                    introduction.ask((), now);
-                    stranger.introduction = Some(introduction);
-                }
-                Err(error) => self.faults.note("", Unreadable::damaged(format!("no thread: {error}"))),
-            }
-        }
-        drop(nvml);
-        let mut answered = false;
-        strangers.retain_mut(|stranger| {
-            let Some(introduction) = stranger.introduction.as_mut() else { return true };
-            let just_now = introduction.busy_for(now) == Some(Span::ZERO);
-            let wait = if just_now { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
-            let why = match introduction.answer(wait) {
-                Some((_, Ok(identity))) => {
-                    answered = true;
-                    self.introduced(identity, now);
-                    return false;
-                }
-                Some((_, Err(error))) => error,
-                None if introduction.is_gone() => "asking it panicked".to_string(),
-                None => {
-                    let hangs = introduction.busy_for(now).is_some_and(|busy| busy >= STUCK_AFTER);
-                    if hangs && !std::mem::replace(&mut stranger.told, true) {
-                        let message =
-                            format!("GPU {} does not say who it is: the call does not return", stranger.index);
-                        self.event(now, &Identity::unknown(stranger.index), "stuck", Some(message));
-                    }
-                    return true;
-                }
-            };
-            answered = true;
-            stranger.introduction = None;
-            stranger.due = now + RETRY;
-            let reason = format!("GPU {} does not say who it is: {why}", stranger.index);
-            self.faults.note("gpu_uuid", Unreadable::damaged(reason.clone()));
-            // Lost before we came, it can't be told by its UUID; one that was known is told of as missing.
-            let all_known_are_named = self.gpus.keys().all(|uuid| self.named.contains(uuid));
-            if all_known_are_named && !std::mem::replace(&mut stranger.told, true) {
-                self.event(now, &Identity::unknown(stranger.index), "lost", Some(reason));
-            }
-            true
-        });
-        self.strangers = strangers;
-        if answered && self.strangers.iter().all(|stranger| stranger.introduction.is_none()) {
-            self.all_introduced(now);
-        }
-    }
-
-    fn introduced(&mut self, identity: Identity, now: Timestamp) {
-        if let Library::Open { nvml, stop } = &self.library
-            && library::watch_xids(nvml, &identity, self.xids.0.clone(), stop.clone()).is_err()
-        {
-            self.faults.note("", Unreadable::damaged("no thread to wait for XIDs"));
-        }
-        self.named.insert(identity.uuid.clone());
-        match self.gpus.get_mut(&identity.uuid) {
-            Some(known) => {
-                known.identity = identity.clone();
-                if known.condition == Condition::Vanished {
-                    known.condition = Condition::Well;
-                    self.event(now, &identity, "recovered", Some("it is back on the bus".to_string()));
-                }
-            }
-            None => {
-                self.gpus.insert(identity.uuid.clone(), Gpu::new(identity.clone()));
-                // At the first opening all are new, which is no news.
-                if self.generation > 1 {
-                    self.event(now, &identity, "new", Some(format!("{} at {}", identity.name, identity.pci)));
-                }
-            }
-        }
-        if let Some(message) = self.reloaded.clone() {
-            self.event(now, &identity, "driver_reload", Some(message));
-        }
-    }
-
-    /// Those that were there and are not named any more do not answer.
-    fn all_introduced(&mut self, now: Timestamp) {
-        self.reloaded = None;
-        let on_bus = gpus_on_bus(&self.roots);
-        for gpu in self.gpus.values_mut() {
-            gpu.was_on_bus |= on_bus.as_ref().is_some_and(|on_bus| on_bus.contains(&gpu.identity.pci));
-        }
-        // Opening the library has just been tried for all that the bus has.
-        self.unnamed = self.unnamed_of(&on_bus.unwrap_or_default());
-        let missing = self.gpus.values().map(|gpu| &gpu.identity).filter(|one| !self.named.contains(&one.uuid));
-        for identity in missing.cloned().collect::<Vec<_>>() {
-            self.lost(&identity, "the driver does not name it any more", now);
-        }
     }
 
     fn ask(&mut self, uuid: &str, with_processes: bool, now: Timestamp) {
