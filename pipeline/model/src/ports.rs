@@ -125,6 +125,14 @@ pub enum LogError {
     },
 }
 
+impl LogError {
+    /// The log has records and does not give them in time.
+    pub fn slow(topic: &str, partition: u32) -> LogError {
+        let waited = std::io::Error::new(std::io::ErrorKind::TimedOut, "the log does not give its records in time");
+        LogError::Io { path: format!("{topic}/{partition}"), source: waited }
+    }
+}
+
 /// A partitioned, append-only log: Kafka, or the local one.
 pub trait Log: Send + Sync {
     /// Makes a topic; does nothing when it exists.
@@ -166,11 +174,7 @@ pub fn read_to_end(
         let read = log.read(topic, partition, next, READ_BYTES)?;
         read.records.into_iter().for_each(|(offset, record)| take(offset, record));
         if read.next == next {
-            let waited = std::io::Error::new(std::io::ErrorKind::TimedOut, "the log does not give its records in time");
-            return match read.end > next {
-                true => Err(LogError::Io { path: format!("{topic}/{partition}"), source: waited }),
-                false => Ok(()),
-            };
+            return if read.end > next { Err(LogError::slow(topic, partition)) } else { Ok(()) };
         }
         next = read.next;
     }

@@ -148,6 +148,32 @@ fn a_rule_that_another_part_judges_now_goes_on_there() {
 }
 
 #[test]
+fn an_edited_rule_ends_its_alerts_where_it_stood() {
+    let mut play = Play::new();
+    let mut station = play.world.open(play.now).unwrap();
+    play.run(&mut station, 130);
+    // The last window that holds a row ends before this.
+    let silent = (play.now + Span::minutes(1)).to_string();
+    // Nothing comes any more, and the clock closes windows without rows.
+    for _ in 0..5 {
+        play.now = play.now + Span::minutes(1);
+        station.step(play.now).unwrap();
+    }
+    let before = firing(&station, "hot").len();
+    assert!(before > 0);
+    station.close(play.now).unwrap();
+    let already = play.world.transitions();
+    let edited = RULES.replace("host, gpu_uuid, avg", "host, avg").replace("host, gpu_uuid HAVING", "host HAVING");
+    let parts = play.world.parts(compiled(&edited, 3), true);
+    let mut station = Station::open(parts, play.now).unwrap();
+    station.step(play.now).unwrap();
+    let ended: Vec<String> = play.world.transitions().into_iter().filter(|line| !already.contains(line)).collect();
+    let of_hot: Vec<&String> = ended.iter().filter(|line| line.contains(" hot firing resolved")).collect();
+    assert_eq!(of_hot.len(), before, "{ended:?}");
+    assert!(of_hot.iter().all(|line| line.as_str() > silent.as_str()), "{of_hot:?}, silent since {silent}");
+}
+
+#[test]
 fn a_group_ends_the_alerts_of_a_removed_rule_when_all_engines_have_heard_of_it() {
     let mut play = Play::new();
     let mut share = play.part(SHARE, rules()).unwrap();

@@ -118,7 +118,10 @@ impl Station {
                 source.doubted = false;
                 Ok(())
             }
-            _ => Err(StationError::OtherTopic { topic: source.topic.clone(), partition: source.partition, offset }),
+            None => Err(LogError::slow(&source.topic, source.partition).into()),
+            Some(_) => {
+                Err(StationError::OtherTopic { topic: source.topic.clone(), partition: source.partition, offset })
+            }
         }
     }
 
