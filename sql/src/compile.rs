@@ -20,11 +20,13 @@ use tidewatch_model::{Rule, RuleShape};
 use tokio::runtime::Runtime;
 
 use crate::fault::{Fault, Level, Location, suggestion};
-use crate::increase::INCREASE;
+use crate::increase::growth_answer;
 use crate::options::check_options;
 use crate::rows_table::columns_read;
 use crate::session::rule_session;
 use crate::shape::{self, RulePlan};
+pub(crate) use crate::shared::plan::RowPlan;
+use crate::shared::plan::{SharedPlan, take_apart, take_row_apart};
 use crate::statement::{WrittenAlert, lower_first, read_statements};
 use crate::window_call::{table_name, window_call};
 
@@ -33,14 +35,32 @@ use crate::window_call::{table_name, window_call};
 pub struct CompiledRule {
     /// What everybody else needs to know.
     pub rule: Rule,
+    /// How it is evaluated.
+    pub(crate) strategy: Strategy,
+    /// Names of all columns of the SELECT: what templates may use.
+    pub outputs: Vec<String>,
+}
+
+/// How a rule is evaluated.
+#[derive(Debug, Clone)]
+pub(crate) enum Strategy {
+    /// On windows that rules share.
+    Shared(Box<SharedPlan>),
+    /// By running its plan over the rows of each window.
+    General(Box<GeneralPlan>),
+    /// Row by row.
+    Row(Box<RowPlan>),
+}
+
+/// The plans of a rule that DataFusion runs.
+#[derive(Debug, Clone)]
+pub(crate) struct GeneralPlan {
     /// Optimised; yields the rows that fire.
     pub(crate) matching: LogicalPlan,
     /// Optimised; yields the identities that had rows.
     pub(crate) present: LogicalPlan,
     /// Columns that the two read.
     pub(crate) columns: Vec<String>,
-    /// Names of all columns of the SELECT: what templates may use.
-    pub outputs: Vec<String>,
 }
 
 /// What came out of rule files.
@@ -113,12 +133,9 @@ impl Compiler {
             let message = format!("{} key columns: an alert has {LABELS} labels at most", key.len());
             return Err(one(Fault::error(alert.at.clone(), message)));
         }
-        let optimise = |plan: &LogicalPlan| {
-            self.session.state().optimize(plan).map_err(|error| one(planning_fault(alert, table, &error)))
-        };
-        let (matching, present) = (optimise(&matching)?, optimise(&present)?);
-        let columns =
-            needed_columns(&[&matching, &present]).map_err(|error| one(planning_fault(alert, table, &error)))?;
+        let strategy = self
+            .strategy(table, shape, RulePlan { matching, present, key: key.clone() })
+            .map_err(|error| one(planning_fault(alert, table, &error)))?;
         remarks
             .extend(remarks_on(alert, select, table, &plan, shape).into_iter().map(|fault| fault.of_rule(&alert.name)));
         let sql = alert.query.to_string();
@@ -134,7 +151,21 @@ impl Compiler {
             source: alert.at.to_string(),
         };
         let outputs = plan.schema().fields().iter().map(|field| field.name().clone()).collect();
-        Ok(CompiledRule { rule, matching, present, columns, outputs })
+        Ok(CompiledRule { rule, strategy, outputs })
+    }
+
+    /// The cheapest way to evaluate a rule.
+    fn strategy(&self, table: &Table, shape: RuleShape, parts: RulePlan) -> Result<Strategy, DataFusionError> {
+        let state = self.session.state();
+        if shape == RuleShape::Row {
+            return Ok(Strategy::Row(Box::new(take_row_apart(&state, &parts, table)?)));
+        }
+        if let Some(plan) = take_apart(&state, &parts.matching, table)? {
+            return Ok(Strategy::Shared(Box::new(plan)));
+        }
+        let (matching, present) = (state.optimize(&parts.matching)?, state.optimize(&parts.present)?);
+        let columns = needed_columns(&[&matching, &present])?;
+        Ok(Strategy::General(Box::new(GeneralPlan { matching, present, columns })))
     }
 
     fn plan(&self, query: &Query) -> Result<LogicalPlan, DataFusionError> {
@@ -145,11 +176,11 @@ impl Compiler {
     }
 }
 
-/// `increase(counter)` means `increase(counter, ts)`.
+/// `increase(counter)` means `increase(counter, ts)`, and so does `rate`.
 fn add_time(query: &mut Query) {
     let _ = visit_expressions_mut(query, |expression| {
         if let ast::Expr::Function(call) = expression
-            && call.name.to_string().eq_ignore_ascii_case(INCREASE)
+            && growth_answer(&call.name.to_string().to_lowercase()).is_some()
             && let FunctionArguments::List(list) = &mut call.args
             && list.args.len() == 1
         {

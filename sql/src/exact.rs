@@ -10,15 +10,22 @@ const FRACTION_BITS: i32 = 64;
 /// Bits that a shifted mantissa may occupy in the fixed-point part; the rest is headroom before an overflow is noticed.
 const FIXED_BITS: i32 = 120;
 
-/// An exact sum.
+/// An exact sum. It takes 32 bytes as long as every value fits the fixed-point part, and can be taken apart again: what was
+/// merged can be subtracted, to the bit.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ExactSum {
     /// Multiples of 2^-64.
     fixed: i128,
-    /// What does not fit there.
-    wide: Option<Box<Wide>>,
     /// Values added, NaN and infinities included.
     count: u64,
+    /// What does not fit above.
+    rest: Option<Box<Rest>>,
+}
+
+/// The part of a sum that few sums have.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Rest {
+    wide: Wide,
     nan: u64,
     positive_infinity: u64,
     negative_infinity: u64,
@@ -29,46 +36,64 @@ impl ExactSum {
     #[inline]
     pub fn add(&mut self, value: f64) {
         self.count += 1;
-        if !value.is_finite() {
-            self.add_special(value);
+        if value == 0.0 {
             return;
         }
         let (mantissa, exponent) = decompose(value);
         let shift = exponent + FRACTION_BITS;
-        let scaled = if (0..=FIXED_BITS - 53).contains(&shift) {
-            Some((mantissa as i128) << shift)
-        } else if mantissa == 0 {
-            Some(0)
-        } else if shift < 0 && mantissa.trailing_zeros() as i32 >= -shift {
-            Some((mantissa >> -shift) as i128)
-        } else {
-            None
-        };
-        let negative = value < 0.0;
-        match scaled.map(|bits| self.fixed.checked_add(if negative { -bits } else { bits })) {
-            Some(Some(sum)) => self.fixed = sum,
-            Some(None) => {
-                self.spill();
-                self.wide.get_or_insert_default().add(u128::from(mantissa), exponent, negative);
+        // Not finite ones have the largest exponent, and end in the branch for what does not fit.
+        if (0..=FIXED_BITS - 53).contains(&shift) {
+            let scaled = i128::from(mantissa) << shift;
+            if let Some(sum) = self.fixed.checked_add(if value < 0.0 { -scaled } else { scaled }) {
+                self.fixed = sum;
+                return;
             }
-            None => self.wide.get_or_insert_default().add(u128::from(mantissa), exponent, negative),
         }
+        self.add_odd(value, mantissa, exponent);
     }
 
     /// Adds everything that `other` holds.
+    #[inline]
     pub fn merge(&mut self, other: &ExactSum) {
         self.count += other.count;
-        self.nan += other.nan;
-        self.positive_infinity += other.positive_infinity;
-        self.negative_infinity += other.negative_infinity;
-        if let Some(wide) = &other.wide {
-            self.wide.get_or_insert_default().merge(wide);
-        }
         match self.fixed.checked_add(other.fixed) {
             Some(sum) => self.fixed = sum,
             None => {
                 self.spill();
                 self.fixed = other.fixed;
+            }
+        }
+        if let Some(other) = &other.rest {
+            let rest = self.rest.get_or_insert_default();
+            rest.wide.merge(&other.wide);
+            rest.nan += other.nan;
+            rest.positive_infinity += other.positive_infinity;
+            rest.negative_infinity += other.negative_infinity;
+        }
+    }
+
+    /// Takes out what was merged before.
+    #[inline]
+    pub fn subtract(&mut self, other: &ExactSum) {
+        self.count -= other.count;
+        match self.fixed.checked_sub(other.fixed) {
+            Some(sum) => self.fixed = sum,
+            None => {
+                self.spill();
+                let wide = &mut self.rest.get_or_insert_default().wide;
+                wide.add(other.fixed.unsigned_abs(), -FRACTION_BITS, other.fixed > 0);
+            }
+        }
+        if let Some(other) = &other.rest {
+            let rest = self.rest.get_or_insert_default();
+            let mut wide = other.wide.clone();
+            wide.negate();
+            rest.wide.merge(&wide);
+            rest.nan -= other.nan;
+            rest.positive_infinity -= other.positive_infinity;
+            rest.negative_infinity -= other.negative_infinity;
+            if *rest.as_ref() == Rest::default() {
+                self.rest = None;
             }
         }
     }
@@ -80,16 +105,7 @@ impl ExactSum {
 
     /// The sum, rounded once; `None` when nothing was added. NaN when a NaN or both infinities were.
     pub fn sum(&self) -> Option<f64> {
-        if self.count == 0 {
-            return None;
-        }
-        let value = match (self.nan > 0, self.positive_infinity > 0, self.negative_infinity > 0) {
-            (true, _, _) | (_, true, true) => f64::NAN,
-            (_, true, _) => f64::INFINITY,
-            (_, _, true) => f64::NEG_INFINITY,
-            _ => self.finite_sum(),
-        };
-        Some(value)
+        (self.count > 0).then(|| self.special().unwrap_or_else(|| self.finite_sum()))
     }
 
     /// The sum divided by the count; `None` when nothing was added.
@@ -97,67 +113,99 @@ impl ExactSum {
         self.sum().map(|sum| sum / self.count as f64)
     }
 
+    /// The sum as a number and what rounding it left, together good for 106 bits: for what cancels.
+    pub fn in_two_parts(&self) -> (f64, f64) {
+        if let Some(special) = self.special() {
+            return (special, 0.0);
+        }
+        let high = self.finite_sum();
+        let mut left = self.clone();
+        left.add(-high);
+        (high, if high.is_finite() { left.finite_sum() } else { 0.0 })
+    }
+
     /// Heap bytes.
     pub fn heap_bytes(&self) -> usize {
-        self.wide.as_ref().map_or(0, |_| size_of::<Wide>())
+        self.rest.as_ref().map_or(0, |_| size_of::<Rest>())
     }
 
     /// As bytes, for the state that one stage of an aggregation hands to the next.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(48);
+        let mut bytes = Vec::with_capacity(24);
         bytes.extend(self.fixed.to_le_bytes());
-        for count in [self.count, self.nan, self.positive_infinity, self.negative_infinity] {
-            bytes.extend(count.to_le_bytes());
-        }
-        if let Some(wide) = &self.wide {
-            bytes.extend(wide.limbs.iter().flat_map(|limb| limb.to_le_bytes()));
+        bytes.extend(self.count.to_le_bytes());
+        if let Some(rest) = &self.rest {
+            let counts = [rest.nan, rest.positive_infinity, rest.negative_infinity];
+            bytes.extend(counts.iter().chain(&rest.wide.limbs).flat_map(|word| word.to_le_bytes()));
         }
         bytes
     }
 
     /// Reads what [`ExactSum::to_bytes`] wrote; `None` for anything else.
     pub fn from_bytes(bytes: &[u8]) -> Option<ExactSum> {
-        let (fixed, rest) = bytes.split_first_chunk::<16>()?;
-        let mut words = rest.chunks_exact(8).map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap_or_default()));
-        let mut sum = ExactSum {
-            fixed: i128::from_le_bytes(*fixed),
-            wide: None,
-            count: words.next()?,
-            nan: words.next()?,
-            positive_infinity: words.next()?,
-            negative_infinity: words.next()?,
+        let (fixed, words) = bytes.split_first_chunk::<16>()?;
+        let mut words = words.chunks_exact(8).map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap_or_default()));
+        let (fixed, count) = (i128::from_le_bytes(*fixed), words.next()?);
+        let rest = match words.next() {
+            None => None,
+            Some(nan) => Some(Box::new(Rest {
+                nan,
+                positive_infinity: words.next()?,
+                negative_infinity: words.next()?,
+                wide: Wide { limbs: words.collect::<Vec<_>>().try_into().ok()? },
+            })),
         };
-        let limbs: Vec<u64> = words.collect();
-        if !limbs.is_empty() {
-            sum.wide = Some(Box::new(Wide { limbs: limbs.try_into().ok()? }));
-        }
-        Some(sum)
+        Some(ExactSum { fixed, count, rest })
     }
 
+    /// What does not fit the fixed-point part, or only after a second look.
     #[cold]
-    fn add_special(&mut self, value: f64) {
-        if value.is_nan() {
-            self.nan += 1;
-        } else if value > 0.0 {
-            self.positive_infinity += 1;
+    fn add_odd(&mut self, value: f64, mantissa: u64, exponent: i32) {
+        let negative = value < 0.0;
+        let too_low = -(exponent + FRACTION_BITS);
+        if !value.is_finite() {
+            let rest = self.rest.get_or_insert_default();
+            match value {
+                value if value.is_nan() => rest.nan += 1,
+                value if value > 0.0 => rest.positive_infinity += 1,
+                _ => rest.negative_infinity += 1,
+            }
+        } else if too_low > 0 && mantissa.trailing_zeros() as i32 >= too_low {
+            let scaled = i128::from(mantissa >> too_low);
+            match self.fixed.checked_add(if negative { -scaled } else { scaled }) {
+                Some(sum) => self.fixed = sum,
+                None => self.rest.get_or_insert_default().wide.add(u128::from(mantissa), exponent, negative),
+            }
         } else {
-            self.negative_infinity += 1;
+            self.rest.get_or_insert_default().wide.add(u128::from(mantissa), exponent, negative);
         }
     }
 
     /// Moves the fixed-point part into the wide one.
     #[cold]
     fn spill(&mut self) {
-        let fixed = std::mem::take(&mut self.fixed);
-        self.wide.get_or_insert_default().add(fixed.unsigned_abs(), -FRACTION_BITS, fixed < 0);
+        let wide = &mut self.rest.get_or_insert_default().wide;
+        wide.add(self.fixed.unsigned_abs(), -FRACTION_BITS, self.fixed < 0);
+        self.fixed = 0;
+    }
+
+    /// NaN or an infinity, when the sum is one whatever else was added.
+    fn special(&self) -> Option<f64> {
+        let rest = self.rest.as_ref()?;
+        match (rest.nan > 0, rest.positive_infinity > 0, rest.negative_infinity > 0) {
+            (true, _, _) | (_, true, true) => Some(f64::NAN),
+            (_, true, _) => Some(f64::INFINITY),
+            (_, _, true) => Some(f64::NEG_INFINITY),
+            _ => None,
+        }
     }
 
     fn finite_sum(&self) -> f64 {
-        match &self.wide {
-            // Rounded once by the cast; scaling by a power of two is exact here.
+        match &self.rest {
+            // Both steps are exact but for one rounding: a multiple of 2^-64 that i128 holds is far from subnormal.
             None => self.fixed as f64 * 2f64.powi(-FRACTION_BITS),
-            Some(wide) => {
-                let mut total = (**wide).clone();
+            Some(rest) => {
+                let mut total = rest.wide.clone();
                 total.add(self.fixed.unsigned_abs(), -FRACTION_BITS, self.fixed < 0);
                 total.to_f64()
             }
@@ -332,6 +380,21 @@ mod tests {
             let floats: Vec<f64> = values.iter().map(|value| *value as f64 / 1024.0).collect();
             let exact: i128 = values.iter().map(|value| i128::from(*value)).sum();
             prop_assert_eq!(sum_of(&floats), exact as f64 / 1024.0);
+        }
+
+        #[test]
+        fn what_was_merged_can_be_taken_out(
+            kept in prop::collection::vec(any::<f64>(), 0..20),
+            gone in prop::collection::vec(any::<f64>(), 0..20),
+        ) {
+            let (mut expected, mut other) = (ExactSum::default(), ExactSum::default());
+            kept.iter().for_each(|value| expected.add(*value));
+            gone.iter().for_each(|value| other.add(*value));
+            let mut sum = other.clone();
+            sum.merge(&expected);
+            sum.subtract(&other);
+            prop_assert_eq!(sum.sum().map(f64::to_bits), expected.sum().map(f64::to_bits));
+            prop_assert_eq!(sum.count(), expected.count());
         }
 
         #[test]

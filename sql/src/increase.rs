@@ -1,34 +1,42 @@
-//! `increase(counter, ts)`: by how much a counter grew, over its resets.
-//!
-//! Between two neighbours in time the growth is their difference, or the later value where that is smaller: the counter
-//! began anew at zero. This is Prometheus' rule for resets, without its extrapolation to the window's ends: the result is
-//! what was counted between the first and the last row, and an integer counter stays an integer.
+//! `increase(counter, ts)` and `rate(counter, ts)` as DataFusion aggregates; [`crate::shared::growth`] says what they mean.
 
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit, TimestampMicrosecondType};
 use datafusion::common::{DataFusionError, Result, ScalarValue, plan_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
 
-/// The name in SQL. In a rule `ts` may be left out.
-pub const INCREASE: &str = "increase";
+use crate::shared::growth::{Answer, Counter, FloatCounter, Grown, IntegerCounter, answers};
 
-/// `increase(counter, ts)` as a DataFusion aggregate: Int64 for integers, else Float64; NULL below two values.
+/// The two, by name. In a rule `ts` may be left out.
+const ANSWERS: [(&str, Answer); 2] = [("increase", Answer::Increase), ("rate", Answer::Rate)];
+
+/// What a function of this name asks, if it is one of the two.
+pub fn growth_answer(name: &str) -> Option<Answer> {
+    ANSWERS.iter().find(|(known, _)| *known == name).map(|(_, answer)| *answer)
+}
+
+/// `increase(counter, ts)`: Int64 for integers, else Float64; NULL below two values. `rate(counter, ts)`: Float64, per second.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Increase {
+struct Growth {
+    name: &'static str,
+    answer: Answer,
     signature: Signature,
 }
 
-/// The aggregate, to be registered.
-pub fn increase() -> AggregateUDF {
-    AggregateUDF::new_from_impl(Increase { signature: Signature::user_defined(Volatility::Immutable) })
+/// The aggregates, to be registered.
+pub fn growths() -> [AggregateUDF; 2] {
+    ANSWERS.map(|(name, answer)| {
+        let signature = Signature::user_defined(Volatility::Immutable);
+        AggregateUDF::new_from_impl(Growth { name, answer, signature })
+    })
 }
 
-impl AggregateUDFImpl for Increase {
+impl AggregateUDFImpl for Growth {
     fn name(&self) -> &str {
-        INCREASE
+        self.name
     }
 
     fn signature(&self) -> &Signature {
@@ -42,17 +50,17 @@ impl AggregateUDFImpl for Increase {
             [counter, DataType::Timestamp(_, _)] if counter.is_numeric() || counter.is_null() => {
                 Ok(vec![DataType::Float64, time])
             }
-            _ => plan_err!("increase expects a counter and a time: increase(oom_kills_total, ts)"),
+            _ => plan_err!("{0} expects a counter and a time: {0}(oom_kills_total, ts)", self.name),
         }
     }
 
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
-        Ok(arguments[0].clone())
+        Ok(if self.answer == Answer::Rate { DataType::Float64 } else { arguments[0].clone() })
     }
 
     fn accumulator(&self, arguments: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        let integer = *arguments.return_field.data_type() == DataType::Int64;
-        Ok(Box::new(Counter { integer, samples: vec![] }))
+        let integer = *arguments.expr_fields[0].data_type() == DataType::Int64;
+        Ok(Box::new(Samples { integer, answer: self.answer, samples: vec![] }))
     }
 
     fn state_fields(&self, arguments: StateFieldsArgs) -> Result<Vec<FieldRef>> {
@@ -60,49 +68,34 @@ impl AggregateUDFImpl for Increase {
     }
 }
 
-/// What was seen of a counter, in any order; integers as they are, floats as their bits.
+/// What was seen of a counter, in any order: times and bits.
 #[derive(Debug)]
-struct Counter {
+struct Samples {
     integer: bool,
+    answer: Answer,
     samples: Vec<(i64, i64)>,
 }
 
 /// Bytes of a sample in a state.
 const SAMPLE_BYTES: usize = 16;
 
-impl Accumulator for Counter {
+impl Accumulator for Samples {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         let times = values[1].as_primitive::<TimestampMicrosecondType>();
-        let seen = |row: usize| values[0].is_valid(row) && times.is_valid(row);
-        if self.integer {
-            let counts = values[0].as_primitive::<Int64Type>();
-            self.samples
-                .extend((0..counts.len()).filter(|row| seen(*row)).map(|row| (times.value(row), counts.value(row))));
-        } else {
-            let counts = values[0].as_primitive::<Float64Type>();
-            let bits = |row: usize| counts.value(row).to_bits() as i64;
-            self.samples.extend((0..counts.len()).filter(|row| seen(*row)).map(|row| (times.value(row), bits(row))));
-        }
+        let bits = if self.integer { IntegerCounter::bits(&values[0]) } else { FloatCounter::bits(&values[0]) };
+        let seen = |row: &usize| values[0].is_valid(*row) && times.is_valid(*row);
+        self.samples.extend((0..bits.len()).filter(seen).map(|row| (times.value(row), bits[row])));
         Ok(())
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
         self.samples.sort_unstable();
-        let pairs = self.samples.windows(2).map(|pair| (pair[0].1, pair[1].1));
-        let enough = self.samples.len() > 1;
-        if self.integer {
-            let growth =
-                |(before, after): (i64, i64)| if after < before { after } else { after.saturating_sub(before) };
-            let sum = pairs.map(growth).fold(0, i64::saturating_add);
-            return Ok(ScalarValue::Int64(enough.then_some(sum)));
-        }
-        let float = |bits: i64| f64::from_bits(bits as u64);
-        let growth = |(before, after): (i64, i64)| match (float(before), float(after)) {
-            (before, after) if after < before => after,
-            (before, after) => after - before,
+        let samples = self.samples.iter().copied();
+        let answer = match self.integer {
+            true => answers::<IntegerCounter>(&[Grown::over::<IntegerCounter>(samples)], self.answer),
+            false => answers::<FloatCounter>(&[Grown::over::<FloatCounter>(samples)], self.answer),
         };
-        let sum = pairs.map(growth).sum();
-        Ok(ScalarValue::Float64(enough.then_some(sum)))
+        ScalarValue::try_from_array(&answer, 0)
     }
 
     fn size(&self) -> usize {
@@ -115,7 +108,7 @@ impl Accumulator for Counter {
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        let damaged = || DataFusionError::Internal("damaged state of increase".to_string());
+        let damaged = || DataFusionError::Internal("damaged state of a growth".to_string());
         for bytes in states[0].as_binary::<i32>().iter().flatten() {
             for sample in bytes.chunks(SAMPLE_BYTES) {
                 let (ts, value) = sample.split_at_checked(8).ok_or_else(damaged)?;

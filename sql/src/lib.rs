@@ -12,12 +12,14 @@ mod exact_aggregate;
 mod fault;
 mod history;
 mod increase;
+mod listener;
 mod options;
 mod panes;
 mod ratio;
 mod rows_table;
 mod session;
 mod shape;
+mod shared;
 mod statement;
 mod values;
 mod window_call;
@@ -27,6 +29,7 @@ pub use engine::{Engine, EngineError, Feed, TableCounts};
 pub use exact::ExactSum;
 pub use fault::{Fault, Level, Location, suggestion};
 pub use history::{History, QueryError};
+pub use listener::{Listener, Watched};
 pub use options::{LATER_OPTIONS, OPTIONS};
 
 #[cfg(test)]

@@ -31,8 +31,6 @@ pub struct Panes {
     columns: Vec<String>,
     panes: BTreeMap<Timestamp, Pane>,
     rows: usize,
-    /// Rows that came after every window that wanted them was emitted.
-    pub late_rows: u64,
     /// Rows dropped because the table held too many.
     pub overflow_rows: u64,
 }
@@ -45,7 +43,7 @@ pub fn times(batch: &RecordBatch) -> Option<&arrow::array::TimestampMicrosecondA
 impl Panes {
     /// Keeps these columns of each row; `ts` must be among them.
     pub fn new(columns: Vec<String>) -> Self {
-        Panes { columns, panes: BTreeMap::new(), rows: 0, late_rows: 0, overflow_rows: 0 }
+        Panes { columns, panes: BTreeMap::new(), rows: 0, overflow_rows: 0 }
     }
 
     /// Takes the rows that are at or after `floor`, the start of the earliest open window; older ones are late.
@@ -58,7 +56,6 @@ impl Panes {
         let mut starts: Vec<Timestamp> = times.values().iter().map(|ts| Timestamp(*ts).floor(PANE)).collect();
         starts.sort_unstable();
         starts.dedup();
-        self.late_rows += times.values().iter().filter(|ts| **ts < floor.0).count() as u64;
         for start in starts {
             let (from, to) = (start.0.max(floor.0), start.0 + PANE.0);
             let inside: BooleanArray = times.values().iter().map(|ts| Some(*ts >= from && *ts < to)).collect();
@@ -87,15 +84,6 @@ impl Panes {
             }
         }
         Ok(batches)
-    }
-
-    /// The earliest ts held at or after an instant.
-    pub fn first_at_or_after(&self, from: Timestamp) -> Option<Timestamp> {
-        let inside = |batch: &RecordBatch| {
-            times(batch)?.values().iter().filter(|ts| **ts >= from.0).min().map(|ts| Timestamp(*ts))
-        };
-        let panes = self.panes.range(from.floor(PANE)..);
-        panes.filter_map(|(_, pane)| pane.sorted.iter().chain(&pane.arrived).filter_map(inside).min()).next()
     }
 
     /// Forgets panes that end at or before `floor`.

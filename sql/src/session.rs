@@ -17,7 +17,7 @@ use datafusion::sql::sqlparser::ast::TableFactor;
 use tidewatch_model::table::{self, TABLES};
 
 use crate::exact_aggregate::exact_aggregates;
-use crate::increase::increase;
+use crate::increase::growths;
 use crate::ratio::ratio;
 use crate::rows_table::{RowsTable, windowed_schema};
 use crate::window_call::window_call;
@@ -67,10 +67,9 @@ fn session_state(partitions: usize) -> Result<SessionState> {
     config.options_mut().execution.time_zone = Some("UTC".to_string());
     let context =
         SessionContext::new_with_state(SessionStateBuilder::new().with_default_features().with_config(config).build());
-    for aggregate in exact_aggregates() {
+    for aggregate in exact_aggregates().into_iter().chain(growths()) {
         context.register_udaf(aggregate);
     }
-    context.register_udaf(increase());
     context.register_udf(ratio());
     Ok(context.state())
 }

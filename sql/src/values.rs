@@ -1,7 +1,7 @@
 //! From Arrow columns to the values that leave the engine.
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::compute::cast;
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::{cast, prep_null_mask_filter};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -46,6 +46,15 @@ pub fn result_rows(batches: &[RecordBatch], key: &[String], time: Option<&str>) 
     Ok(rows)
 }
 
+/// A condition over rows, with NULL as false.
+pub fn truths(condition: &dyn Array) -> BooleanArray {
+    let condition = condition.as_boolean();
+    match condition.null_count() {
+        0 => condition.clone(),
+        _ => prep_null_mask_filter(condition),
+    }
+}
+
 /// An alert, its notices and its history must fit a record, whatever a rule selects.
 fn bounded(value: Value, bytes: usize) -> Value {
     match value {
@@ -56,7 +65,7 @@ fn bounded(value: Value, bytes: usize) -> Value {
 
 /// A column, brought to one of the few types that values have.
 enum Column {
-    Bool(arrow::array::BooleanArray),
+    Bool(BooleanArray),
     Int(arrow::array::Int64Array),
     Float(arrow::array::Float64Array),
     Time(arrow::array::TimestampMicrosecondArray),

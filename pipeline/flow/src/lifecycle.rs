@@ -40,6 +40,12 @@ impl AlertBook {
         self.alerts.values().flat_map(BTreeMap::values)
     }
 
+    /// The alerts of a rule that are pending or firing.
+    pub fn alive(&self, rule: &str) -> impl Iterator<Item = &Alert> {
+        let alerts = self.alerts.get(rule).into_iter().flat_map(BTreeMap::values);
+        alerts.filter(|alert| matches!(alert.state, AlertState::Pending | AlertState::Firing))
+    }
+
     /// Puts alerts back, as they were before a restart.
     pub fn restore(&mut self, alerts: impl IntoIterator<Item = Alert>) {
         for alert in alerts {

@@ -22,8 +22,10 @@ pub struct Evaluation {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// One finding per group, sorted by key; a group appears once. For a windowed rule every known group is listed, for
-    /// a row rule only those that had a row. An empty list on a row rule says only that time has come this far.
+    /// One finding per group, sorted by key; a group appears once. What fires is listed, and of the others those that somebody
+    /// watches: groups with an alert that is alive, and with `no_data = 'alert'` those that are silent. A group that is not
+    /// listed is clear, or of no interest. A row rule lists only groups that had a row; an empty list of its says only
+    /// that time has come this far.
     Groups(Vec<Finding>),
     /// The rule could not be evaluated; never a reason to resolve anything.
     Failed(String),

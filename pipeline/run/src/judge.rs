@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use arrow::array::RecordBatch;
 use tidewatch_flow::lifecycle::{AlertBook, Fate};
 use tidewatch_model::{Alert, Evaluation, Key, Outcome, Rule, RuleShape, Timestamp, Transition};
-use tidewatch_sql::{CompiledRule, Engine, EngineError, Feed};
+use tidewatch_sql::{CompiledRule, Engine, EngineError, Feed, Listener, Watched};
 
 /// The engine, the alerts, and the rules by name.
 pub struct Judge {
@@ -20,6 +20,8 @@ struct Verdicts {
     rules: BTreeMap<String, Rule>,
     failures: Vec<(String, String)>,
     evaluations: u64,
+    /// What followed and was not handed over yet.
+    transitions: Vec<Transition>,
 }
 
 impl Judge {
@@ -29,7 +31,13 @@ impl Judge {
     /// When the engine can't be made.
     pub fn new(rules: Vec<CompiledRule>) -> Result<Judge, EngineError> {
         let by_name = rules.iter().map(|compiled| (compiled.rule.name.clone(), compiled.rule.clone())).collect();
-        let verdicts = Verdicts { book: AlertBook::default(), rules: by_name, failures: vec![], evaluations: 0 };
+        let verdicts = Verdicts {
+            book: AlertBook::default(),
+            rules: by_name,
+            failures: vec![],
+            evaluations: 0,
+            transitions: vec![],
+        };
         Ok(Judge { engine: Engine::new(rules)?, verdicts })
     }
 
@@ -55,19 +63,16 @@ impl Judge {
     /// # Errors
     /// Rows that are not of the table's schema.
     pub fn push(&mut self, table: &str, batch: &RecordBatch, feed: Feed) -> Result<Vec<Transition>, EngineError> {
-        let mut transitions = Vec::new();
-        for evaluation in self.engine.push(table, batch, feed)? {
-            self.verdicts.take(&evaluation, &mut transitions);
-        }
-        Ok(transitions)
+        let Judge { engine, verdicts } = self;
+        engine.push(table, batch, feed, verdicts)?;
+        Ok(std::mem::take(&mut verdicts.transitions))
     }
 
     /// Moves a table's watermark.
     pub fn advance(&mut self, table: &str, watermark: Timestamp, lagging: bool) -> Vec<Transition> {
         let Judge { engine, verdicts } = self;
-        let mut transitions = Vec::new();
-        engine.advance(table, watermark, lagging, &mut |evaluation| verdicts.take(&evaluation, &mut transitions));
-        transitions
+        engine.advance(table, watermark, lagging, verdicts);
+        std::mem::take(&mut verdicts.transitions)
     }
 
     /// Errors of evaluations since the last call, with the names of their rules.
@@ -96,15 +101,19 @@ impl Judge {
     }
 }
 
-impl Verdicts {
-    /// Takes an evaluation; answers until when more of the rule would change nothing, as long as no row comes.
-    fn take(&mut self, evaluation: &Evaluation, transitions: &mut Vec<Transition>) -> Timestamp {
+impl Listener for Verdicts {
+    fn watched(&self, rule: &str) -> Watched {
+        let Some(rule) = self.rules.get(rule) else { return Watched::Keys(vec![]) };
+        Watched::Keys(self.book.alive(&rule.name).map(|alert| key_of(rule, alert)).collect())
+    }
+
+    fn take(&mut self, evaluation: Evaluation) -> Timestamp {
         self.evaluations += 1;
         let Some(rule) = self.rules.get(&evaluation.rule) else { return Timestamp::MAX };
         if let Outcome::Failed(error) = &evaluation.outcome {
             self.failures.push((evaluation.rule.clone(), error.clone()));
         }
-        transitions.extend(self.book.advance(rule, evaluation));
+        self.transitions.extend(self.book.advance(rule, &evaluation));
         self.book.quiet_until(rule)
     }
 }

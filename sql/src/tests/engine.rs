@@ -2,7 +2,7 @@
 
 use tidewatch_model::{Evaluation, GroupState, Outcome, RuleShape, Span, Timestamp, WindowSpec};
 
-use super::{GpuRow, advance, advance_until, compile, gpu_batch};
+use super::{GpuRow, advance, advance_until, compile, gpu_batch, push};
 use crate::{Engine, Feed};
 
 const SECOND: i64 = 1_000_000;
@@ -44,7 +44,7 @@ const HOT: &str = "CREATE ALERT hot AS SELECT host, avg(temperature_celsius) AS 
 fn firing_clear_no_data_and_unknown() {
     let mut engine = Engine::new(vec![compile(HOT)]).unwrap();
     let rows = [row(5, "n1", 90.0), row(5, "n2", 50.0), row(15, "n1", 90.0), row(25, "n2", 85.0)];
-    engine.push("gpu", &gpu_batch(&rows), Feed::Live).unwrap();
+    push(&mut engine, &gpu_batch(&rows), Feed::Live);
     let closed = advance(&mut engine, Timestamp(42 * SECOND), false);
     assert_eq!(
         show(&closed),
@@ -85,16 +85,16 @@ fn a_row_rule_answers_at_once_and_by_time() {
     let text = "CREATE ALERT hot AS SELECT host, gpu_uuid, temperature_celsius AS t FROM gpu WHERE temperature_celsius > 80 AND host <> 'spare'";
     let mut engine = Engine::new(vec![compile(text)]).unwrap();
     let rows = [row(2, "n1", 70.0), row(1, "n1", 90.0), row(1, "n2", 60.0), row(1, "spare", 99.0)];
-    let found = engine.push("gpu", &gpu_batch(&rows), Feed::Live).unwrap();
+    let found = push(&mut engine, &gpu_batch(&rows), Feed::Live);
     assert_eq!(show(&found), ["1: g0,n1 firing t=90", "1: g0,n2 clear", "2: g0,n1 clear"]);
-    assert!(engine.push("gpu", &gpu_batch(&rows), Feed::Replay).unwrap().is_empty());
+    assert!(push(&mut engine, &gpu_batch(&rows), Feed::Replay).is_empty());
 }
 
 #[test]
 fn an_aggregate_without_groups_is_one_alert() {
     let text = "CREATE ALERT many AS SELECT count(*) AS c FROM TUMBLE(gpu, ts, '10s') HAVING count(*) > 1";
     let mut engine = Engine::new(vec![compile(text)]).unwrap();
-    engine.push("gpu", &gpu_batch(&[row(1, "n1", 1.0), row(2, "n2", 1.0), row(11, "n1", 1.0)]), Feed::Live).unwrap();
+    push(&mut engine, &gpu_batch(&[row(1, "n1", 1.0), row(2, "n2", 1.0), row(11, "n1", 1.0)]), Feed::Live);
     let closed = advance(&mut engine, Timestamp(32 * SECOND), false);
     assert_eq!(show(&closed), ["10:  firing c=2", "20:  clear", "30:  no data"]);
 }
@@ -104,18 +104,16 @@ fn a_value_filter_does_not_make_a_group_vanish() {
     let text = "CREATE ALERT spikes AS SELECT host, count(*) AS c FROM TUMBLE(gpu, ts, '10s')
         WHERE temperature_celsius > 80 AND host = 'n1' GROUP BY host HAVING count(*) > 1";
     let mut engine = Engine::new(vec![compile(text)]).unwrap();
-    engine.push("gpu", &gpu_batch(&[row(1, "n1", 1.0), row(2, "n2", 99.0)]), Feed::Live).unwrap();
+    push(&mut engine, &gpu_batch(&[row(1, "n1", 1.0), row(2, "n2", 99.0)]), Feed::Live);
     assert_eq!(show(&advance(&mut engine, Timestamp(12 * SECOND), false)), ["10: n1 clear"]);
 }
 
 #[test]
 fn an_emitted_window_is_never_reopened() {
     let mut engine = Engine::new(vec![compile(HOT)]).unwrap();
-    engine.push("gpu", &gpu_batch(&[row(5, "n1", 90.0), row(33, "n1", 90.0)]), Feed::Live).unwrap();
+    push(&mut engine, &gpu_batch(&[row(5, "n1", 90.0), row(33, "n1", 90.0)]), Feed::Live);
     assert_eq!(advance(&mut engine, Timestamp(33 * SECOND), false).len(), 3);
-    engine
-        .push("gpu", &gpu_batch(&[row(6, "n1", 90.0), row(19, "n1", 20.0), row(21, "n1", 20.0)]), Feed::Live)
-        .unwrap();
+    push(&mut engine, &gpu_batch(&[row(6, "n1", 90.0), row(19, "n1", 20.0), row(21, "n1", 20.0)]), Feed::Live);
     assert_eq!(engine.counts("gpu").late_rows, 2);
     assert_eq!(show(&advance(&mut engine, Timestamp(42 * SECOND), false)), ["40: n1 clear"]);
 }
@@ -124,7 +122,7 @@ fn an_emitted_window_is_never_reopened() {
 fn a_failing_evaluation_says_so_and_the_next_one_is_tried() {
     let text = "CREATE ALERT broken AS SELECT host, sum(gpu_index) AS s FROM TUMBLE(gpu, ts, '10s') GROUP BY host HAVING 1 / sum(gpu_index) > 0";
     let mut engine = Engine::new(vec![compile(text)]).unwrap();
-    engine.push("gpu", &gpu_batch(&[row(1, "n1", 1.0)]), Feed::Live).unwrap();
+    push(&mut engine, &gpu_batch(&[row(1, "n1", 1.0)]), Feed::Live);
     let closed = advance(&mut engine, Timestamp(12 * SECOND), false);
     assert!(
         matches!(&closed[0].outcome, Outcome::Failed(error) if error.to_lowercase().contains("divide by zero")),
@@ -136,12 +134,12 @@ fn a_failing_evaluation_says_so_and_the_next_one_is_tried() {
 fn a_restored_engine_goes_on_where_it_stood() {
     let rows = [row(5, "n1", 90.0), row(15, "n1", 90.0), row(25, "n1", 90.0)];
     let mut whole = Engine::new(vec![compile(HOT)]).unwrap();
-    whole.push("gpu", &gpu_batch(&rows), Feed::Live).unwrap();
+    push(&mut whole, &gpu_batch(&rows), Feed::Live);
     let all = advance(&mut whole, Timestamp(42 * SECOND), false);
     let mut restored = Engine::new(vec![compile(HOT)]).unwrap();
     restored.restore("hot", Timestamp(20 * SECOND), []);
     assert_eq!(restored.replay_from("gpu"), Some(Timestamp(10 * SECOND)));
-    restored.push("gpu", &gpu_batch(&rows), Feed::Replay).unwrap();
+    push(&mut restored, &gpu_batch(&rows), Feed::Replay);
     let rest = advance(&mut restored, Timestamp(42 * SECOND), false);
     assert_eq!(rest, all[2..], "{:?}", show(&rest));
 }
@@ -153,7 +151,7 @@ fn a_gap_of_a_day_costs_a_few_evaluations() {
     let mut every = Engine::new(vec![compile(HOT)]).unwrap();
     let mut few = Engine::new(vec![compile(HOT)]).unwrap();
     for engine in [&mut every, &mut few] {
-        engine.push("gpu", &gpu_batch(&rows), Feed::Live).unwrap();
+        push(engine, &gpu_batch(&rows), Feed::Live);
     }
     let watermark = Timestamp((2 * DAY + 2) * SECOND);
     let all = advance(&mut every, watermark, false);
@@ -172,7 +170,7 @@ fn a_gap_of_a_day_costs_a_few_evaluations() {
     );
     let next = [row(2 * DAY + 5, "n1", 90.0), row(2 * DAY + 40, "n1", 90.0)];
     for engine in [&mut every, &mut few] {
-        engine.push("gpu", &gpu_batch(&next), Feed::Live).unwrap();
+        push(engine, &gpu_batch(&next), Feed::Live);
     }
     let watermark = Timestamp((2 * DAY + 42) * SECOND);
     assert_eq!(
@@ -185,7 +183,7 @@ fn a_gap_of_a_day_costs_a_few_evaluations() {
 #[test]
 fn windows_that_would_change_something_are_not_left_out() {
     let mut engine = Engine::new(vec![compile(HOT)]).unwrap();
-    engine.push("gpu", &gpu_batch(&[row(5, "n1", 90.0)]), Feed::Live).unwrap();
+    push(&mut engine, &gpu_batch(&[row(5, "n1", 90.0)]), Feed::Live);
     let until = Timestamp(995 * SECOND);
     let closed = advance_until(&mut engine, Timestamp(1_022 * SECOND), false, until);
     let ends: Vec<i64> = closed.iter().map(|evaluation| evaluation.window_end.0 / SECOND).collect();
@@ -197,13 +195,13 @@ fn a_row_rule_notices_that_a_series_is_silent() {
     let text =
         "CREATE ALERT hot AS SELECT host, gpu_uuid, temperature_celsius AS t FROM gpu WHERE temperature_celsius > 80";
     let mut engine = Engine::new(vec![compile(text)]).unwrap();
-    engine.push("gpu", &gpu_batch(&[row(10, "n1", 90.0), row(10, "n2", 50.0)]), Feed::Live).unwrap();
+    push(&mut engine, &gpu_batch(&[row(10, "n1", 90.0), row(10, "n2", 50.0)]), Feed::Live);
     assert!(advance(&mut engine, Timestamp(300 * SECOND), false).is_empty());
-    engine.push("gpu", &gpu_batch(&[row(305, "n2", 50.0)]), Feed::Live).unwrap();
+    push(&mut engine, &gpu_batch(&[row(305, "n2", 50.0)]), Feed::Live);
     let silent = advance(&mut engine, Timestamp(482 * SECOND), false);
     assert_eq!(show(&silent), ["360: g0,n1 no data", "420: g0,n1 no data", "480: g0,n1 no data"], "n2 never fired");
     assert!(advance_until(&mut engine, Timestamp(9_000 * SECOND), false, Timestamp::MAX).len() <= 1);
-    let again = engine.push("gpu", &gpu_batch(&[row(9_001, "n1", 95.0)]), Feed::Live).unwrap();
+    let again = push(&mut engine, &gpu_batch(&[row(9_001, "n1", 95.0)]), Feed::Live);
     assert_eq!(show(&again), ["9001: g0,n1 firing t=95"]);
     assert!(advance(&mut engine, Timestamp(9_100 * SECOND), false).is_empty());
     let unknown = advance(&mut engine, Timestamp(9_362 * SECOND), true);
@@ -222,13 +220,13 @@ fn increase_counts_over_resets_in_any_order_of_arrival() {
     for order in orders {
         let mut engine = Engine::new(vec![compile(text)]).unwrap();
         for (second, value) in order {
-            engine.push("gpu", &gpu_batch(&[row(second, "n1", value)]), Feed::Live).unwrap();
+            push(&mut engine, &gpu_batch(&[row(second, "n1", value)]), Feed::Live);
         }
         // 2.5 up, begun anew at 1, nothing, 3 up.
         assert_eq!(show(&advance(&mut engine, Timestamp(62 * SECOND), false)), ["60: n1 firing t=6.5 i=0 same=6.5"]);
     }
     let mut engine = Engine::new(vec![compile(text)]).unwrap();
-    engine.push("gpu", &gpu_batch(&[row(1, "n1", 5.0)]), Feed::Live).unwrap();
+    push(&mut engine, &gpu_batch(&[row(1, "n1", 5.0)]), Feed::Live);
     assert_eq!(show(&advance(&mut engine, Timestamp(62 * SECOND), false)), ["60: n1 firing t= i= same="]);
 }
 
@@ -237,7 +235,7 @@ fn what_a_rule_selects_is_cut_to_size() {
     let text = "CREATE ALERT long AS SELECT repeat(host, 400000) AS h
         FROM TUMBLE(gpu, ts, '10s') GROUP BY repeat(host, 400000)";
     let mut engine = Engine::new(vec![compile(text)]).unwrap();
-    engine.push("gpu", &gpu_batch(&[row(1, "n1", 5.0), row(1, "n2", 5.0)]), Feed::Live).unwrap();
+    push(&mut engine, &gpu_batch(&[row(1, "n1", 5.0), row(1, "n2", 5.0)]), Feed::Live);
     let closed = advance(&mut engine, Timestamp(12 * SECOND), false);
     let Outcome::Groups(findings) = &closed[0].outcome else { panic!("{closed:?}") };
     assert_eq!(findings.len(), 2, "two long labels stay two");
@@ -245,7 +243,7 @@ fn what_a_rule_selects_is_cut_to_size() {
     let text = "CREATE ALERT long AS SELECT host, string_agg(repeat(gpu_uuid, 400000), ',') AS all_of_them
         FROM TUMBLE(gpu, ts, '10s') GROUP BY host";
     let mut engine = Engine::new(vec![compile(text)]).unwrap();
-    engine.push("gpu", &gpu_batch(&[row(1, "n1", 5.0)]), Feed::Live).unwrap();
+    push(&mut engine, &gpu_batch(&[row(1, "n1", 5.0)]), Feed::Live);
     let closed = advance(&mut engine, Timestamp(12 * SECOND), false);
     assert_eq!(show(&closed)[0].len(), "10: n1 firing all_of_them=".len() + 4_096);
 }

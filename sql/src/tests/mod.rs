@@ -15,7 +15,7 @@ use tidewatch_model::table;
 
 use tidewatch_model::{Evaluation, Timestamp};
 
-use crate::{CompiledRule, Compiler, Engine, Loaded};
+use crate::{CompiledRule, Compiler, Engine, Feed, Listener, Loaded, Watched};
 
 /// One row of the table `gpu`, in the columns that tests use.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +59,23 @@ fn compile(text: &str) -> CompiledRule {
     loaded.rules.remove(0)
 }
 
+/// Takes every evaluation, and asks for every group; windows without rows that end before `until` may be left out.
+struct Everything {
+    evaluations: Vec<Evaluation>,
+    until: Timestamp,
+}
+
+impl Listener for Everything {
+    fn watched(&self, _: &str) -> Watched {
+        Watched::All
+    }
+
+    fn take(&mut self, evaluation: Evaluation) -> Timestamp {
+        self.evaluations.push(evaluation);
+        self.until
+    }
+}
+
 /// Moves the watermark of `gpu`; every window is evaluated.
 fn advance(engine: &mut Engine, watermark: Timestamp, lagging: bool) -> Vec<Evaluation> {
     advance_until(engine, watermark, lagging, Timestamp::MIN)
@@ -66,10 +83,14 @@ fn advance(engine: &mut Engine, watermark: Timestamp, lagging: bool) -> Vec<Eval
 
 /// The same; windows without rows that end before `until` may be left out.
 fn advance_until(engine: &mut Engine, watermark: Timestamp, lagging: bool, until: Timestamp) -> Vec<Evaluation> {
-    let mut evaluations = Vec::new();
-    engine.advance("gpu", watermark, lagging, &mut |evaluation| {
-        evaluations.push(evaluation);
-        until
-    });
-    evaluations
+    let mut listener = Everything { evaluations: vec![], until };
+    engine.advance("gpu", watermark, lagging, &mut listener);
+    listener.evaluations
+}
+
+/// Pushes rows of `gpu`.
+fn push(engine: &mut Engine, batch: &RecordBatch, feed: Feed) -> Vec<Evaluation> {
+    let mut listener = Everything { evaluations: vec![], until: Timestamp::MIN };
+    engine.push("gpu", batch, feed, &mut listener).unwrap();
+    listener.evaluations
 }

@@ -12,7 +12,7 @@ use datafusion::prelude::SessionContext;
 use proptest::prelude::*;
 use tidewatch_model::{GroupState, Key, Outcome, Span, Timestamp, Value, Values, WindowSpec};
 
-use super::{GpuRow, advance_until, compile, gpu_batch};
+use super::{GpuRow, advance_until, compile, gpu_batch, push};
 use crate::rows_table::windowed_schema;
 use crate::values::result_rows;
 use crate::{Engine, Feed};
@@ -133,7 +133,7 @@ fn from_engine(rule: &Written, mut rows: Vec<(GpuRow, i64)>, batch: usize) -> Fi
     for part in rows.chunks(batch) {
         let part: Vec<GpuRow> = part.iter().map(|(row, _)| row.clone()).collect();
         newest = newest.max(part.iter().map(|row| row.ts).max().unwrap());
-        take(engine.push("gpu", &gpu_batch(&part), Feed::Live).unwrap());
+        take(push(&mut engine, &gpu_batch(&part), Feed::Live));
         take(advance_until(&mut engine, Timestamp(newest), false, Timestamp::MAX));
     }
     take(advance_until(&mut engine, Timestamp(newest + 200 * SECOND), false, Timestamp::MAX));

@@ -1,0 +1,450 @@
+//! The engine: rows and watermarks in, evaluations out, and nothing else. It reads no clock and no configuration, so a
+//! replay of the same rows and watermarks yields the same evaluations.
+//!
+//! A windowed rule is evaluated on shared windows ([`crate::shared`]) where all of its aggregates have kernels, else by
+//! running its plan over the rows of its window (`general`). Rules without a window are asked for each batch (`row`).
+
+mod general;
+mod row;
+mod timeline;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use arrow::array::RecordBatch;
+use datafusion::common::DataFusionError;
+use tidewatch_model::limits::{ROW_SILENCE, RULES};
+use tidewatch_model::table::{self, TableKind};
+use tidewatch_model::{Evaluation, Key, Outcome, Rule, RuleShape, Span, Timestamp};
+
+use crate::compile::{CompiledRule, Strategy};
+use crate::listener::Listener;
+use crate::panes::{Panes, times};
+use crate::shared::rule::SharedRule;
+use crate::shared::table::SharedTable;
+use general::{General, Queries};
+use row::RowRule;
+use timeline::Timeline;
+
+/// Why the engine could not be made or fed; an evaluation that fails is an [`Outcome::Failed`] instead.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// DataFusion could not be set up: a bug, or a machine without threads.
+    #[error("the SQL engine can't start: {0}")]
+    Start(DataFusionError),
+    /// More rules than one engine takes.
+    #[error("{found} rules are over the limit of {limit}")]
+    TooManyRules {
+        /// How many were given.
+        found: usize,
+        /// How many are taken.
+        limit: usize,
+    },
+    /// A batch that is not of its table's schema: admit lets none through.
+    #[error("table {table}: {source}")]
+    Batch {
+        /// The table.
+        table: String,
+        /// What DataFusion says.
+        source: DataFusionError,
+    },
+}
+
+/// Whether rows are new, or are read again after a restart to fill the windows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feed {
+    /// New: row rules are evaluated.
+    Live,
+    /// Seen before the restart: they only fill windows.
+    Replay,
+}
+
+/// What the engine counts about one table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TableCounts {
+    /// Rows held for open windows, as they are: those of rules without shared windows.
+    pub held_rows: usize,
+    /// Bytes of shared windows.
+    pub shared_bytes: usize,
+    /// Rows that came after the windows that wanted them were emitted.
+    pub late_rows: u64,
+    /// Rows dropped because the table held too many.
+    pub overflow_rows: u64,
+}
+
+/// All rules, and what their open windows need.
+pub struct Engine {
+    queries: Queries,
+    /// In the order of their names.
+    rules: Vec<Running>,
+    tables: HashMap<String, TableState>,
+}
+
+/// One rule and where it stands.
+struct Running {
+    rule: Rule,
+    /// End of the last window emitted, or the last instant.
+    emitted: Option<Timestamp>,
+    /// Until when what is silent already changes nothing.
+    quiet_until: Timestamp,
+    kind: Kind,
+}
+
+/// How a rule is evaluated.
+enum Kind {
+    Shared(Box<SharedRule>),
+    General(Box<General>),
+    Row(Box<RowRule>),
+}
+
+/// What the rules of one table need of its rows.
+struct TableState {
+    timelines: Vec<Timeline>,
+    /// Rules without a window.
+    row_rules: Vec<usize>,
+    shared: SharedTable,
+    panes: Panes,
+    has_general: bool,
+    /// Seconds in which rows came, as far as windows are open: where time may jump.
+    active: BTreeSet<Timestamp>,
+    late_rows: u64,
+}
+
+/// The grain of [`TableState::active`].
+const ACTIVITY: Span = Span::seconds(1);
+
+impl Engine {
+    /// An engine for these rules.
+    ///
+    /// # Errors
+    /// Too many rules, or DataFusion can't be set up.
+    pub fn new(mut rules: Vec<CompiledRule>) -> Result<Engine, EngineError> {
+        if rules.len() > RULES {
+            return Err(EngineError::TooManyRules { found: rules.len(), limit: RULES });
+        }
+        // What ends at the same time is told in the order of names.
+        rules.sort_by(|left, right| left.rule.name.cmp(&right.rule.name));
+        let mut by_table: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (index, compiled) in rules.iter().enumerate() {
+            by_table.entry(&compiled.rule.table).or_default().push(index);
+        }
+        let mut running: BTreeMap<usize, Running> = BTreeMap::new();
+        let mut tables = HashMap::new();
+        for (name, of_table) in by_table {
+            let state = TableState::new(name, &of_table, &rules, &mut running).map_err(EngineError::Start)?;
+            tables.insert(name.to_string(), state);
+        }
+        let queries = Queries::new().map_err(EngineError::Start)?;
+        Ok(Engine { queries, rules: running.into_values().collect(), tables })
+    }
+
+    /// Puts a rule where it stood before a restart: `emitted` is the end of its last window, `groups` are those whose
+    /// alerts are alive, with the event time at which they were seen last. Unknown rules are ignored.
+    pub fn restore(&mut self, rule: &str, emitted: Timestamp, groups: impl IntoIterator<Item = (Key, Timestamp)>) {
+        let Some(index) = self.rules.iter().position(|running| running.rule.name == rule) else { return };
+        let running = &mut self.rules[index];
+        running.emitted = Some(emitted);
+        match &mut running.kind {
+            Kind::Shared(_) => {}
+            Kind::General(general) => general.restore(groups),
+            Kind::Row(row) => row.restore(groups, emitted),
+        }
+        let Some(table) = self.tables.get_mut(&running.rule.table) else { return };
+        for timeline in table.timelines.iter_mut().filter(|timeline| timeline.rules.contains(&index)) {
+            timeline.restore(timeline.rules.iter().map(|rule| self.rules[*rule].emitted).collect());
+        }
+    }
+
+    /// For each rule that has seen anything: its name and the end of its last window, or of the one before its first, so
+    /// that a restart before that one closed does not begin later.
+    pub fn positions(&self) -> impl Iterator<Item = (&str, Timestamp)> {
+        let windows = self
+            .tables
+            .values()
+            .flat_map(|table| &table.timelines)
+            .flat_map(|timeline| timeline.rules.iter().filter_map(|rule| Some((*rule, timeline.stands()?))));
+        let rows = self.tables.values().flat_map(|table| &table.row_rules);
+        let rows = rows.filter_map(|rule| Some((*rule, self.rules[*rule].emitted?)));
+        windows.chain(rows).map(|(rule, stands)| {
+            let running = &self.rules[rule];
+            (running.rule.name.as_str(), running.emitted.map_or(stands, |emitted| emitted.max(stands)))
+        })
+    }
+
+    /// The event time from which a table's rows must be read again after a restart; `None` when none are needed.
+    pub fn replay_from(&self, table: &str) -> Option<Timestamp> {
+        self.tables.get(table)?.timelines.iter().filter_map(|timeline| timeline.next_start).min()
+    }
+
+    /// What the engine counts about a table.
+    pub fn counts(&self, table: &str) -> TableCounts {
+        self.tables.get(table).map_or_else(TableCounts::default, |table| TableCounts {
+            held_rows: table.panes.rows(),
+            shared_bytes: table.shared.bytes(),
+            late_rows: table.late_rows,
+            overflow_rows: table.panes.overflow_rows,
+        })
+    }
+
+    /// Rows that are not watched because there are too many groups.
+    pub fn overflow_groups(&self) -> u64 {
+        let rules = self.rules.iter().map(|running| match &running.kind {
+            Kind::Shared(_) => 0,
+            Kind::General(general) => general.overflow_groups,
+            Kind::Row(row) => row.overflow_groups,
+        });
+        rules.chain(self.tables.values().map(|table| table.shared.overflow_rows())).sum()
+    }
+
+    /// Takes admitted rows of a table. Hands over the evaluations of row rules, one per rule and distinct ts, ascending.
+    ///
+    /// # Errors
+    /// A batch that is not of the table's schema.
+    pub fn push(
+        &mut self,
+        table: &str,
+        batch: &RecordBatch,
+        feed: Feed,
+        listener: &mut dyn Listener,
+    ) -> Result<(), EngineError> {
+        let wrong = |source| EngineError::Batch { table: table.to_string(), source };
+        let Some(state) = self.tables.get_mut(table) else { return Ok(()) };
+        state.push(batch).map_err(wrong)?;
+        if feed == Feed::Replay {
+            return Ok(());
+        }
+        for index in &state.row_rules {
+            let Running { rule, kind: Kind::Row(row), quiet_until, .. } = &mut self.rules[*index] else { continue };
+            let evaluations = row.evaluate(rule, batch, || listener.watched(&rule.name));
+            if row.saw_watched {
+                *quiet_until = Timestamp::MIN;
+            }
+            for evaluation in evaluations {
+                listener.take(evaluation);
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves a table's watermark (before any rule's delay). Hands over what the windows that closed yield, one by one, in
+    /// order of their ends, then of rule names. `lagging` says that our own input is behind, so that missing rows mean
+    /// nothing.
+    ///
+    /// Windows without any row of the table are left out where the listener said that they would change nothing: a gap of a
+    /// day costs a few evaluations, not one per slide.
+    pub fn advance(&mut self, table: &str, watermark: Timestamp, lagging: bool, listener: &mut dyn Listener) {
+        let Engine { queries, rules, tables } = self;
+        let Some(state) = tables.get_mut(table) else { return };
+        state.advance(watermark, lagging, rules, queries, listener);
+    }
+}
+
+impl TableState {
+    fn new(
+        name: &str,
+        of_table: &[usize],
+        rules: &[CompiledRule],
+        running: &mut BTreeMap<usize, Running>,
+    ) -> Result<TableState, DataFusionError> {
+        let found = table::find(name).ok_or_else(|| DataFusionError::Plan(format!("unknown table '{name}'")))?;
+        let mut timelines: Vec<Timeline> = Vec::new();
+        let (mut row_rules, mut plans, mut shared_rules) = (vec![], vec![], vec![]);
+        let mut columns = BTreeSet::new();
+        for index in of_table {
+            let CompiledRule { rule, strategy, .. } = &rules[*index];
+            if let RuleShape::Window(spec) = rule.shape {
+                let delay = rule.options.delay;
+                match timelines.iter_mut().find(|timeline| (timeline.spec, timeline.delay) == (spec, delay)) {
+                    Some(timeline) => timeline.rules.push(*index),
+                    None => timelines.push(Timeline::new(spec, delay, *index)),
+                }
+                match strategy {
+                    Strategy::Shared(plan) => {
+                        plans.push((plan.as_ref(), spec, delay));
+                        shared_rules.push((*index, rule, plan, spec));
+                    }
+                    Strategy::General(plan) => {
+                        columns.extend(plan.columns.iter().cloned());
+                        let kind = Kind::General(Box::new(General::new(plan.as_ref().clone(), spec)));
+                        running.insert(*index, Running::new(rule, kind));
+                    }
+                    Strategy::Row(_) => {}
+                }
+            } else if let Strategy::Row(plan) = strategy {
+                row_rules.push(*index);
+                let kind = Kind::Row(Box::new(RowRule::new(plan, &found.schema())?));
+                running.insert(*index, Running::new(rule, kind));
+            }
+        }
+        let (shared, places) = SharedTable::new(&found.schema(), &plans)?;
+        for ((index, rule, plan, spec), place) in shared_rules.into_iter().zip(places) {
+            let kind = Kind::Shared(Box::new(SharedRule::new(rule, plan, spec, place)?));
+            running.insert(index, Running::new(rule, kind));
+        }
+        Ok(TableState {
+            timelines,
+            row_rules,
+            shared,
+            has_general: !columns.is_empty(),
+            panes: Panes::new(columns.into_iter().collect()),
+            active: BTreeSet::new(),
+            late_rows: 0,
+        })
+    }
+
+    /// Start of the earliest open window: rows before it are of no use.
+    fn floor(&self) -> Timestamp {
+        self.timelines.iter().filter_map(|timeline| timeline.next_start).min().unwrap_or(Timestamp::MIN)
+    }
+
+    fn push(&mut self, batch: &RecordBatch) -> Result<(), DataFusionError> {
+        let Some(times) = times(batch) else {
+            return Err(DataFusionError::Plan(format!("column '{}' is no time", table::TIME_COLUMN)));
+        };
+        let Some(first) = times.values().iter().min() else { return Ok(()) };
+        if self.timelines.is_empty() {
+            return Ok(());
+        }
+        for timeline in &mut self.timelines {
+            timeline.saw(Timestamp(*first));
+        }
+        let floor = self.floor();
+        let mut last = None;
+        for ts in times.values() {
+            if *ts < floor.0 {
+                self.late_rows += 1;
+            }
+            let second = Timestamp(*ts).floor(ACTIVITY);
+            if last.replace(second) != Some(second) && second + ACTIVITY > floor {
+                self.active.insert(second);
+            }
+        }
+        self.shared.push(batch, floor)?;
+        if self.has_general {
+            self.panes.push(batch, floor)?;
+        }
+        Ok(())
+    }
+
+    fn advance(
+        &mut self,
+        watermark: Timestamp,
+        lagging: bool,
+        rules: &mut [Running],
+        queries: &Queries,
+        listener: &mut dyn Listener,
+    ) {
+        for timeline in &mut self.timelines {
+            timeline.closed = timeline.closed.max(watermark.saturating_sub(timeline.delay));
+        }
+        let row_rules: Vec<usize> = self.row_rules.clone();
+        let row_rules: Vec<usize> =
+            row_rules.into_iter().filter(|index| rules[*index].time_passed(watermark)).collect();
+        if row_rules.is_empty() && self.timelines.iter().all(|timeline| timeline.due().is_none()) {
+            return;
+        }
+        let fed = self.shared.flush(self.floor());
+        loop {
+            let windows = self.timelines.iter().filter_map(Timeline::due);
+            let rows = row_rules.iter().filter_map(|index| rules[*index].row_due());
+            let Some(end) = windows.chain(rows).min() else { break };
+            let due: Vec<usize> =
+                (0..self.timelines.len()).filter(|at| self.timelines[*at].due() == Some(end)).collect();
+            let quiet: Vec<bool> =
+                due.iter().map(|at| !self.has_rows(end - self.timelines[*at].spec.size, end)).collect();
+            let mut asked: Vec<(usize, Option<bool>)> = row_rules
+                .iter()
+                .filter(|index| rules[**index].row_due() == Some(end))
+                .map(|index| (*index, None))
+                .collect();
+            for (at, quiet) in due.iter().zip(&quiet) {
+                let of_window = self.timelines[*at].rules.iter();
+                asked.extend(
+                    of_window.filter(|index| rules[**index].emitted < Some(end)).map(|index| (*index, Some(*quiet))),
+                );
+            }
+            asked.sort_unstable();
+            for (index, quiet) in asked {
+                let running = &mut rules[index];
+                let mut evaluation = self.evaluate(running, end, lagging, queries, listener);
+                if let (Err(error), Kind::Shared(_)) = (&fed, &running.kind) {
+                    evaluation.outcome = Outcome::Failed(error.strip_backtrace());
+                }
+                running.emitted = Some(end);
+                let until = listener.take(evaluation);
+                // What is not known now changes something later.
+                let is_quiet = quiet.unwrap_or(matches!(running.rule.table_kind, TableKind::Sample));
+                running.quiet_until = if is_quiet && !lagging { until } else { Timestamp::MIN };
+            }
+            for (at, quiet) in due.into_iter().zip(quiet) {
+                let timeline = &mut self.timelines[at];
+                timeline.emit(end);
+                if quiet && !lagging {
+                    let until = timeline.rules.iter().map(|index| rules[*index].quiet_until).min();
+                    let next = timeline.next_start.unwrap_or(end);
+                    let first_row = self.active.range(next.floor(ACTIVITY)..).next().copied();
+                    timeline.skip_quiet(first_row.map(|second| second.max(next)), until.unwrap_or(Timestamp::MIN));
+                }
+            }
+        }
+        let floor = self.floor();
+        self.shared.forget_before(floor);
+        self.panes.forget_before(floor);
+        self.active = self.active.split_off(&floor.floor(ACTIVITY));
+    }
+
+    /// Whether any row of the table may lie in a window.
+    fn has_rows(&self, start: Timestamp, end: Timestamp) -> bool {
+        self.active.range(start.floor(ACTIVITY)..end).next().is_some()
+    }
+
+    fn evaluate(
+        &mut self,
+        running: &mut Running,
+        end: Timestamp,
+        lagging: bool,
+        queries: &Queries,
+        listener: &mut dyn Listener,
+    ) -> Evaluation {
+        let rule = running.rule.name.clone();
+        let (start, outcome) = match &mut running.kind {
+            Kind::Shared(shared) => {
+                let watched = listener.watched(&rule);
+                (end - shared.size(), shared.evaluate(&mut self.shared, end, lagging, &watched))
+            }
+            Kind::General(general) => {
+                let watched = listener.watched(&rule);
+                let start = end - general.spec.size;
+                let rows = self.panes.between(start, end);
+                (start, general.evaluate(queries, rows, &running.rule, end, lagging, &watched))
+            }
+            Kind::Row(row) => match running.rule.table_kind {
+                TableKind::Event => (end, Outcome::Groups(vec![])),
+                TableKind::Sample => (end - ROW_SILENCE, row.silent(end, lagging)),
+            },
+        };
+        Evaluation { rule, window_start: start, window_end: end, outcome }
+    }
+}
+
+impl Running {
+    fn new(rule: &Rule, kind: Kind) -> Self {
+        Running { rule: rule.clone(), emitted: None, quiet_until: Timestamp::MIN, kind }
+    }
+
+    /// For a rule without a window: takes the time; says whether it may be due.
+    fn time_passed(&mut self, watermark: Timestamp) -> bool {
+        let Kind::Row(row) = &mut self.kind else { return false };
+        row.time_passed(watermark.saturating_sub(self.rule.options.delay), self.rule.table_kind)
+    }
+
+    /// The next instant at which a rule without a window yields something: for events, how far event time has come, so that
+    /// their alerts can end; for samples, each minute in which something is silent.
+    fn row_due(&self) -> Option<Timestamp> {
+        let Kind::Row(row) = &self.kind else { return None };
+        let end = match self.rule.table_kind {
+            TableKind::Event => row.closed,
+            TableKind::Sample => row.next_silence(self.emitted.unwrap_or(Timestamp::MIN), self.quiet_until)?,
+        };
+        (end <= row.closed && self.emitted.is_none_or(|emitted| emitted < end)).then_some(end)
+    }
+}

@@ -1,0 +1,206 @@
+//! Rules without a window: each row that passes WHERE fires.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::common::Result;
+use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::physical_expr::PhysicalExpr;
+use tidewatch_model::limits::{GONE_AFTER, ROW_SILENCE, ROW_SILENCE_CHECK, RULE_GROUPS};
+use tidewatch_model::table::TableKind;
+use tidewatch_model::{Evaluation, Finding, GroupState, Key, Outcome, Rule, Timestamp};
+
+use crate::compile::RowPlan;
+use crate::listener::Watched;
+use crate::panes::times;
+use crate::shape::ROW_TIME;
+use crate::shared::plan::physical;
+use crate::values::{ResultRow, result_rows, truths};
+
+/// A rule without a window, and the keys whose silence it watches.
+pub struct RowRule {
+    labels: Option<Arc<dyn PhysicalExpr>>,
+    values: Option<Arc<dyn PhysicalExpr>>,
+    matching: Select,
+    /// The key columns and the time.
+    present: Select,
+    /// On samples: keys that ever fired, with the time of their last row.
+    groups: BTreeMap<Key, Timestamp>,
+    /// The last minute that was looked at.
+    looked: Timestamp,
+    /// How far event time has come, less the delay.
+    pub closed: Timestamp,
+    /// Whether the last batch had rows of such keys.
+    pub saw_watched: bool,
+    /// Keys whose silence is not watched because there are too many.
+    pub overflow_groups: u64,
+}
+
+/// A SELECT list.
+struct Select {
+    expressions: Vec<Arc<dyn PhysicalExpr>>,
+    schema: SchemaRef,
+}
+
+impl Select {
+    fn new(columns: &[(Expr, String)], table: &Schema) -> Result<Select> {
+        let expressions =
+            columns.iter().map(|(expression, _)| physical(expression, table)).collect::<Result<Vec<_>>>()?;
+        let fields = expressions
+            .iter()
+            .zip(columns)
+            .map(|(expression, (_, name))| Ok(Field::new(name, expression.data_type(table)?, true)));
+        let schema = Arc::new(Schema::new(fields.collect::<Result<Vec<_>>>()?));
+        Ok(Select { expressions, schema })
+    }
+
+    fn rows(&self, batch: &RecordBatch, key: &[String]) -> Result<Vec<ResultRow>> {
+        let columns = self.expressions.iter().map(|output| output.evaluate(batch)?.into_array(batch.num_rows()));
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let columns = columns.collect::<Result<Vec<_>>>()?;
+        let selected = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
+        Ok(result_rows(&[selected], key, Some(ROW_TIME))?)
+    }
+}
+
+impl RowRule {
+    /// Over rows of this schema.
+    pub fn new(plan: &RowPlan, table: &Schema) -> Result<RowRule> {
+        let condition = |conditions: &[Expr]| {
+            conjunction(conditions.to_vec()).map(|condition| physical(&condition, table)).transpose()
+        };
+        Ok(RowRule {
+            labels: condition(&plan.labels)?,
+            values: condition(&plan.values)?,
+            matching: Select::new(&plan.matching, table)?,
+            present: Select::new(&plan.present, table)?,
+            groups: BTreeMap::new(),
+            looked: Timestamp::MIN,
+            closed: Timestamp::MIN,
+            saw_watched: false,
+            overflow_groups: 0,
+        })
+    }
+
+    /// Keys whose alerts were alive before a restart.
+    pub fn restore(&mut self, groups: impl IntoIterator<Item = (Key, Timestamp)>, emitted: Timestamp) {
+        self.groups.extend(groups);
+        self.closed = emitted;
+    }
+
+    /// One evaluation per distinct ts among the rows of a batch that fire or are watched.
+    pub fn evaluate(&mut self, rule: &Rule, batch: &RecordBatch, watched: impl FnOnce() -> Watched) -> Vec<Evaluation> {
+        self.saw_watched = false;
+        let instants = match self.instants(rule, batch, watched) {
+            Ok(instants) => instants,
+            Err(error) => {
+                let newest = times(batch).and_then(|times| times.values().iter().max().copied()).unwrap_or_default();
+                let ts = Timestamp(newest);
+                let outcome = Outcome::Failed(error.strip_backtrace());
+                return vec![Evaluation { rule: rule.name.clone(), window_start: ts, window_end: ts, outcome }];
+            }
+        };
+        let evaluations = instants.into_iter().map(|(ts, groups)| {
+            let findings = groups.into_iter().map(|(key, state)| Finding { key, state }).collect();
+            let outcome = Outcome::Groups(findings);
+            Evaluation { rule: rule.name.clone(), window_start: ts, window_end: ts, outcome }
+        });
+        evaluations.collect()
+    }
+
+    fn instants(
+        &mut self,
+        rule: &Rule,
+        batch: &RecordBatch,
+        watched: impl FnOnce() -> Watched,
+    ) -> Result<BTreeMap<Timestamp, BTreeMap<Key, GroupState>>> {
+        let labelled = passing(self.labels.as_ref(), batch)?;
+        let matching = passing(self.values.as_ref(), &labelled)?;
+        let matching = match matching.num_rows() {
+            0 => vec![],
+            _ => self.matching.rows(&matching, &rule.key)?,
+        };
+        let mut instants: BTreeMap<Timestamp, BTreeMap<Key, GroupState>> = BTreeMap::new();
+        if rule.table_kind == TableKind::Sample && labelled.num_rows() > 0 {
+            let mut asked: BTreeSet<&Key> = self.groups.keys().collect();
+            let watched = watched();
+            if let Watched::Keys(keys) = &watched {
+                asked.extend(keys);
+            }
+            asked.extend(matching.iter().map(|row| &row.key));
+            if watched == Watched::All || !asked.is_empty() {
+                for row in self.present.rows(&labelled, &rule.key)? {
+                    if watched == Watched::All || asked.contains(&row.key) {
+                        instants.entry(row.ts.unwrap_or_default()).or_default().insert(row.key, GroupState::Clear);
+                    }
+                }
+            }
+        }
+        for ResultRow { ts, key, values } in matching {
+            instants.entry(ts.unwrap_or_default()).or_default().insert(key, GroupState::Firing(values));
+        }
+        if rule.table_kind == TableKind::Sample {
+            self.watch(&instants);
+        }
+        Ok(instants)
+    }
+
+    /// Remembers when the keys that ever fired were seen last, so that their silence is noticed.
+    fn watch(&mut self, instants: &BTreeMap<Timestamp, BTreeMap<Key, GroupState>>) {
+        for (ts, states) in instants {
+            for (key, state) in states {
+                if let Some(last_seen) = self.groups.get_mut(key) {
+                    *last_seen = (*last_seen).max(*ts);
+                    self.saw_watched = true;
+                } else if matches!(state, GroupState::Clear) {
+                    continue;
+                } else if self.groups.len() < RULE_GROUPS {
+                    self.groups.insert(key.clone(), *ts);
+                    self.saw_watched = true;
+                } else {
+                    self.overflow_groups += 1;
+                }
+            }
+        }
+    }
+
+    /// Event time has come this far; says whether something may be due. Samples are looked at for silence once a minute,
+    /// however often time moves.
+    pub fn time_passed(&mut self, closed: Timestamp, kind: TableKind) -> bool {
+        self.closed = self.closed.max(closed);
+        let minute = self.closed.floor(ROW_SILENCE_CHECK);
+        kind == TableKind::Event || minute > std::mem::replace(&mut self.looked, minute)
+    }
+
+    /// The next minute in which a key is silent: one that fell silent since the last look, at `checked`, or one that is silent
+    /// already and whose alert changes after `quiet_until`.
+    pub fn next_silence(&self, checked: Timestamp, quiet_until: Timestamp) -> Option<Timestamp> {
+        let silent = |last_seen: &Timestamp| last_seen.saturating_add(ROW_SILENCE);
+        let newly = self.groups.values().map(silent).filter(|at| *at > checked).min();
+        let again = self.groups.values().map(silent).any(|at| at <= checked).then_some(quiet_until);
+        let at = newly.into_iter().chain(again).min()?.max(checked);
+        Some(at.floor(ROW_SILENCE_CHECK).saturating_add(ROW_SILENCE_CHECK))
+    }
+
+    /// The keys that are silent at an instant.
+    pub fn silent(&mut self, end: Timestamp, lagging: bool) -> Outcome {
+        let keep_from = end.saturating_sub(GONE_AFTER).saturating_sub(ROW_SILENCE).saturating_sub(ROW_SILENCE);
+        self.groups.retain(|_, last_seen| *last_seen >= keep_from);
+        let silent = self.groups.iter().filter(|(_, last_seen)| end - **last_seen >= ROW_SILENCE);
+        let state = if lagging { GroupState::Unknown } else { GroupState::NoData };
+        Outcome::Groups(silent.map(|(key, _)| Finding { key: key.clone(), state: state.clone() }).collect())
+    }
+}
+
+fn passing(condition: Option<&Arc<dyn PhysicalExpr>>, batch: &RecordBatch) -> Result<RecordBatch> {
+    let Some(condition) = condition else { return Ok(batch.clone()) };
+    let passes = truths(&condition.evaluate(batch)?.into_array(batch.num_rows())?);
+    match passes.true_count() {
+        0 => Ok(batch.slice(0, 0)),
+        _ => Ok(filter_record_batch(batch, &passes)?),
+    }
+}

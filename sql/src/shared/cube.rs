@@ -1,0 +1,208 @@
+//! One aggregate over one group list: panes of states, and windows that slide over them.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use arrow::array::ArrayRef;
+use tidewatch_model::{Span, Timestamp};
+
+use super::kernel::{Kernel, Run};
+
+/// A cube, whatever its kernel.
+pub trait Cube: Debug + Send {
+    /// Takes the rows of one pane.
+    fn update(&mut self, pane: Timestamp, run: &Run);
+    /// Adds a window that slides over the panes; returns its number.
+    fn add_window(&mut self) -> usize;
+    /// Moves a window to the panes in `[from, to)`, forward mostly, and answers for each of so many groups.
+    fn slide(&mut self, window: usize, from: Timestamp, to: Timestamp, groups: usize) -> ArrayRef;
+    /// Forgets the panes before an instant.
+    fn forget_before(&mut self, floor: Timestamp);
+    /// Bytes held.
+    fn bytes(&self) -> usize;
+}
+
+/// A cube with its kernel.
+#[derive(Debug)]
+pub struct Aggregate<K: Kernel> {
+    kernel: K,
+    panes: BTreeMap<Timestamp, K::Pane>,
+    windows: Vec<Window<K::State>>,
+}
+
+/// Where a window stands, and the states of all that it covers.
+#[derive(Debug)]
+struct Window<S> {
+    /// The panes covered are those in `[from, to)`.
+    from: Timestamp,
+    to: Timestamp,
+    /// A row came for a pane that was covered already.
+    stale: bool,
+    /// All panes together, where states can be subtracted; else those since `turn`.
+    back: Vec<S>,
+    /// Where states can't be subtracted: for each pane before `turn` that is still covered, it and all up to `turn`
+    /// together; the earliest pane last. Two stacks: a queue that is asked for the sum of all (Tangwongsan et al. 2015).
+    front: Vec<(Timestamp, Vec<S>)>,
+}
+
+impl<K: Kernel> Aggregate<K> {
+    /// No rows yet.
+    pub fn new(kernel: K) -> Self {
+        Aggregate { kernel, panes: BTreeMap::new(), windows: vec![] }
+    }
+
+    fn add(kernel: &K, into: &mut Vec<K::State>, states: &[K::State]) {
+        if into.len() < states.len() {
+            into.resize(states.len(), K::State::default());
+        }
+        for (into, state) in into.iter_mut().zip(states) {
+            kernel.merge(into, state);
+        }
+    }
+}
+
+impl<K: Kernel> Cube for Aggregate<K> {
+    fn update(&mut self, pane: Timestamp, run: &Run) {
+        for window in &mut self.windows {
+            window.stale |= window.from <= pane && pane < window.to;
+        }
+        self.kernel.update(self.panes.entry(pane).or_default(), run);
+    }
+
+    fn add_window(&mut self) -> usize {
+        let never = Timestamp::MIN;
+        self.windows.push(Window { from: never, to: never, stale: false, back: vec![], front: vec![] });
+        self.windows.len() - 1
+    }
+
+    fn slide(&mut self, window: usize, from: Timestamp, to: Timestamp, groups: usize) -> ArrayRef {
+        let Aggregate { kernel, panes, windows } = self;
+        let window = &mut windows[window];
+        let goes_on = !window.stale && window.from <= from && from <= window.to && window.to <= to;
+        if !goes_on {
+            window.back.clear();
+            window.front.clear();
+            (window.from, window.to, window.stale) = (from, from, false);
+        }
+        for (_, pane) in panes.range_mut(window.to..to) {
+            Self::add(kernel, &mut window.back, K::states(pane));
+        }
+        window.to = to;
+        match K::SUBTRACT {
+            Some(subtract) => {
+                for (_, pane) in panes.range_mut(window.from..from) {
+                    for (into, state) in window.back.iter_mut().zip(K::states(pane)) {
+                        subtract(into, state);
+                    }
+                }
+                window.from = from;
+                window.back.resize(groups, K::State::default());
+                kernel.finish(&window.back)
+            }
+            None => {
+                if window.from < from {
+                    window.from = from;
+                    while window.front.last().is_some_and(|(pane, _)| *pane < from) {
+                        window.front.pop();
+                    }
+                    if window.front.is_empty() {
+                        window.back.clear();
+                        let mut later: Vec<K::State> = vec![];
+                        for (start, pane) in panes.range_mut(from..to).rev() {
+                            let mut states = K::states(pane).to_vec();
+                            Self::add(kernel, &mut states, &later);
+                            later.clone_from(&states);
+                            window.front.push((*start, states));
+                        }
+                    }
+                }
+                let mut all = window.front.last().map(|(_, states)| states.clone()).unwrap_or_default();
+                Self::add(kernel, &mut all, &window.back);
+                all.resize(groups, K::State::default());
+                kernel.finish(&all)
+            }
+        }
+    }
+
+    fn forget_before(&mut self, floor: Timestamp) {
+        // What a window covers it will have to subtract.
+        let covered = self.windows.iter().filter(|window| window.from < window.to).map(|window| window.from);
+        let floor = covered.fold(floor, Timestamp::min);
+        while self.panes.first_key_value().is_some_and(|(pane, _)| *pane < floor) {
+            self.panes.pop_first();
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let state = size_of::<K::State>();
+        let panes: usize = self.panes.values().map(K::pane_bytes).sum();
+        let windows = self.windows.iter().map(|window| {
+            let front: usize = window.front.iter().map(|(_, states)| states.capacity()).sum();
+            (window.back.capacity() + front) * state
+        });
+        panes + windows.sum::<usize>()
+    }
+}
+
+/// The start of the pane that holds an instant.
+pub fn pane_of(ts: i64, width: Span) -> Timestamp {
+    Timestamp(ts).floor(width)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Array, AsArray, Float64Array};
+    use arrow::datatypes::{DataType, Float64Type, Int64Type};
+    use proptest::prelude::*;
+
+    use super::super::kernel::{Count, Extremes, FloatSum, Floats};
+    use super::*;
+
+    proptest! {
+        /// Whatever the windows do, they answer as if they were made anew from the rows.
+        #[test]
+        fn windows_slide_as_if_made_anew(
+            rows in prop::collection::vec((0..40i64, 0..3u32, -9.0..9.0f64), 1..60),
+            steps in prop::collection::vec((0..5i64, 1..12i64, 0..4usize), 1..20),
+        ) {
+            let mut count = Aggregate::new(Count);
+            let mut sum = Aggregate::new(FloatSum { mean: false });
+            let mut max = Aggregate::new(Extremes::<Floats>::new(true, &DataType::Float64));
+            for cube in [&mut count as &mut dyn Cube, &mut sum, &mut max] {
+                cube.add_window();
+            }
+            let mut rows = rows.into_iter();
+            let mut taken: Vec<(i64, u32, f64)> = vec![];
+            let mut from = 0i64;
+            for (forward, size, arrive) in steps {
+                for (pane, group, value) in rows.by_ref().take(arrive) {
+                    let values: ArrayRef = Arc::new(Float64Array::from(vec![value]));
+                    let run = Run { arguments: &[values], mask: None, groups: &[group], rows: 0..1, group_count: 3 };
+                    for cube in [&mut count as &mut dyn Cube, &mut sum, &mut max] {
+                        cube.update(Timestamp(pane), &run);
+                    }
+                    taken.push((pane, group, value));
+                }
+                from += forward;
+                let (start, end) = (Timestamp(from), Timestamp(from + size));
+                let counts = count.slide(0, start, end, 3);
+                let sums = sum.slide(0, start, end, 3);
+                let maxima = max.slide(0, start, end, 3);
+                for group in 0..3u32 {
+                    let inside: Vec<f64> = taken.iter().filter(|(pane, g, _)| *g == group && start.0 <= *pane && *pane < end.0).map(|row| row.2).collect();
+                    prop_assert_eq!(counts.as_primitive::<Int64Type>().value(group as usize), inside.len() as i64);
+                    let maximum = inside.iter().copied().reduce(f64::max);
+                    let found = maxima.as_primitive::<Float64Type>();
+                    prop_assert_eq!(found.is_valid(group as usize).then(|| found.value(group as usize)), maximum);
+                    let found = sums.as_primitive::<Float64Type>();
+                    let mut exact = crate::exact::ExactSum::default();
+                    inside.iter().for_each(|value| exact.add(*value));
+                    prop_assert_eq!(found.is_valid(group as usize).then(|| found.value(group as usize)), exact.sum());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,436 @@
+//! What is remembered of many rows for one aggregate: enough to answer for the rows of a pane, of a window, and of both
+//! together. Whatever the order of arrival, the same rows give the same bits.
+
+use std::cmp::Ordering;
+use std::fmt::Debug;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, StringArray, make_array};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{DataType, Float64Type, Int64Type};
+
+use super::grouping::NO_GROUP;
+use crate::exact::ExactSum;
+
+/// The rows of one run: their arguments, their groups, and which of them count.
+pub struct Run<'a> {
+    /// The arguments, evaluated over the whole chunk.
+    pub arguments: &'a [ArrayRef],
+    /// Which rows of the chunk pass FILTER; all, when absent.
+    pub mask: Option<&'a BooleanArray>,
+    /// Groups of the rows of the chunk.
+    pub groups: &'a [u32],
+    /// The rows of the chunk that are meant.
+    pub rows: Range<usize>,
+    /// How many groups there are.
+    pub group_count: usize,
+}
+
+impl Run<'_> {
+    /// Calls with each row that counts, and its group: it has one, passes FILTER, and its argument is not NULL.
+    #[inline]
+    pub fn each(&self, nulls: Option<&NullBuffer>, mut take: impl FnMut(usize, usize)) {
+        let rows = self.rows.clone();
+        if nulls.is_none() && self.mask.is_none() {
+            for row in rows {
+                let group = self.groups[row];
+                if group != NO_GROUP {
+                    take(row, group as usize);
+                }
+            }
+            return;
+        }
+        for row in rows {
+            let group = self.groups[row];
+            let counts = nulls.is_none_or(|nulls| nulls.is_valid(row)) && self.mask.is_none_or(|mask| mask.value(row));
+            if group != NO_GROUP && counts {
+                take(row, group as usize);
+            }
+        }
+    }
+}
+
+/// One aggregate function over one type of argument.
+pub trait Kernel: Debug + Send + Sync + 'static {
+    /// What is remembered per group; the default stands for no rows.
+    type State: Clone + Default + Send + Debug;
+    /// What is remembered of a pane while rows may still come: mostly one state per group.
+    type Pane: Default + Send + Debug;
+
+    /// Takes rows into a pane.
+    fn update(&self, pane: &mut Self::Pane, run: &Run);
+    /// The states of a pane, as far as there are groups with rows.
+    fn states(pane: &mut Self::Pane) -> &[Self::State];
+    /// Adds what came later in time.
+    fn merge(&self, into: &mut Self::State, later: &Self::State);
+    /// Takes out what was merged; `None` where that can't be done exactly.
+    const SUBTRACT: Option<fn(&mut Self::State, &Self::State)>;
+    /// The answers, one per group.
+    fn finish(&self, states: &[Self::State]) -> ArrayRef;
+    /// Heap bytes of a pane.
+    fn pane_bytes(pane: &Self::Pane) -> usize;
+}
+
+/// The state of a group, grown into being.
+#[inline]
+fn at<S: Clone + Default>(states: &mut Vec<S>, run: &Run) {
+    if states.len() < run.group_count {
+        states.resize(run.group_count, S::default());
+    }
+}
+
+/// `count(*)` and `count(x)`.
+#[derive(Debug)]
+pub struct Count;
+
+impl Kernel for Count {
+    type State = i64;
+    type Pane = Vec<i64>;
+
+    fn update(&self, pane: &mut Vec<i64>, run: &Run) {
+        at(pane, run);
+        let nulls = run.arguments.first().and_then(|argument| argument.logical_nulls());
+        run.each(nulls.as_ref(), |_, group| pane[group] += 1);
+    }
+
+    fn states(pane: &mut Vec<i64>) -> &[i64] {
+        pane
+    }
+
+    fn merge(&self, into: &mut i64, later: &i64) {
+        *into += later;
+    }
+
+    const SUBTRACT: Option<fn(&mut i64, &i64)> = Some(|from, gone| *from -= gone);
+
+    fn finish(&self, states: &[i64]) -> ArrayRef {
+        Arc::new(Int64Array::from(states.to_vec()))
+    }
+
+    fn pane_bytes(pane: &Vec<i64>) -> usize {
+        pane.capacity() * size_of::<i64>()
+    }
+}
+
+/// `sum` over Int64, which wraps around as DataFusion's does.
+#[derive(Debug)]
+pub struct IntegerSum;
+
+impl Kernel for IntegerSum {
+    /// The sum, and how many values it is of.
+    type State = (i64, i64);
+    type Pane = Vec<(i64, i64)>;
+
+    fn update(&self, pane: &mut Self::Pane, run: &Run) {
+        at(pane, run);
+        let values = run.arguments[0].as_primitive::<Int64Type>();
+        run.each(values.nulls(), |row, group| {
+            let (sum, count) = &mut pane[group];
+            *sum = sum.wrapping_add(values.value(row));
+            *count += 1;
+        });
+    }
+
+    fn states(pane: &mut Self::Pane) -> &[Self::State] {
+        pane
+    }
+
+    fn merge(&self, into: &mut Self::State, later: &Self::State) {
+        *into = (into.0.wrapping_add(later.0), into.1 + later.1);
+    }
+
+    const SUBTRACT: Option<fn(&mut Self::State, &Self::State)> =
+        Some(|from, gone| *from = (from.0.wrapping_sub(gone.0), from.1 - gone.1));
+
+    fn finish(&self, states: &[Self::State]) -> ArrayRef {
+        Arc::new(states.iter().map(|(sum, count)| (*count > 0).then_some(*sum)).collect::<Int64Array>())
+    }
+
+    fn pane_bytes(pane: &Self::Pane) -> usize {
+        pane.capacity() * size_of::<Self::State>()
+    }
+}
+
+/// `sum` and `avg` over Float64, exact.
+#[derive(Debug)]
+pub struct FloatSum {
+    /// Whether the mean is asked for.
+    pub mean: bool,
+}
+
+impl Kernel for FloatSum {
+    type State = ExactSum;
+    type Pane = Vec<ExactSum>;
+
+    fn update(&self, pane: &mut Self::Pane, run: &Run) {
+        at(pane, run);
+        let values = run.arguments[0].as_primitive::<Float64Type>();
+        let numbers = values.values();
+        run.each(values.nulls(), |row, group| pane[group].add(numbers[row]));
+    }
+
+    fn states(pane: &mut Self::Pane) -> &[ExactSum] {
+        pane
+    }
+
+    fn merge(&self, into: &mut ExactSum, later: &ExactSum) {
+        into.merge(later);
+    }
+
+    const SUBTRACT: Option<fn(&mut ExactSum, &ExactSum)> = Some(ExactSum::subtract);
+
+    fn finish(&self, states: &[ExactSum]) -> ArrayRef {
+        let answer = |sum: &ExactSum| if self.mean { sum.mean() } else { sum.sum() };
+        Arc::new(states.iter().map(answer).collect::<Float64Array>())
+    }
+
+    fn pane_bytes(pane: &Self::Pane) -> usize {
+        sums_bytes(pane.iter(), pane.capacity())
+    }
+}
+
+fn sums_bytes<'a>(sums: impl Iterator<Item = &'a ExactSum>, capacity: usize) -> usize {
+    capacity * size_of::<ExactSum>() + sums.map(ExactSum::heap_bytes).sum::<usize>()
+}
+
+/// `var_samp`, `var_pop`, `stddev_samp`, `stddev_pop`.
+#[derive(Debug)]
+pub struct Spread {
+    /// Whether to divide by the count less one.
+    pub sample: bool,
+    /// Whether the root is asked for.
+    pub root: bool,
+}
+
+/// Exact sums of values and of their squares.
+#[derive(Debug, Clone, Default)]
+pub struct Moments {
+    sum: ExactSum,
+    squares: ExactSum,
+}
+
+impl Moments {
+    fn add(&mut self, value: f64) {
+        self.sum.add(value);
+        let square = value * value;
+        self.squares.add(square);
+        if square.is_finite() {
+            // What the multiplication rounded away.
+            self.squares.add(value.mul_add(value, -square));
+        }
+    }
+
+    /// `(sum of squares - sum^2 / n) / divisor`, in twice the digits until the last step: the difference cancels.
+    fn variance(&self, sample: bool) -> Option<f64> {
+        let count = self.sum.count() as f64;
+        let divisor = count - f64::from(u8::from(sample));
+        if divisor <= 0.0 {
+            return None;
+        }
+        let (high, low) = self.sum.in_two_parts();
+        let (squares, squares_low) = self.squares.in_two_parts();
+        // n * squares - sum^2, each product with its rounding error (Dekker 1971).
+        let product = count * squares;
+        let product_low = count.mul_add(squares, -product) + count * squares_low;
+        let square = high * high;
+        let square_low = high.mul_add(high, -square) + 2.0 * high * low;
+        let difference = (product - square) + (product_low - square_low);
+        let variance = difference / count / divisor;
+        Some(if variance < 0.0 { 0.0 } else { variance })
+    }
+}
+
+impl Kernel for Spread {
+    type State = Moments;
+    type Pane = Vec<Moments>;
+
+    fn update(&self, pane: &mut Self::Pane, run: &Run) {
+        at(pane, run);
+        let values = run.arguments[0].as_primitive::<Float64Type>();
+        run.each(values.nulls(), |row, group| pane[group].add(values.value(row)));
+    }
+
+    fn states(pane: &mut Self::Pane) -> &[Moments] {
+        pane
+    }
+
+    fn merge(&self, into: &mut Moments, later: &Moments) {
+        into.sum.merge(&later.sum);
+        into.squares.merge(&later.squares);
+    }
+
+    const SUBTRACT: Option<fn(&mut Moments, &Moments)> = Some(|from, gone| {
+        from.sum.subtract(&gone.sum);
+        from.squares.subtract(&gone.squares);
+    });
+
+    fn finish(&self, states: &[Moments]) -> ArrayRef {
+        let answer = |state: &Moments| {
+            let variance = state.variance(self.sample)?;
+            Some(if self.root { variance.sqrt() } else { variance })
+        };
+        Arc::new(states.iter().map(answer).collect::<Float64Array>())
+    }
+
+    fn pane_bytes(pane: &Self::Pane) -> usize {
+        sums_bytes(pane.iter().flat_map(|state| [&state.sum, &state.squares]), pane.capacity() * 2)
+    }
+}
+
+/// A type whose smallest and largest value can be asked for.
+pub trait Extreme: Debug + Send + Sync + 'static {
+    /// One value.
+    type Value: Clone + Send + Debug;
+    /// The order; NaN is above everything.
+    fn order(left: &Self::Value, right: &Self::Value) -> Ordering;
+    /// Takes rows: a value that is in this order to the known one replaces it.
+    fn update(found: &mut [Option<Self::Value>], run: &Run, better: Ordering);
+    /// The answers as an array of this type.
+    fn array(values: &[Option<Self::Value>], data_type: &DataType) -> ArrayRef;
+    /// Heap bytes of a value.
+    fn heap(_: &Self::Value) -> usize {
+        0
+    }
+}
+
+/// Float64.
+#[derive(Debug)]
+pub struct Floats;
+/// Int64, and whatever is an i64 inside: timestamps.
+#[derive(Debug)]
+pub struct Integers;
+/// Utf8.
+#[derive(Debug)]
+pub struct Texts;
+/// Bool.
+#[derive(Debug)]
+pub struct Bools;
+
+/// The same for all that is cheap to copy.
+#[inline]
+fn take<V: Copy>(found: &mut Option<V>, value: V, order: fn(&V, &V) -> Ordering, better: Ordering) {
+    match found {
+        Some(known) if order(&value, known) != better => {}
+        _ => *found = Some(value),
+    }
+}
+
+impl Extreme for Floats {
+    type Value = f64;
+    fn order(left: &f64, right: &f64) -> Ordering {
+        left.partial_cmp(right).unwrap_or_else(|| left.is_nan().cmp(&right.is_nan()))
+    }
+    fn update(found: &mut [Option<f64>], run: &Run, better: Ordering) {
+        let values = run.arguments[0].as_primitive::<Float64Type>();
+        let numbers = values.values();
+        run.each(values.nulls(), |row, group| take(&mut found[group], numbers[row], Self::order, better));
+    }
+    fn array(values: &[Option<f64>], _: &DataType) -> ArrayRef {
+        Arc::new(values.iter().copied().collect::<Float64Array>())
+    }
+}
+
+impl Extreme for Integers {
+    type Value = i64;
+    fn order(left: &i64, right: &i64) -> Ordering {
+        left.cmp(right)
+    }
+    fn update(found: &mut [Option<i64>], run: &Run, better: Ordering) {
+        let data = run.arguments[0].to_data();
+        let values = &data.buffer::<i64>(0)[..data.len()];
+        run.each(data.nulls(), |row, group| take(&mut found[group], values[row], Self::order, better));
+    }
+    fn array(values: &[Option<i64>], data_type: &DataType) -> ArrayRef {
+        let array: Int64Array = values.iter().copied().collect();
+        match array.to_data().into_builder().data_type(data_type.clone()).build() {
+            Ok(data) => make_array(data),
+            Err(_) => Arc::new(array),
+        }
+    }
+}
+
+impl Extreme for Texts {
+    type Value = Box<str>;
+    fn order(left: &Box<str>, right: &Box<str>) -> Ordering {
+        left.cmp(right)
+    }
+    fn update(found: &mut [Option<Box<str>>], run: &Run, better: Ordering) {
+        let values = run.arguments[0].as_string::<i32>();
+        run.each(values.nulls(), |row, group| match &mut found[group] {
+            Some(known) if values.value(row).cmp(known) != better => {}
+            known => *known = Some(Box::from(values.value(row))),
+        });
+    }
+    fn array(values: &[Option<Box<str>>], _: &DataType) -> ArrayRef {
+        Arc::new(values.iter().map(Option::as_deref).collect::<StringArray>())
+    }
+    fn heap(value: &Box<str>) -> usize {
+        value.len()
+    }
+}
+
+impl Extreme for Bools {
+    type Value = bool;
+    fn order(left: &bool, right: &bool) -> Ordering {
+        left.cmp(right)
+    }
+    fn update(found: &mut [Option<bool>], run: &Run, better: Ordering) {
+        let values = run.arguments[0].as_boolean();
+        run.each(values.nulls(), |row, group| take(&mut found[group], values.value(row), Self::order, better));
+    }
+    fn array(values: &[Option<bool>], _: &DataType) -> ArrayRef {
+        Arc::new(values.iter().copied().collect::<BooleanArray>())
+    }
+}
+
+/// `min` and `max`; `bool_and` and `bool_or` are those of Bool.
+#[derive(Debug)]
+pub struct Extremes<E> {
+    /// How a value must stand to the known one to replace it.
+    better: Ordering,
+    /// The type of the answer.
+    data_type: DataType,
+    over: PhantomData<E>,
+}
+
+impl<E> Extremes<E> {
+    /// The largest or the smallest.
+    pub fn new(largest: bool, data_type: &DataType) -> Self {
+        let better = if largest { Ordering::Greater } else { Ordering::Less };
+        Extremes { better, data_type: data_type.clone(), over: PhantomData }
+    }
+}
+
+impl<E: Extreme> Kernel for Extremes<E> {
+    type State = Option<E::Value>;
+    type Pane = Vec<Self::State>;
+
+    fn update(&self, pane: &mut Self::Pane, run: &Run) {
+        at(pane, run);
+        E::update(pane, run, self.better);
+    }
+
+    fn states(pane: &mut Self::Pane) -> &[Self::State] {
+        pane
+    }
+
+    fn merge(&self, into: &mut Self::State, later: &Self::State) {
+        match (&into, later) {
+            (_, None) => {}
+            (Some(known), Some(value)) if E::order(value, known) != self.better => {}
+            (_, Some(value)) => *into = Some(value.clone()),
+        }
+    }
+
+    const SUBTRACT: Option<fn(&mut Self::State, &Self::State)> = None;
+
+    fn finish(&self, states: &[Self::State]) -> ArrayRef {
+        E::array(states, &self.data_type)
+    }
+
+    fn pane_bytes(pane: &Self::Pane) -> usize {
+        pane.capacity() * size_of::<Self::State>() + pane.iter().flatten().map(E::heap).sum::<usize>()
+    }
+}

@@ -1,0 +1,13 @@
+//! Shared windows: what many rules over one table have in common is computed once.
+//!
+//! Rows are numbered by group ([`grouping`]), and aggregated once per distinct call into panes ([`cube`], [`kernel`],
+//! [`growth`]); windows slide over panes by adding what came and subtracting what went. Rules that differ in their
+//! conditions on groups, in HAVING or in the SELECT list cost a comparison per group and slide ([`rule`]).
+
+mod cube;
+mod grouping;
+pub mod growth;
+mod kernel;
+pub mod plan;
+pub mod rule;
+pub mod table;

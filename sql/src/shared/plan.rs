@@ -1,0 +1,349 @@
+//! A windowed aggregate taken apart, so that rules can share what is alike in them.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, DFSchema, Result, ScalarValue, plan_err};
+use datafusion::execution::context::ExecutionProps;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::expr::AggregateFunction;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::utils::{conjunction, split_conjunction};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
+use tidewatch_model::table::Table;
+
+use super::cube::{Aggregate, Cube};
+use super::growth::{Answer, FloatCounter, Growth, IntegerCounter};
+use super::kernel::{Bools, Count, Extremes, FloatSum, Floats, IntegerSum, Integers, Spread, Texts};
+use crate::increase::growth_answer;
+use crate::rows_table::{WINDOW_END, WINDOW_START, windowed_schema};
+use crate::shape::{ROW_TIME, RulePlan};
+
+/// A rule of the form `SELECT .. FROM HOP(..) WHERE .. GROUP BY .. HAVING ..`, all of whose aggregates have kernels.
+///
+/// Row expressions name the table's columns, without qualifier. What comes after the aggregation names the columns of
+/// `schema`: `group_0` and so on, `aggregate_0` and so on, and the window's bounds.
+#[derive(Debug, Clone)]
+pub struct SharedPlan {
+    /// Conditions on identity columns that are group columns too: about groups, not about rows. Over `schema`.
+    pub of_groups: Option<Expr>,
+    /// Other conditions on identity columns: rows that do not pass them do not exist for the rule.
+    pub labels: Vec<Expr>,
+    /// Conditions on values: rows that do not pass them exist, and are not aggregated.
+    pub values: Vec<Expr>,
+    /// The group list without the window's bounds.
+    pub groups: Vec<Expr>,
+    /// Whether the group list consists of identity columns.
+    pub by_identity: bool,
+    /// The aggregates.
+    pub aggregates: Vec<Call>,
+    /// HAVING, over `schema`.
+    pub having: Option<Expr>,
+    /// The SELECT list with the names of its columns, over `schema`.
+    pub outputs: Vec<(Expr, String)>,
+    /// Columns after the aggregation.
+    pub schema: SchemaRef,
+}
+
+/// A rule without a window. All expressions are over the table's columns.
+#[derive(Debug, Clone)]
+pub struct RowPlan {
+    /// Conditions on identity columns: rows that do not pass them do not exist for the rule.
+    pub labels: Vec<Expr>,
+    /// Conditions on values.
+    pub values: Vec<Expr>,
+    /// The SELECT list and the row's time.
+    pub matching: Vec<(Expr, String)>,
+    /// Its key columns and the row's time.
+    pub present: Vec<(Expr, String)>,
+}
+
+/// One aggregate call: rules with equal ones share a cube.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Call {
+    /// The function.
+    pub function: Function,
+    /// Its arguments.
+    pub arguments: Vec<Expr>,
+    /// FILTER.
+    pub filter: Option<Expr>,
+}
+
+/// The functions that have kernels.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Function {
+    /// `count`.
+    Count,
+    /// `sum` over Int64.
+    IntegerSum,
+    /// `sum` and `avg` over Float64.
+    FloatSum {
+        /// Whether it is `avg`.
+        mean: bool,
+    },
+    /// Variance and standard deviation.
+    Spread {
+        /// Of a sample, not of the population.
+        sample: bool,
+        /// The standard deviation.
+        root: bool,
+    },
+    /// `min`, `max`, `bool_and`, `bool_or`.
+    Extreme {
+        /// Whether it is the largest.
+        largest: bool,
+        /// Of which type.
+        data_type: DataType,
+    },
+    /// `increase` and `rate`.
+    Growth {
+        /// Which of them.
+        answer: Answer,
+        /// Whether the counter is an Int64.
+        integer: bool,
+    },
+}
+
+/// How the columns after the aggregation are called.
+pub fn group_name(index: usize) -> String {
+    format!("group_{index}")
+}
+
+/// The same for aggregates.
+pub fn aggregate_name(index: usize) -> String {
+    format!("aggregate_{index}")
+}
+
+impl Function {
+    /// An empty cube.
+    pub fn cube(&self) -> Box<dyn Cube> {
+        match self {
+            Function::Count => Box::new(Aggregate::new(Count)),
+            Function::IntegerSum => Box::new(Aggregate::new(IntegerSum)),
+            Function::FloatSum { mean } => Box::new(Aggregate::new(FloatSum { mean: *mean })),
+            Function::Spread { sample, root } => Box::new(Aggregate::new(Spread { sample: *sample, root: *root })),
+            Function::Extreme { largest, data_type } => match data_type {
+                DataType::Float64 => Box::new(Aggregate::new(Extremes::<Floats>::new(*largest, data_type))),
+                DataType::Utf8 => Box::new(Aggregate::new(Extremes::<Texts>::new(*largest, data_type))),
+                DataType::Boolean => Box::new(Aggregate::new(Extremes::<Bools>::new(*largest, data_type))),
+                _ => Box::new(Aggregate::new(Extremes::<Integers>::new(*largest, data_type))),
+            },
+            Function::Growth { answer, integer: true } => {
+                Box::new(Aggregate::new(Growth::<IntegerCounter>::new(*answer)))
+            }
+            Function::Growth { answer, integer: false } => {
+                Box::new(Aggregate::new(Growth::<FloatCounter>::new(*answer)))
+            }
+        }
+    }
+
+    /// The function of a call, when it has a kernel for this type of argument.
+    fn of(call: &AggregateFunction, argument: &DataType) -> Option<Function> {
+        let params = &call.params;
+        if params.distinct || !params.order_by.is_empty() || params.null_treatment.is_some() {
+            return None;
+        }
+        let ordered = matches!(
+            argument,
+            DataType::Float64 | DataType::Int64 | DataType::Utf8 | DataType::Boolean | DataType::Timestamp(_, _)
+        );
+        let spread = |sample, root| (*argument == DataType::Float64).then_some(Function::Spread { sample, root });
+        let extreme = |largest| ordered.then(|| Function::Extreme { largest, data_type: argument.clone() });
+        match (call.func.name(), params.args.len()) {
+            ("count", 1) => Some(Function::Count),
+            ("sum", 1) if *argument == DataType::Int64 => Some(Function::IntegerSum),
+            ("sum", 1) if *argument == DataType::Float64 => Some(Function::FloatSum { mean: false }),
+            ("avg", 1) if *argument == DataType::Float64 => Some(Function::FloatSum { mean: true }),
+            ("var", 1) => spread(true, false),
+            ("var_pop", 1) => spread(false, false),
+            ("stddev", 1) => spread(true, true),
+            ("stddev_pop", 1) => spread(false, true),
+            ("min" | "bool_and", 1) => extreme(false),
+            ("max" | "bool_or", 1) => extreme(true),
+            (name, 2) => {
+                let answer = growth_answer(name)?;
+                let integer = *argument == DataType::Int64;
+                (integer || *argument == DataType::Float64).then_some(Function::Growth { answer, integer })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Takes a plan apart; `None` when it has parts that only DataFusion knows.
+pub fn take_apart(state: &SessionState, plan: &LogicalPlan, table: &Table) -> Result<Option<SharedPlan>> {
+    let plan = state.analyzer().execute_and_check(plan.clone(), state.config_options(), |_, _| {})?;
+    let LogicalPlan::Projection(projection) = &plan else { return Ok(None) };
+    let (having, below) = match projection.input.as_ref() {
+        LogicalPlan::Filter(filter) => (Some(&filter.predicate), filter.input.as_ref()),
+        other => (None, other),
+    };
+    let LogicalPlan::Aggregate(aggregate) = below else { return Ok(None) };
+    let (condition, below) = match aggregate.input.as_ref() {
+        LogicalPlan::Filter(filter) => (Some(&filter.predicate), filter.input.as_ref()),
+        other => (None, other),
+    };
+    if !is_table(below) {
+        return Ok(None);
+    }
+    let rows = DFSchema::try_from(windowed_schema(&table.schema()))?;
+    let simplify = |expression: &Expr| -> Result<Expr> {
+        let context = SimplifyContext::builder().with_schema(Arc::new(rows.clone())).build();
+        ExprSimplifier::new(context).simplify(unqualified(expression)?)
+    };
+    let mut names = Vec::new();
+    let mut fields = Vec::new();
+    let mut groups = Vec::new();
+    for group in &aggregate.group_expr {
+        let group = unqualified(&group.clone().unalias())?;
+        if let Expr::Column(column) = &group
+            && (column.name == WINDOW_START || column.name == WINDOW_END)
+        {
+            names.push(column.name.clone());
+            continue;
+        }
+        if matches!(group, Expr::GroupingSet(_)) || reads_window(&group) {
+            return Ok(None);
+        }
+        let name = group_name(groups.len());
+        fields.push(Field::new(&name, group.get_type(&rows)?, true));
+        names.push(name);
+        groups.push(group);
+    }
+    let mut aggregates = Vec::new();
+    for call in &aggregate.aggr_expr {
+        let Expr::AggregateFunction(call) = call.clone().unalias() else { return Ok(None) };
+        let arguments = call.params.args.iter().map(&simplify).collect::<Result<Vec<_>>>()?;
+        let filter = call.params.filter.as_deref().map(&simplify).transpose()?;
+        let Some(first) = arguments.first() else { return Ok(None) };
+        let Some(function) = Function::of(&call, &first.get_type(&rows)?) else { return Ok(None) };
+        if arguments.iter().chain(&filter).any(reads_window) {
+            return Ok(None);
+        }
+        let is_constant = |argument: &Expr| matches!(argument, Expr::Literal(value, _) if *value != ScalarValue::Null);
+        let arguments = if function == Function::Count && is_constant(first) { vec![] } else { arguments };
+        names.push(aggregate_name(aggregates.len()));
+        aggregates.push(Call { function, arguments, filter });
+    }
+    for (name, field) in names.iter().zip(aggregate.schema.fields()) {
+        if name.starts_with("aggregate_") {
+            fields.push(Field::new(name, field.data_type().clone(), true));
+        }
+    }
+    let schema = windowed_schema(&Schema::new(fields));
+    let after = |expression: &Expr| -> Result<Expr> {
+        let renamed = expression.clone().transform_up(|part| match part {
+            Expr::Column(column) => {
+                let index = aggregate.schema.index_of_column(&column)?;
+                Ok(Transformed::yes(Expr::Column(Column::new_unqualified(&names[index]))))
+            }
+            other => Ok(Transformed::no(other)),
+        })?;
+        let context = SimplifyContext::builder().with_schema(Arc::new(DFSchema::try_from(schema.clone())?)).build();
+        ExprSimplifier::new(context).simplify(renamed.data)
+    };
+    let having = having.map(&after).transpose()?;
+    let outputs = projection
+        .expr
+        .iter()
+        .zip(projection.schema.fields())
+        .map(|(expression, field)| Ok((after(&expression.clone().unalias())?, field.name().clone())))
+        .collect::<Result<Vec<_>>>()?;
+    let identity: HashSet<&str> = table.identity().collect();
+    let column_of = |group: &Expr| match group {
+        Expr::Column(column) => Some(column.name.clone()),
+        _ => None,
+    };
+    let by_identity = groups.iter().all(|group| column_of(group).is_some_and(|name| identity.contains(name.as_str())));
+    let (mut of_groups, mut labels, mut values) = (vec![], vec![], vec![]);
+    for part in condition.into_iter().flat_map(split_conjunction) {
+        let part = unqualified(part)?;
+        if reads_window(&part) {
+            return Ok(None);
+        }
+        let is_label = part.column_refs().iter().all(|column| identity.contains(column.name.as_str()));
+        let on_groups = part
+            .column_refs()
+            .iter()
+            .all(|column| groups.iter().any(|group| column_of(group).as_ref() == Some(&column.name)));
+        match (is_label, on_groups && by_identity && !groups.is_empty()) {
+            (true, true) => of_groups.push(on_group_columns(&part, &groups)?),
+            (true, false) => labels.push(simplify(&part)?),
+            (false, _) => values.push(simplify(&part)?),
+        }
+    }
+    for conditions in [&mut of_groups, &mut labels, &mut values] {
+        conditions.sort_by_cached_key(ToString::to_string);
+        conditions.dedup();
+    }
+    let of_groups = conjunction(of_groups);
+    Ok(Some(SharedPlan { of_groups, labels, values, groups, by_identity, aggregates, having, outputs, schema }))
+}
+
+/// Takes a rule without a window apart.
+pub fn take_row_apart(state: &SessionState, parts: &RulePlan, table: &Table) -> Result<RowPlan> {
+    let plan = state.analyzer().execute_and_check(parts.matching.clone(), state.config_options(), |_, _| {})?;
+    let LogicalPlan::Projection(projection) = &plan else {
+        return plan_err!("expected a plain SELECT list");
+    };
+    let condition = match projection.input.as_ref() {
+        LogicalPlan::Filter(filter) if is_table(&filter.input) => Some(&filter.predicate),
+        other if is_table(other) => None,
+        _ => return plan_err!("expected a plain table in FROM"),
+    };
+    let identity: HashSet<&str> = table.identity().collect();
+    let (mut labels, mut values) = (vec![], vec![]);
+    for part in condition.into_iter().flat_map(split_conjunction) {
+        let is_label = part.column_refs().iter().all(|column| identity.contains(column.name.as_str()));
+        if is_label { &mut labels } else { &mut values }.push(unqualified(part)?);
+    }
+    let columns = projection.expr.iter().zip(projection.schema.fields());
+    let matching = columns
+        .map(|(expression, field)| Ok((unqualified(&expression.clone().unalias())?, field.name().clone())))
+        .collect::<Result<Vec<_>>>()?;
+    let is_present = |name: &String| parts.key.contains(name) || name == ROW_TIME;
+    let present = matching.iter().filter(|(_, name)| is_present(name)).cloned().collect();
+    Ok(RowPlan { labels, values, matching, present })
+}
+
+fn is_table(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::SubqueryAlias(alias) => is_table(&alias.input),
+        LogicalPlan::TableScan(scan) => scan.filters.is_empty() && scan.projection.is_none() && scan.fetch.is_none(),
+        _ => false,
+    }
+}
+
+fn reads_window(expression: &Expr) -> bool {
+    expression.column_refs().iter().any(|column| column.name == WINDOW_START || column.name == WINDOW_END)
+}
+
+/// The expression with columns named as the table names them, whatever the rule calls the table.
+pub fn unqualified(expression: &Expr) -> Result<Expr> {
+    let plain = expression.clone().transform_up(|part| match part {
+        Expr::Column(column) => Ok(Transformed::yes(Expr::Column(Column::new_unqualified(column.name)))),
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(plain.data)
+}
+
+fn on_group_columns(condition: &Expr, groups: &[Expr]) -> Result<Expr> {
+    let renamed = condition.clone().transform_up(|part| {
+        let index = groups.iter().position(|group| *group == part);
+        Ok(index.map_or(Transformed::no(part), |index| {
+            Transformed::yes(Expr::Column(Column::new_unqualified(group_name(index))))
+        }))
+    })?;
+    Ok(renamed.data)
+}
+
+/// An expression, ready to be evaluated over batches of a schema.
+pub fn physical(expression: &Expr, schema: &Schema) -> Result<Arc<dyn PhysicalExpr>> {
+    let schema = DFSchema::try_from(schema.clone())?;
+    create_physical_expr(expression, &schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())
+}
