@@ -1,7 +1,7 @@
 //! Rows from a real Kafka through an engine with ten rules into the lake, beside a bare consumer that decodes Arrow and does
 //! nothing else, on the same topics, at three sizes of messages.
 //!
-//! `cargo build --release --workspace && target/release/kafka [DURATION]`
+//! `cargo build --release --workspace && target/release/kafka [DURATION [ROWS_A_MESSAGE ..]]`
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -66,12 +66,17 @@ fn bare(brokers: &str, prefix: &str) -> u64 {
 }
 
 fn main() {
-    let duration = std::env::args().nth(1).unwrap_or_else(|| "10m".to_string());
+    let mut arguments = std::env::args().skip(1);
+    let duration = arguments.next().unwrap_or_else(|| "10m".to_string());
+    let sizes: Vec<u32> = arguments.map(|size| size.parse().unwrap()).collect();
     print_machine();
     let cluster = Cluster::start(1, &[]).unwrap();
     let brokers = cluster.brokers();
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sql/rules/gpu");
     for (rows_each, nodes) in [(8, 125), (100, 10), (1_000, 1)] {
+        if !sizes.is_empty() && !sizes.contains(&rows_each) {
+            continue;
+        }
         let folder = tempfile::tempdir().unwrap();
         let prefix = format!("b{rows_each}-");
         let (gpus, nodes) = ((rows_each * nodes).to_string(), nodes.to_string());

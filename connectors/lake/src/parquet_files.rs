@@ -1,16 +1,19 @@
 //! Parquet, as every reader that we know of reads it.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
-use arrow::compute::{SortColumn, SortOptions, cast, concat_batches, lexsort_to_indices, take_record_batch};
-use arrow::datatypes::{DataType, Field, Schema, TimestampMicrosecondType};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::{SortOptions, cast, concat, concat_batches, interleave_record_batch};
+use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
+use arrow::error::ArrowError;
+use arrow::row::{Row, RowConverter, SortField};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::{KeyValue, SortingColumn};
-use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion};
 use parquet::schema::types::ColumnPath;
 use tidewatch_model::Timestamp;
 use tidewatch_model::table::{self, TIME_COLUMN};
@@ -19,6 +22,8 @@ use crate::error::LakeError;
 
 /// Rows in a row group.
 const ROW_GROUP_ROWS: usize = 131_072;
+/// Rows that are written at once: few enough to stay in the cache, enough to forget what each column costs.
+const CHUNK_ROWS: usize = 8_192;
 /// Bytes of a page.
 const PAGE_BYTES: usize = 1 << 20;
 /// Bytes of a bound in the page index.
@@ -28,25 +33,146 @@ fn wrong(table: &str, error: impl std::fmt::Display) -> LakeError {
     LakeError::Rows { table: table.to_string(), problem: error.to_string() }
 }
 
-/// All rows in one batch, plain text instead of dictionaries, sorted by (identity, ts). Rows that agree in both keep
-/// their order, so the same batches give the same bytes.
-pub fn merge_sorted(table: &str, batches: &[RecordBatch]) -> Result<RecordBatch, LakeError> {
-    let plain = batches.iter().map(|batch| without_dictionaries(table, batch)).collect::<Result<Vec<_>, _>>()?;
-    let widest = plain.iter().map(RecordBatch::schema).max_by_key(|schema| schema.fields().len());
-    let schema = widest.ok_or_else(|| wrong(table, "no rows"))?;
-    let widened = plain.iter().map(|batch| widen(table, batch, &schema)).collect::<Result<Vec<_>, _>>()?;
-    let whole = concat_batches(&schema, &widened).map_err(|error| wrong(table, error))?;
-    let mut columns: Vec<SortColumn> =
-        sort_names(table, &schema).iter().filter_map(|name| whole.column_by_name(name)).map(ascending).collect();
-    // Where everything else is equal, the order of arrival: lexsort is not stable by itself.
-    let arrival: ArrayRef = Arc::new(UInt32Array::from_iter_values(0..whole.num_rows() as u32));
-    columns.push(ascending(&arrival));
-    let order = lexsort_to_indices(&columns, None).map_err(|error| wrong(table, error))?;
-    take_record_batch(&whole, &order).map_err(|error| wrong(table, error))
+/// What a file is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Read a few times within minutes, then replaced: cheap to write. Rows lie as they arrived, nothing is compressed (a
+    /// compressor per column costs more than the rows), and only texts are looked up.
+    Hot,
+    /// Read for years: sorted and small.
+    Settled,
 }
 
-fn ascending(column: &ArrayRef) -> SortColumn {
-    SortColumn { values: column.clone(), options: Some(SortOptions { descending: false, nulls_first: false }) }
+/// Rows of one schema, to be written without ever lying in memory twice.
+pub struct Rows {
+    /// The schema of all batches: plain text instead of dictionaries, and every column that any of them has.
+    pub schema: SchemaRef,
+    table: String,
+    batches: Vec<RecordBatch>,
+}
+
+impl Rows {
+    /// Brings batches to one schema.
+    pub fn new(table: &str, batches: &[RecordBatch]) -> Result<Rows, LakeError> {
+        let plain = batches.iter().map(|batch| without_dictionaries(table, batch)).collect::<Result<Vec<_>, _>>()?;
+        let widest = plain.iter().map(RecordBatch::schema).max_by_key(|schema| schema.fields().len());
+        let schema = widest.ok_or_else(|| wrong(table, "no rows"))?;
+        let batches = plain.iter().map(|batch| widen(table, batch, &schema)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Rows { schema, table: table.to_string(), batches })
+    }
+
+    /// How many they are.
+    pub fn count(&self) -> usize {
+        self.batches.iter().map(RecordBatch::num_rows).sum()
+    }
+
+    /// Smallest and largest ts.
+    pub fn time_range(&self) -> Result<(Timestamp, Timestamp), LakeError> {
+        let ranges = self.batches.iter().map(|batch| time_range(&self.table, batch));
+        let ranges = ranges.collect::<Result<Vec<_>, _>>()?.into_iter();
+        let whole = ranges.reduce(|(min, max), (low, high)| (min.min(low), max.max(high)));
+        whole.ok_or_else(|| wrong(&self.table, "no rows"))
+    }
+
+    /// As they came, in chunks.
+    fn as_they_came(&self) -> impl Iterator<Item = Result<RecordBatch, LakeError>> {
+        let mut left = self.batches.as_slice();
+        std::iter::from_fn(move || {
+            let (mut rows, mut batches) = (0, 0);
+            while batches < left.len() && rows < CHUNK_ROWS {
+                rows += left[batches].num_rows();
+                batches += 1;
+            }
+            let (chunk, rest) = left.split_at(batches);
+            left = rest;
+            (batches > 0).then(|| concat_batches(&self.schema, chunk).map_err(|error| wrong(&self.table, error)))
+        })
+    }
+
+    /// Sorted by (identity, ts), in chunks. Rows that agree in both keep their order, so the same batches give the same bytes.
+    fn sorted(&self) -> Result<impl Iterator<Item = Result<RecordBatch, LakeError>>, LakeError> {
+        let order = self.order().map_err(|error| wrong(&self.table, error))?;
+        let mut starts = Vec::with_capacity(self.batches.len());
+        let mut start = 0;
+        for batch in &self.batches {
+            starts.push(start);
+            start += batch.num_rows();
+        }
+        let batches: Vec<&RecordBatch> = self.batches.iter().collect();
+        let mut from = 0;
+        Ok(std::iter::from_fn(move || {
+            let chunk = order.get(from..order.len().min(from + CHUNK_ROWS)).filter(|chunk| !chunk.is_empty())?;
+            from += chunk.len();
+            let place = |row: &u32| {
+                let batch = starts.partition_point(|start| *start <= *row as usize) - 1;
+                (batch, *row as usize - starts[batch])
+            };
+            let places: Vec<(usize, usize)> = chunk.iter().map(place).collect();
+            Some(interleave_record_batch(&batches, &places).map_err(|error| wrong(&self.table, error)))
+        }))
+    }
+
+    /// Rows in order of identity and ts, and of arrival where both are equal. There are few identities for many rows: they are
+    /// ranked, and rows are counted into their ranks; within one they mostly came in order.
+    fn order(&self) -> Result<Vec<u32>, ArrowError> {
+        let column = |name: &str| {
+            let parts = self.batches.iter().filter_map(|batch| batch.column_by_name(name));
+            concat(&parts.map(AsRef::as_ref).collect::<Vec<&dyn Array>>())
+        };
+        let names = sort_names(&self.table, &self.schema);
+        let identity = names.iter().filter(|name| **name != TIME_COLUMN).map(|name| column(name));
+        let identity = identity.collect::<Result<Vec<_>, _>>()?;
+        let times = column(TIME_COLUMN)?;
+        let times = times.as_primitive::<TimestampMicrosecondType>().values();
+        let ascending = SortOptions { descending: false, nulls_first: false };
+        let field = |column: &ArrayRef| SortField::new_with_options(column.data_type().clone(), ascending);
+        let keys = RowConverter::new(identity.iter().map(field).collect())?.convert_columns(&identity)?;
+        let mut known: HashMap<Row, u32> = HashMap::new();
+        let mut tuples: Vec<Row> = Vec::new();
+        let mut last: Option<(Row, u32)> = None;
+        let mut of_row: Vec<u32> = Vec::with_capacity(times.len());
+        for row in 0..times.len() {
+            // Without identity columns all rows are of one.
+            let Some(key) = (!identity.is_empty()).then(|| keys.row(row)) else {
+                of_row.push(0);
+                continue;
+            };
+            let tuple = match last {
+                Some((before, tuple)) if before == key => tuple,
+                _ => *known.entry(key).or_insert_with(|| {
+                    tuples.push(key);
+                    tuples.len() as u32 - 1
+                }),
+            };
+            last = Some((key, tuple));
+            of_row.push(tuple);
+        }
+        let mut by_rank: Vec<u32> = (0..tuples.len() as u32).collect();
+        by_rank.sort_unstable_by_key(|tuple| tuples[*tuple as usize]);
+        let mut counts = vec![0u32; tuples.len().max(1)];
+        of_row.iter().for_each(|tuple| counts[*tuple as usize] += 1);
+        let mut places = vec![0u32; counts.len()];
+        let mut place = 0;
+        for tuple in if by_rank.is_empty() { vec![0] } else { by_rank } {
+            places[tuple as usize] = place;
+            place += counts[tuple as usize];
+        }
+        let starts = places.clone();
+        let mut order = vec![0u32; times.len()];
+        for (row, tuple) in of_row.iter().enumerate() {
+            let place = &mut places[*tuple as usize];
+            order[*place as usize] = row as u32;
+            *place += 1;
+        }
+        for (start, count) in starts.into_iter().zip(counts) {
+            let rows = &mut order[start as usize..(start + count) as usize];
+            let ts = |row: &u32| times[*row as usize];
+            if !rows.is_sorted_by_key(ts) {
+                rows.sort_by_key(ts);
+            }
+        }
+        Ok(order)
+    }
 }
 
 /// Identity columns that can be compared, then ts.
@@ -99,35 +225,80 @@ fn widen(table: &str, batch: &RecordBatch, schema: &Arc<Schema>) -> Result<Recor
     RecordBatch::try_new(schema.clone(), columns.collect::<Result<Vec<_>, _>>()?).map_err(|error| wrong(table, error))
 }
 
-/// Sorted rows as the bytes of a Parquet file; `facts` go into its footer.
-pub fn to_bytes(table: &str, rows: &RecordBatch, facts: &[(&str, String)]) -> Result<Vec<u8>, LakeError> {
-    let schema = rows.schema();
-    let index_of = |name: &&str| schema.index_of(name).ok();
-    let names = sort_names(table, &schema);
-    let sorting = names.iter().filter_map(index_of).map(|index| SortingColumn {
-        column_idx: index as i32,
-        descending: false,
-        nulls_first: false,
-    });
+/// Rows as the bytes of a Parquet file; `facts` go into its footer.
+pub fn to_bytes(rows: &Rows, form: Form, facts: &[(&str, String)]) -> Result<Vec<u8>, LakeError> {
+    let (table, schema) = (rows.table.as_str(), &rows.schema);
     let facts = facts.iter().map(|(name, value)| KeyValue::new(format!("tidewatch.{name}"), value.clone()));
     let mut properties = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).map_err(|error| wrong(table, error))?))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_data_page_size_limit(PAGE_BYTES)
-        .set_statistics_enabled(EnabledStatistics::Page)
         .set_column_index_truncate_length(Some(INDEX_BYTES))
         .set_created_by(concat!("tidewatch version ", env!("CARGO_PKG_VERSION")).to_string())
-        .set_sorting_columns(if has_map(&schema) { None } else { Some(sorting.collect()) })
         .set_key_value_metadata(Some(facts.collect()));
-    let time = ColumnPath::from(TIME_COLUMN);
-    properties = properties
-        .set_column_dictionary_enabled(time.clone(), false)
-        .set_column_encoding(time, Encoding::DELTA_BINARY_PACKED);
+    if form == Form::Settled {
+        let names = sort_names(table, schema);
+        let sorting = names.iter().filter_map(|name| schema.index_of(name).ok()).map(|index| SortingColumn {
+            column_idx: index as i32,
+            descending: false,
+            nulls_first: false,
+        });
+        let time = ColumnPath::from(TIME_COLUMN);
+        properties = properties
+            .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).map_err(|error| wrong(table, error))?))
+            .set_statistics_enabled(EnabledStatistics::Page)
+            .set_sorting_columns(if has_map(schema) { None } else { Some(sorting.collect()) })
+            .set_column_dictionary_enabled(time.clone(), false)
+            .set_column_encoding(time, Encoding::DELTA_BINARY_PACKED);
+    } else {
+        properties = properties
+            .set_compression(Compression::UNCOMPRESSED)
+            .set_statistics_enabled(EnabledStatistics::Chunk)
+            .set_dictionary_enabled(false);
+        for field in schema.fields().iter().filter(|field| *field.data_type() == DataType::Utf8) {
+            properties = properties.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), true);
+        }
+    }
+    let mut chunks: Box<dyn Iterator<Item = _>> = match form {
+        Form::Hot => Box::new(rows.as_they_came()),
+        Form::Settled => Box::new(rows.sorted()?),
+    };
+    let first = chunks.next().transpose()?;
+    if let (Form::Settled, Some(first)) = (form, &first) {
+        properties = encodings(first, properties);
+    }
     let mut writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties.build()))
         .map_err(|error| wrong(table, error))?;
-    writer.write(rows).map_err(|error| wrong(table, error))?;
+    for chunk in first.into_iter().map(Ok).chain(chunks) {
+        writer.write(&chunk?).map_err(|error| wrong(table, error))?;
+    }
     writer.into_inner().map_err(|error| wrong(table, error))
+}
+
+/// A dictionary is of use where values repeat: where most of the first rows' values differ, it is filled, found to be of no use
+/// and written all the same. Integers that differ are mostly counters, and their differences are small; of floats that differ
+/// the high bytes are alike.
+fn encodings(first: &RecordBatch, mut properties: WriterPropertiesBuilder) -> WriterPropertiesBuilder {
+    for (field, column) in first.schema().fields().iter().zip(first.columns()) {
+        let (bits, encoding): (Vec<u64>, Encoding) = match field.data_type() {
+            DataType::Int64 => {
+                let values = column.as_primitive::<Int64Type>().iter().flatten();
+                (values.map(|value| value as u64).collect(), Encoding::DELTA_BINARY_PACKED)
+            }
+            DataType::Float64 => {
+                let values = column.as_primitive::<Float64Type>().iter().flatten();
+                (values.map(f64::to_bits).collect(), Encoding::BYTE_STREAM_SPLIT)
+            }
+            _ => continue,
+        };
+        let distinct: HashSet<u64> = bits.iter().copied().collect();
+        if distinct.len() * 2 > bits.len() {
+            let path = ColumnPath::from(field.name().as_str());
+            properties =
+                properties.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path, encoding);
+        }
+    }
+    properties
 }
 
 /// Sorting columns are numbered by leaf: a map, which has two, would shift those behind it.

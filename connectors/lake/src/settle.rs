@@ -12,7 +12,7 @@ use tidewatch_model::{Span, Timestamp};
 use crate::chain::HotFile;
 use crate::error::LakeError;
 use crate::layout;
-use crate::parquet_files::{footer_rows, from_bytes, merge_sorted, to_bytes};
+use crate::parquet_files::{Form, Rows, footer_rows, from_bytes, to_bytes};
 use crate::view::{Claim, Input, Receipt, View, WindowKey, read_claim};
 
 /// When a window is over.
@@ -177,7 +177,8 @@ impl Settler {
                 batches.extend(from_bytes(&file.path, bytes)?);
             }
         }
-        let rows = merge_sorted(&claim.table, &batches)?;
+        let rows = Rows::new(&claim.table, &batches)?;
+        drop(batches);
         let sources: Vec<String> =
             claim.inputs.iter().map(|input| format!("{}/{}@{}", input.topic, input.partition, input.seq)).collect();
         let facts = [
@@ -188,9 +189,9 @@ impl Settler {
             ("sources", sources.join(",")),
             ("rows", claim.rows.to_string()),
         ];
-        let bytes = to_bytes(&claim.table, &rows, &facts)?;
-        if rows.num_rows() as u64 != claim.rows || footer_rows(&claim.output, bytes.clone())? != claim.rows {
-            let problem = format!("{} rows came out of a claim of {}", rows.num_rows(), claim.rows);
+        let bytes = to_bytes(&rows, Form::Settled, &facts)?;
+        if rows.count() as u64 != claim.rows || footer_rows(&claim.output, bytes.clone())? != claim.rows {
+            let problem = format!("{} rows came out of a claim of {}", rows.count(), claim.rows);
             return Err(LakeError::Damaged { path: claim.output.clone(), problem });
         }
         self.store.create(&claim.output, &bytes)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::TimestampMicrosecondType;
+use arrow::datatypes::{Schema, TimestampMicrosecondType};
 use sha2::{Digest, Sha256};
 use tidewatch_model::alert::hex;
 use tidewatch_model::limits::HOT_BYTES;
@@ -16,7 +16,7 @@ use tidewatch_model::{Span, Timestamp};
 use crate::chain::{self, Counts, Entry, HotFile, SourceSeq};
 use crate::error::LakeError;
 use crate::layout;
-use crate::parquet_files::{merge_sorted, time_range, to_bytes};
+use crate::parquet_files::{Form, Rows, time_range, to_bytes};
 
 /// How the writer works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -284,20 +284,20 @@ impl Committer<'_> {
         start: Timestamp,
         batches: &[RecordBatch],
     ) -> Result<HotFile, LakeError> {
-        let rows = merge_sorted(table, batches)?;
-        let schema = schema_fingerprint(&rows.schema());
-        self.register_schema(table, &schema, &rows)?;
-        let facts = [("table", table.to_string()), ("schema", schema.clone()), ("rows", rows.num_rows().to_string())];
-        let bytes = to_bytes(table, &rows, &facts)?;
+        let rows = Rows::new(table, batches)?;
+        let schema = schema_fingerprint(&rows.schema);
+        self.register_schema(table, &schema, &rows.schema)?;
+        let facts = [("table", table.to_string()), ("schema", schema.clone()), ("rows", rows.count().to_string())];
+        let bytes = to_bytes(&rows, Form::Hot, &facts)?;
         let path = layout::hot_file(table, topic, partition, seq, start, self.random.next_u64());
         self.store.create(&path, &bytes)?;
-        let (min_ts, max_ts) = time_range(table, &rows)?;
+        let (min_ts, max_ts) = rows.time_range()?;
         Ok(HotFile {
             path,
             table: table.to_string(),
             window_start: start,
             window: self.window,
-            rows: rows.num_rows() as u64,
+            rows: rows.count() as u64,
             bytes: bytes.len() as u64,
             min_ts,
             max_ts,
@@ -307,12 +307,11 @@ impl Committer<'_> {
     }
 
     /// Writes down what a fingerprint stands for, the first time that it is used.
-    fn register_schema(&self, table: &str, fingerprint: &str, rows: &RecordBatch) -> Result<(), LakeError> {
+    fn register_schema(&self, table: &str, fingerprint: &str, schema: &Schema) -> Result<(), LakeError> {
         let path = layout::schema_file(table, fingerprint);
         if self.store.get(&path).is_ok() {
             return Ok(());
         }
-        let schema = rows.schema();
         let fields = schema
             .fields()
             .iter()

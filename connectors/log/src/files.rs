@@ -56,8 +56,9 @@ impl Files for RealFiles {
 
     fn read(&self, path: &Path, from: u64, most: usize) -> Result<Vec<u8>> {
         let mut file = File::open(path)?;
+        let left = file.metadata()?.len().saturating_sub(from);
         file.seek(SeekFrom::Start(from))?;
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(most.min(left as usize));
         file.take(most as u64).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
