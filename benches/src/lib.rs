@@ -35,6 +35,22 @@ pub fn measure<T>(work: impl FnOnce() -> T) -> io::Result<(f64, T)> {
     Ok((cpu_seconds(std::process::id())? - begun, result))
 }
 
+/// The same for work of this thread alone, to the nanosecond: `/proc/thread-self/schedstat`, whose first field is the time on
+/// a CPU (Documentation/scheduler/sched-stats.rst).
+///
+/// # Errors
+/// The kernel keeps no such figures.
+pub fn measure_thread<T>(work: impl FnOnce() -> T) -> io::Result<(f64, T)> {
+    let nanoseconds = || -> io::Result<f64> {
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+        let first = text.split_whitespace().next().and_then(|field| field.parse().ok());
+        first.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, text))
+    };
+    let begun = nanoseconds()?;
+    let result = work();
+    Ok(((nanoseconds()? - begun) / 1e9, result))
+}
+
 /// Prints the machine, so that a result can be read later.
 pub fn print_machine() {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();

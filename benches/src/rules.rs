@@ -11,7 +11,7 @@ use arrow::array::{
     ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
 };
 use arrow::datatypes::SchemaRef;
-use tidewatch_benches::{measure, print_machine};
+use tidewatch_benches::{measure_thread, print_machine};
 use tidewatch_flow::lifecycle::AlertBook;
 use tidewatch_model::wire::{self, Origin};
 use tidewatch_model::{Evaluation, Rule, Timestamp, table};
@@ -131,7 +131,7 @@ impl Listener for Count {
 /// Feeds the seconds `from..to`; returns CPU seconds and evaluations.
 fn feed(engine: &mut Engine, fleet: &Fleet, from: i64, to: i64) -> (f64, u64) {
     let mut count = Count::default();
-    let (seconds, ()) = measure(|| {
+    let (seconds, ()) = measure_thread(|| {
         for tick in from..to {
             let batch = fleet.tick(tick);
             engine.push("gpu", &batch, Feed::Live, &mut count).unwrap();
@@ -170,7 +170,7 @@ fn throughput(text: &str, gpus: usize, warm: i64, seconds: i64) -> f64 {
     let mut engine = compile(text);
     feed(&mut engine, &fleet, 0, warm);
     let (cost, _) = feed(&mut engine, &fleet, warm, warm + seconds);
-    gpus as f64 * seconds as f64 / cost.max(0.01)
+    gpus as f64 * seconds as f64 / cost
 }
 
 /// Ten rules as they are bundled: several columns, one minute every ten seconds.
@@ -192,11 +192,11 @@ fn ingest() {
     let mut engine = compile(&ten_rules());
     let mut count = Count::default();
     let mut decoder = wire::Decoder::default();
-    let decode_only = measure(|| {
+    let decode_only = measure_thread(|| {
         frames.iter().map(|frame| wire::Decoder::default().decode(frame).unwrap().1.num_rows()).sum::<usize>()
     })
     .unwrap();
-    let (cost, ()) = measure(|| {
+    let (cost, ()) = measure_thread(|| {
         for (tick, frame) in frames.iter().enumerate() {
             let (_, batch) = decoder.decode(frame).unwrap();
             engine.push("gpu", &batch, Feed::Live, &mut count).unwrap();

@@ -20,7 +20,7 @@ use tidewatch_model::{Rule, RuleShape};
 use tokio::runtime::Runtime;
 
 use crate::fault::{Fault, Level, Location, suggestion};
-use crate::increase::growth_answer;
+use crate::increase::growth_question;
 use crate::options::check_options;
 use crate::rows_table::columns_read;
 use crate::session::rule_session;
@@ -180,7 +180,7 @@ impl Compiler {
 fn add_time(query: &mut Query) {
     let _ = visit_expressions_mut(query, |expression| {
         if let ast::Expr::Function(call) = expression
-            && growth_answer(&call.name.to_string().to_lowercase()).is_some()
+            && growth_question(&call.name.to_string().to_lowercase()).is_some()
             && let FunctionArguments::List(list) = &mut call.args
             && list.args.len() == 1
         {

@@ -214,7 +214,7 @@ impl ExactSum {
 }
 
 /// `|value| = mantissa * 2^exponent`, exactly, for finite values.
-fn decompose(value: f64) -> (u64, i32) {
+pub fn decompose(value: f64) -> (u64, i32) {
     let bits = value.to_bits();
     let fraction = bits & ((1 << 52) - 1);
     match ((bits >> 52) & 0x7ff) as i32 {

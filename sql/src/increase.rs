@@ -8,29 +8,30 @@ use datafusion::common::{DataFusionError, Result, ScalarValue, plan_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
 
-use crate::shared::growth::{Answer, Counter, FloatCounter, Grown, IntegerCounter, answers};
+use crate::shared::Question;
+use crate::shared::growth::{Counter, FloatCounter, Grown, IntegerCounter, answers};
 
 /// The two, by name. In a rule `ts` may be left out.
-const ANSWERS: [(&str, Answer); 2] = [("increase", Answer::Increase), ("rate", Answer::Rate)];
+const QUESTIONS: [(&str, Question); 2] = [("increase", Question::Plain), ("rate", Question::Rate)];
 
 /// What a function of this name asks, if it is one of the two.
-pub fn growth_answer(name: &str) -> Option<Answer> {
-    ANSWERS.iter().find(|(known, _)| *known == name).map(|(_, answer)| *answer)
+pub fn growth_question(name: &str) -> Option<Question> {
+    QUESTIONS.iter().find(|(known, _)| *known == name).map(|(_, question)| *question)
 }
 
 /// `increase(counter, ts)`: Int64 for integers, else Float64; NULL below two values. `rate(counter, ts)`: Float64, per second.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Growth {
     name: &'static str,
-    answer: Answer,
+    question: Question,
     signature: Signature,
 }
 
 /// The aggregates, to be registered.
 pub fn growths() -> [AggregateUDF; 2] {
-    ANSWERS.map(|(name, answer)| {
+    QUESTIONS.map(|(name, question)| {
         let signature = Signature::user_defined(Volatility::Immutable);
-        AggregateUDF::new_from_impl(Growth { name, answer, signature })
+        AggregateUDF::new_from_impl(Growth { name, question, signature })
     })
 }
 
@@ -55,12 +56,12 @@ impl AggregateUDFImpl for Growth {
     }
 
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
-        Ok(if self.answer == Answer::Rate { DataType::Float64 } else { arguments[0].clone() })
+        Ok(if self.question == Question::Rate { DataType::Float64 } else { arguments[0].clone() })
     }
 
     fn accumulator(&self, arguments: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         let integer = *arguments.expr_fields[0].data_type() == DataType::Int64;
-        Ok(Box::new(Samples { integer, answer: self.answer, samples: vec![] }))
+        Ok(Box::new(Samples { integer, question: self.question, samples: vec![] }))
     }
 
     fn state_fields(&self, arguments: StateFieldsArgs) -> Result<Vec<FieldRef>> {
@@ -72,7 +73,7 @@ impl AggregateUDFImpl for Growth {
 #[derive(Debug)]
 struct Samples {
     integer: bool,
-    answer: Answer,
+    question: Question,
     samples: Vec<(i64, i64)>,
 }
 
@@ -92,8 +93,8 @@ impl Accumulator for Samples {
         self.samples.sort_unstable();
         let samples = self.samples.iter().copied();
         let answer = match self.integer {
-            true => answers::<IntegerCounter>(&[Grown::over::<IntegerCounter>(samples)], self.answer),
-            false => answers::<FloatCounter>(&[Grown::over::<FloatCounter>(samples)], self.answer),
+            true => answers::<IntegerCounter>(&[Grown::over::<IntegerCounter>(samples)], self.question),
+            false => answers::<FloatCounter>(&[Grown::over::<FloatCounter>(samples)], self.question),
         };
         ScalarValue::try_from_array(&answer, 0)
     }

@@ -9,6 +9,7 @@ mod compile;
 mod engine;
 mod exact;
 mod exact_aggregate;
+mod exact_squares;
 mod fault;
 mod history;
 mod increase;

@@ -125,7 +125,12 @@ impl AlertBook {
             }
             Outcome::Groups(findings) => findings,
         };
-        self.failures.remove(&rule.name);
+        if !self.failures.is_empty() {
+            self.failures.remove(&rule.name);
+        }
+        if findings.is_empty() && self.alerts.get(&rule.name).is_none_or(BTreeMap::is_empty) {
+            return vec![];
+        }
         let at = Instant { ts: evaluation.window_end, start: evaluation.window_start, end: evaluation.window_end };
         let alerts = self.alerts.entry(rule.name.clone()).or_default();
         let mut transitions = Vec::new();

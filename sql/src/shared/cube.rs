@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use arrow::array::ArrayRef;
 use tidewatch_model::{Span, Timestamp};
 
-use super::kernel::{Kernel, Run};
+use super::kernel::{Kernel, Question, Run};
 
 /// A cube, whatever its kernel.
 pub trait Cube: Debug + Send {
@@ -14,8 +14,10 @@ pub trait Cube: Debug + Send {
     fn update(&mut self, pane: Timestamp, run: &Run);
     /// Adds a window that slides over the panes; returns its number.
     fn add_window(&mut self) -> usize;
-    /// Moves a window to the panes in `[from, to)`, forward mostly, and answers for each of so many groups.
-    fn slide(&mut self, window: usize, from: Timestamp, to: Timestamp, groups: usize) -> ArrayRef;
+    /// Moves a window to the panes in `[from, to)`, forward mostly.
+    fn slide(&mut self, window: usize, from: Timestamp, to: Timestamp);
+    /// Answers for the rows of a window, for each of so many groups.
+    fn answer(&self, window: usize, groups: usize, question: Question) -> ArrayRef;
     /// Forgets the panes before an instant.
     fn forget_before(&mut self, floor: Timestamp);
     /// Bytes held.
@@ -75,7 +77,7 @@ impl<K: Kernel> Cube for Aggregate<K> {
         self.windows.len() - 1
     }
 
-    fn slide(&mut self, window: usize, from: Timestamp, to: Timestamp, groups: usize) -> ArrayRef {
+    fn slide(&mut self, window: usize, from: Timestamp, to: Timestamp) {
         let Aggregate { kernel, panes, windows } = self;
         let window = &mut windows[window];
         let goes_on = !window.stale && window.from <= from && from <= window.to && window.to <= to;
@@ -88,40 +90,46 @@ impl<K: Kernel> Cube for Aggregate<K> {
             Self::add(kernel, &mut window.back, K::states(pane));
         }
         window.to = to;
-        match K::SUBTRACT {
-            Some(subtract) => {
-                for (_, pane) in panes.range_mut(window.from..from) {
-                    for (into, state) in window.back.iter_mut().zip(K::states(pane)) {
-                        subtract(into, state);
-                    }
+        if window.from == from {
+            return;
+        }
+        if let Some(subtract) = K::SUBTRACT {
+            for (_, pane) in panes.range_mut(window.from..from) {
+                for (into, state) in window.back.iter_mut().zip(K::states(pane)) {
+                    subtract(into, state);
                 }
-                window.from = from;
-                window.back.resize(groups, K::State::default());
-                kernel.finish(&window.back)
             }
-            None => {
-                if window.from < from {
-                    window.from = from;
-                    while window.front.last().is_some_and(|(pane, _)| *pane < from) {
-                        window.front.pop();
-                    }
-                    if window.front.is_empty() {
-                        window.back.clear();
-                        let mut later: Vec<K::State> = vec![];
-                        for (start, pane) in panes.range_mut(from..to).rev() {
-                            let mut states = K::states(pane).to_vec();
-                            Self::add(kernel, &mut states, &later);
-                            later.clone_from(&states);
-                            window.front.push((*start, states));
-                        }
-                    }
+        } else {
+            while window.front.last().is_some_and(|(pane, _)| *pane < from) {
+                window.front.pop();
+            }
+            if window.front.is_empty() {
+                window.back.clear();
+                let mut later: Vec<K::State> = vec![];
+                for (start, pane) in panes.range_mut(from..to).rev() {
+                    let mut states = K::states(pane).to_vec();
+                    Self::add(kernel, &mut states, &later);
+                    later.clone_from(&states);
+                    window.front.push((*start, states));
                 }
-                let mut all = window.front.last().map(|(_, states)| states.clone()).unwrap_or_default();
-                Self::add(kernel, &mut all, &window.back);
-                all.resize(groups, K::State::default());
-                kernel.finish(&all)
             }
         }
+        window.from = from;
+    }
+
+    fn answer(&self, window: usize, groups: usize, question: Question) -> ArrayRef {
+        let window = &self.windows[window];
+        let mut padded;
+        let states = match window.front.last() {
+            None if window.back.len() == groups => &window.back,
+            front => {
+                padded = front.map(|(_, states)| states.clone()).unwrap_or_default();
+                Self::add(&self.kernel, &mut padded, &window.back);
+                padded.resize(groups, K::State::default());
+                &padded
+            }
+        };
+        self.kernel.finish(states, question)
     }
 
     fn forget_before(&mut self, floor: Timestamp) {
@@ -169,7 +177,7 @@ mod tests {
             steps in prop::collection::vec((0..5i64, 1..12i64, 0..4usize), 1..20),
         ) {
             let mut count = Aggregate::new(Count);
-            let mut sum = Aggregate::new(FloatSum { mean: false });
+            let mut sum = Aggregate::new(FloatSum);
             let mut max = Aggregate::new(Extremes::<Floats>::new(true, &DataType::Float64));
             for cube in [&mut count as &mut dyn Cube, &mut sum, &mut max] {
                 cube.add_window();
@@ -188,9 +196,12 @@ mod tests {
                 }
                 from += forward;
                 let (start, end) = (Timestamp(from), Timestamp(from + size));
-                let counts = count.slide(0, start, end, 3);
-                let sums = sum.slide(0, start, end, 3);
-                let maxima = max.slide(0, start, end, 3);
+                count.slide(0, start, end);
+                let counts = count.answer(0, 3, Question::Plain);
+                sum.slide(0, start, end);
+                let sums = sum.answer(0, 3, Question::Plain);
+                max.slide(0, start, end);
+                let maxima = max.answer(0, 3, Question::Plain);
                 for group in 0..3u32 {
                     let inside: Vec<f64> = taken.iter().filter(|(pane, g, _)| *g == group && start.0 <= *pane && *pane < end.0).map(|row| row.2).collect();
                     prop_assert_eq!(counts.as_primitive::<Int64Type>().value(group as usize), inside.len() as i64);

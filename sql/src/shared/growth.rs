@@ -11,17 +11,8 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array};
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 
-use super::kernel::{Kernel, Run};
+use super::kernel::{Kernel, Question, Run};
 use crate::exact::ExactSum;
-
-/// What is asked of a growth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Answer {
-    /// All of it.
-    Increase,
-    /// Per second, between the first and the last row.
-    Rate,
-}
 
 /// A type that counters have. A sample is the value's 64 bits.
 pub trait Counter: Debug + Send + Sync + 'static {
@@ -40,10 +31,10 @@ pub trait Counter: Debug + Send + Sync + 'static {
 }
 
 /// Int64.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct IntegerCounter;
 /// Float64.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct FloatCounter;
 
 impl Counter for IntegerCounter {
@@ -115,32 +106,24 @@ impl<S: Default> Grown<S> {
 }
 
 /// The answers: NULL below two samples, and for a rate when no time passed.
-pub fn answers<C: Counter>(states: &[Option<Grown<C::Sum>>], answer: Answer) -> ArrayRef {
+pub fn answers<C: Counter>(states: &[Option<Grown<C::Sum>>], question: Question) -> ArrayRef {
     let several = states.iter().map(|state| state.as_ref().filter(|grown| grown.several));
-    match answer {
-        Answer::Increase => C::array(several.map(|grown| grown.map(|grown| &grown.sum)).collect()),
-        Answer::Rate => {
+    match question {
+        Question::Rate => {
             let rate = |grown: &Grown<C::Sum>| {
                 let seconds = (grown.last.0 - grown.first.0) as f64 / 1e6;
                 (seconds > 0.0).then(|| C::number(&grown.sum) / seconds)
             };
             Arc::new(several.map(|grown| grown.and_then(rate)).collect::<Float64Array>())
         }
+        _ => C::array(several.map(|grown| grown.map(|grown| &grown.sum)).collect()),
     }
 }
 
 /// `increase(counter, ts)` and `rate(counter, ts)`.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Growth<C> {
-    answer: Answer,
     over: PhantomData<C>,
-}
-
-impl<C> Growth<C> {
-    /// One of the two.
-    pub fn new(answer: Answer) -> Self {
-        Growth { answer, over: PhantomData }
-    }
 }
 
 /// A sample: group, time, bits.
@@ -237,8 +220,8 @@ impl<C: Counter> Kernel for Growth<C> {
 
     const SUBTRACT: Option<fn(&mut Self::State, &Self::State)> = None;
 
-    fn finish(&self, states: &[Self::State]) -> ArrayRef {
-        answers::<C>(states, self.answer)
+    fn finish(&self, states: &[Self::State], question: Question) -> ArrayRef {
+        answers::<C>(states, question)
     }
 
     fn pane_bytes(pane: &Self::Pane) -> usize {

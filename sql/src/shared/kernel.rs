@@ -13,6 +13,7 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type};
 
 use super::grouping::NO_GROUP;
 use crate::exact::ExactSum;
+use crate::exact_squares::SquareSum;
 
 /// The rows of one run: their arguments, their groups, and which of them count.
 pub struct Run<'a> {
@@ -52,6 +53,24 @@ impl Run<'_> {
     }
 }
 
+/// What is asked of states: functions that need the same states share them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Question {
+    /// What they are the states of: a count, a sum, an extreme, an increase.
+    Plain,
+    /// The sum by the count.
+    Mean,
+    /// The spread of the values around their mean.
+    Spread {
+        /// Of a sample, not of the population.
+        sample: bool,
+        /// The standard deviation, not the variance.
+        root: bool,
+    },
+    /// The increase per second.
+    Rate,
+}
+
 /// One aggregate function over one type of argument.
 pub trait Kernel: Debug + Send + Sync + 'static {
     /// What is remembered per group; the default stands for no rows.
@@ -68,7 +87,7 @@ pub trait Kernel: Debug + Send + Sync + 'static {
     /// Takes out what was merged; `None` where that can't be done exactly.
     const SUBTRACT: Option<fn(&mut Self::State, &Self::State)>;
     /// The answers, one per group.
-    fn finish(&self, states: &[Self::State]) -> ArrayRef;
+    fn finish(&self, states: &[Self::State], question: Question) -> ArrayRef;
     /// Heap bytes of a pane.
     fn pane_bytes(pane: &Self::Pane) -> usize;
 }
@@ -105,7 +124,7 @@ impl Kernel for Count {
 
     const SUBTRACT: Option<fn(&mut i64, &i64)> = Some(|from, gone| *from -= gone);
 
-    fn finish(&self, states: &[i64]) -> ArrayRef {
+    fn finish(&self, states: &[i64], _: Question) -> ArrayRef {
         Arc::new(Int64Array::from(states.to_vec()))
     }
 
@@ -144,7 +163,7 @@ impl Kernel for IntegerSum {
     const SUBTRACT: Option<fn(&mut Self::State, &Self::State)> =
         Some(|from, gone| *from = (from.0.wrapping_sub(gone.0), from.1 - gone.1));
 
-    fn finish(&self, states: &[Self::State]) -> ArrayRef {
+    fn finish(&self, states: &[Self::State], _: Question) -> ArrayRef {
         Arc::new(states.iter().map(|(sum, count)| (*count > 0).then_some(*sum)).collect::<Int64Array>())
     }
 
@@ -155,10 +174,7 @@ impl Kernel for IntegerSum {
 
 /// `sum` and `avg` over Float64, exact.
 #[derive(Debug)]
-pub struct FloatSum {
-    /// Whether the mean is asked for.
-    pub mean: bool,
-}
+pub struct FloatSum;
 
 impl Kernel for FloatSum {
     type State = ExactSum;
@@ -181,45 +197,31 @@ impl Kernel for FloatSum {
 
     const SUBTRACT: Option<fn(&mut ExactSum, &ExactSum)> = Some(ExactSum::subtract);
 
-    fn finish(&self, states: &[ExactSum]) -> ArrayRef {
-        let answer = |sum: &ExactSum| if self.mean { sum.mean() } else { sum.sum() };
+    fn finish(&self, states: &[ExactSum], question: Question) -> ArrayRef {
+        let answer = if question == Question::Mean { ExactSum::mean } else { ExactSum::sum };
         Arc::new(states.iter().map(answer).collect::<Float64Array>())
     }
 
     fn pane_bytes(pane: &Self::Pane) -> usize {
-        sums_bytes(pane.iter(), pane.capacity())
+        pane.capacity() * size_of::<ExactSum>() + pane.iter().map(ExactSum::heap_bytes).sum::<usize>()
     }
-}
-
-fn sums_bytes<'a>(sums: impl Iterator<Item = &'a ExactSum>, capacity: usize) -> usize {
-    capacity * size_of::<ExactSum>() + sums.map(ExactSum::heap_bytes).sum::<usize>()
 }
 
 /// `var_samp`, `var_pop`, `stddev_samp`, `stddev_pop`.
 #[derive(Debug)]
-pub struct Spread {
-    /// Whether to divide by the count less one.
-    pub sample: bool,
-    /// Whether the root is asked for.
-    pub root: bool,
-}
+pub struct Spread;
 
 /// Exact sums of values and of their squares.
 #[derive(Debug, Clone, Default)]
 pub struct Moments {
     sum: ExactSum,
-    squares: ExactSum,
+    squares: SquareSum,
 }
 
 impl Moments {
     fn add(&mut self, value: f64) {
         self.sum.add(value);
-        let square = value * value;
-        self.squares.add(square);
-        if square.is_finite() {
-            // What the multiplication rounded away.
-            self.squares.add(value.mul_add(value, -square));
-        }
+        self.squares.add(value);
     }
 
     /// `(sum of squares - sum^2 / n) / divisor`, in twice the digits until the last step: the difference cancels.
@@ -266,16 +268,21 @@ impl Kernel for Spread {
         from.squares.subtract(&gone.squares);
     });
 
-    fn finish(&self, states: &[Moments]) -> ArrayRef {
+    fn finish(&self, states: &[Moments], question: Question) -> ArrayRef {
+        let (sample, root) = match question {
+            Question::Spread { sample, root } => (sample, root),
+            _ => (true, false),
+        };
         let answer = |state: &Moments| {
-            let variance = state.variance(self.sample)?;
-            Some(if self.root { variance.sqrt() } else { variance })
+            let variance = state.variance(sample)?;
+            Some(if root { variance.sqrt() } else { variance })
         };
         Arc::new(states.iter().map(answer).collect::<Float64Array>())
     }
 
     fn pane_bytes(pane: &Self::Pane) -> usize {
-        sums_bytes(pane.iter().flat_map(|state| [&state.sum, &state.squares]), pane.capacity() * 2)
+        let heap = pane.iter().map(|state| state.sum.heap_bytes() + state.squares.heap_bytes());
+        pane.capacity() * size_of::<Moments>() + heap.sum::<usize>()
     }
 }
 
@@ -426,7 +433,7 @@ impl<E: Extreme> Kernel for Extremes<E> {
 
     const SUBTRACT: Option<fn(&mut Self::State, &Self::State)> = None;
 
-    fn finish(&self, states: &[Self::State]) -> ArrayRef {
+    fn finish(&self, states: &[Self::State], _: Question) -> ArrayRef {
         E::array(states, &self.data_type)
     }
 

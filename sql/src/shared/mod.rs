@@ -4,6 +4,7 @@
 //! [`growth`]); windows slide over panes by adding what came and subtracting what went. Rules that differ in their
 //! conditions on groups, in HAVING or in the SELECT list cost a comparison per group and slide ([`rule`]).
 
+mod bounds;
 mod cube;
 mod grouping;
 pub mod growth;
@@ -11,3 +12,5 @@ mod kernel;
 pub mod plan;
 pub mod rule;
 pub mod table;
+
+pub use kernel::Question;

@@ -18,9 +18,9 @@ use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use tidewatch_model::table::Table;
 
 use super::cube::{Aggregate, Cube};
-use super::growth::{Answer, FloatCounter, Growth, IntegerCounter};
-use super::kernel::{Bools, Count, Extremes, FloatSum, Floats, IntegerSum, Integers, Spread, Texts};
-use crate::increase::growth_answer;
+use super::growth::{FloatCounter, Growth, IntegerCounter};
+use super::kernel::{Bools, Count, Extremes, FloatSum, Floats, IntegerSum, Integers, Question, Spread, Texts};
+use crate::increase::growth_question;
 use crate::rows_table::{WINDOW_END, WINDOW_START, windowed_schema};
 use crate::shape::{ROW_TIME, RulePlan};
 
@@ -40,8 +40,8 @@ pub struct SharedPlan {
     pub groups: Vec<Expr>,
     /// Whether the group list consists of identity columns.
     pub by_identity: bool,
-    /// The aggregates.
-    pub aggregates: Vec<Call>,
+    /// The aggregates: states, and what is asked of them.
+    pub aggregates: Vec<(Call, Question)>,
     /// HAVING, over `schema`.
     pub having: Option<Expr>,
     /// The SELECT list with the names of its columns, over `schema`.
@@ -74,7 +74,7 @@ pub struct Call {
     pub filter: Option<Expr>,
 }
 
-/// The functions that have kernels.
+/// The states that have kernels.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Function {
     /// `count`.
@@ -82,17 +82,9 @@ pub enum Function {
     /// `sum` over Int64.
     IntegerSum,
     /// `sum` and `avg` over Float64.
-    FloatSum {
-        /// Whether it is `avg`.
-        mean: bool,
-    },
-    /// Variance and standard deviation.
-    Spread {
-        /// Of a sample, not of the population.
-        sample: bool,
-        /// The standard deviation.
-        root: bool,
-    },
+    FloatSum,
+    /// Variance and standard deviation over Float64.
+    Spread,
     /// `min`, `max`, `bool_and`, `bool_or`.
     Extreme {
         /// Whether it is the largest.
@@ -102,8 +94,6 @@ pub enum Function {
     },
     /// `increase` and `rate`.
     Growth {
-        /// Which of them.
-        answer: Answer,
         /// Whether the counter is an Int64.
         integer: bool,
     },
@@ -125,25 +115,21 @@ impl Function {
         match self {
             Function::Count => Box::new(Aggregate::new(Count)),
             Function::IntegerSum => Box::new(Aggregate::new(IntegerSum)),
-            Function::FloatSum { mean } => Box::new(Aggregate::new(FloatSum { mean: *mean })),
-            Function::Spread { sample, root } => Box::new(Aggregate::new(Spread { sample: *sample, root: *root })),
+            Function::FloatSum => Box::new(Aggregate::new(FloatSum)),
+            Function::Spread => Box::new(Aggregate::new(Spread)),
             Function::Extreme { largest, data_type } => match data_type {
                 DataType::Float64 => Box::new(Aggregate::new(Extremes::<Floats>::new(*largest, data_type))),
                 DataType::Utf8 => Box::new(Aggregate::new(Extremes::<Texts>::new(*largest, data_type))),
                 DataType::Boolean => Box::new(Aggregate::new(Extremes::<Bools>::new(*largest, data_type))),
                 _ => Box::new(Aggregate::new(Extremes::<Integers>::new(*largest, data_type))),
             },
-            Function::Growth { answer, integer: true } => {
-                Box::new(Aggregate::new(Growth::<IntegerCounter>::new(*answer)))
-            }
-            Function::Growth { answer, integer: false } => {
-                Box::new(Aggregate::new(Growth::<FloatCounter>::new(*answer)))
-            }
+            Function::Growth { integer: true } => Box::new(Aggregate::new(Growth::<IntegerCounter>::default())),
+            Function::Growth { integer: false } => Box::new(Aggregate::new(Growth::<FloatCounter>::default())),
         }
     }
 
-    /// The function of a call, when it has a kernel for this type of argument.
-    fn of(call: &AggregateFunction, argument: &DataType) -> Option<Function> {
+    /// The states that a call needs and what it asks of them, when there is a kernel for this type of argument.
+    fn of(call: &AggregateFunction, argument: &DataType) -> Option<(Function, Question)> {
         let params = &call.params;
         if params.distinct || !params.order_by.is_empty() || params.null_treatment.is_some() {
             return None;
@@ -152,23 +138,24 @@ impl Function {
             argument,
             DataType::Float64 | DataType::Int64 | DataType::Utf8 | DataType::Boolean | DataType::Timestamp(_, _)
         );
-        let spread = |sample, root| (*argument == DataType::Float64).then_some(Function::Spread { sample, root });
-        let extreme = |largest| ordered.then(|| Function::Extreme { largest, data_type: argument.clone() });
+        let is_float = *argument == DataType::Float64;
+        let is_integer = *argument == DataType::Int64;
+        let spread = |sample, root| is_float.then_some((Function::Spread, Question::Spread { sample, root }));
+        let extreme =
+            |largest| ordered.then(|| (Function::Extreme { largest, data_type: argument.clone() }, Question::Plain));
         match (call.func.name(), params.args.len()) {
-            ("count", 1) => Some(Function::Count),
-            ("sum", 1) if *argument == DataType::Int64 => Some(Function::IntegerSum),
-            ("sum", 1) if *argument == DataType::Float64 => Some(Function::FloatSum { mean: false }),
-            ("avg", 1) if *argument == DataType::Float64 => Some(Function::FloatSum { mean: true }),
+            ("count", 1) => Some((Function::Count, Question::Plain)),
+            ("sum", 1) if is_integer => Some((Function::IntegerSum, Question::Plain)),
+            ("sum", 1) if is_float => Some((Function::FloatSum, Question::Plain)),
+            ("avg", 1) if is_float => Some((Function::FloatSum, Question::Mean)),
             ("var", 1) => spread(true, false),
             ("var_pop", 1) => spread(false, false),
             ("stddev", 1) => spread(true, true),
             ("stddev_pop", 1) => spread(false, true),
             ("min" | "bool_and", 1) => extreme(false),
             ("max" | "bool_or", 1) => extreme(true),
-            (name, 2) => {
-                let answer = growth_answer(name)?;
-                let integer = *argument == DataType::Int64;
-                (integer || *argument == DataType::Float64).then_some(Function::Growth { answer, integer })
+            (name, 2) if is_integer || is_float => {
+                Some((Function::Growth { integer: is_integer }, growth_question(name)?))
             }
             _ => None,
         }
@@ -221,14 +208,14 @@ pub fn take_apart(state: &SessionState, plan: &LogicalPlan, table: &Table) -> Re
         let arguments = call.params.args.iter().map(&simplify).collect::<Result<Vec<_>>>()?;
         let filter = call.params.filter.as_deref().map(&simplify).transpose()?;
         let Some(first) = arguments.first() else { return Ok(None) };
-        let Some(function) = Function::of(&call, &first.get_type(&rows)?) else { return Ok(None) };
+        let Some((function, question)) = Function::of(&call, &first.get_type(&rows)?) else { return Ok(None) };
         if arguments.iter().chain(&filter).any(reads_window) {
             return Ok(None);
         }
         let is_constant = |argument: &Expr| matches!(argument, Expr::Literal(value, _) if *value != ScalarValue::Null);
         let arguments = if function == Function::Count && is_constant(first) { vec![] } else { arguments };
         names.push(aggregate_name(aggregates.len()));
-        aggregates.push(Call { function, arguments, filter });
+        aggregates.push((Call { function, arguments, filter }, question));
     }
     for (name, field) in names.iter().zip(aggregate.schema.fields()) {
         if name.starts_with("aggregate_") {

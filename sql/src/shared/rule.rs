@@ -14,6 +14,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use tidewatch_model::limits::GONE_AFTER;
 use tidewatch_model::{Finding, GroupState, Key, NoDataPolicy, Outcome, Rule, Span, Timestamp, Values, WindowSpec};
 
+use super::bounds::Test;
 use super::plan::{SharedPlan, aggregate_name, group_name, physical};
 use super::table::{Place, SharedTable};
 use crate::listener::Watched;
@@ -29,6 +30,8 @@ pub struct SharedRule {
     inputs: Vec<Input>,
     schema: SchemaRef,
     having: Option<Arc<dyn PhysicalExpr>>,
+    /// What of HAVING can be told from where the answers lie.
+    test: Test,
     outputs: Vec<Arc<dyn PhysicalExpr>>,
     output_schema: SchemaRef,
     of_groups: Option<Arc<dyn PhysicalExpr>>,
@@ -95,6 +98,8 @@ impl SharedRule {
         }
         let schema: SchemaRef = Arc::new(Schema::new(fields));
         let having = plan.having.as_ref().map(|having| physical(having, &schema)).transpose()?;
+        let number = |column: &str| (0..plan.aggregates.len()).find(|index| aggregate_name(*index) == column);
+        let test = plan.having.as_ref().map_or(Test::Perhaps, |having| Test::of(having, &number));
         let outputs =
             plan.outputs.iter().map(|(expression, _)| physical(expression, &schema)).collect::<Result<Vec<_>>>()?;
         let output_fields = outputs
@@ -110,6 +115,7 @@ impl SharedRule {
             inputs,
             schema,
             having,
+            test,
             outputs,
             output_schema,
             of_groups,
@@ -143,6 +149,13 @@ impl SharedRule {
         if let Some(message) = table.fault(&self.place, start, end, &selected) {
             return Err(DataFusionError::Execution(message.to_string()));
         }
+        if present.count == 0
+            || !self.test.can_hold(&mut |aggregate| {
+                table.answers(&self.place, aggregate, start, end).map(|(_, bounds)| bounds)
+            })?
+        {
+            return Ok(Answer { firing: BTreeMap::new() });
+        }
         // Positions among the groups with rows; all of them, when absent.
         let positions: Option<UInt32Array> = passes.map(|passes| match &present.groups {
             None => passes.values().set_indices().map(|group| group as u32).collect(),
@@ -165,8 +178,8 @@ impl SharedRule {
                 Input::WindowEnd => constant(end),
                 Input::Group(index) => chosen(&table.keys(&self.place)?[*index], positions.as_ref())?,
                 Input::Aggregate(index) => {
-                    let answers = table.answers(&self.place, self.place.cubes[*index], start, end)?;
-                    chosen(&answers, positions.as_ref())?
+                    let (answers, _) = table.answers(&self.place, *index, start, end)?;
+                    chosen(answers, positions.as_ref())?
                 }
             };
             columns.push(column);

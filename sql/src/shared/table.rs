@@ -1,5 +1,6 @@
 //! What the shared rules of one table keep: numbered groups, cubes, and the windows over them.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,9 +17,10 @@ use tidewatch_model::limits::RULE_GROUPS;
 use tidewatch_model::table::TIME_COLUMN;
 use tidewatch_model::{Span, Timestamp, WindowSpec};
 
+use super::bounds::Bounds;
 use super::cube::{Cube, pane_of};
 use super::grouping::{Grouping, NO_GROUP};
-use super::kernel::Run;
+use super::kernel::{Question, Run};
 use super::plan::{Call, Function, SharedPlan, physical};
 use crate::panes::times;
 use crate::values::truths;
@@ -110,8 +112,8 @@ struct Slid {
     present: Option<UInt32Array>,
     /// By group: rows in the window.
     counts: ArrayRef,
-    /// Answers of cubes, for the groups with rows.
-    answers: HashMap<usize, ArrayRef>,
+    /// Answers of cubes for the groups with rows, and where they lie.
+    answers: HashMap<(usize, Question), (ArrayRef, Bounds)>,
     /// Key columns of the groups with rows.
     keys: Vec<ArrayRef>,
 }
@@ -123,8 +125,8 @@ pub struct Place {
     view: usize,
     /// The cluster and view that count rows before the conditions on values.
     seen: (usize, usize),
-    /// The cubes of its aggregates.
-    pub cubes: Vec<usize>,
+    /// The cubes of its aggregates, and what is asked of them.
+    pub cubes: Vec<(usize, Question)>,
 }
 
 /// The groups that have rows in a window.
@@ -174,11 +176,12 @@ impl SharedTable {
         let pane = Span(gcd(spec.slide.0, spec.size.0));
         let cluster = self.cluster(grouping, stream, pane)?;
         let seen = self.cluster(grouping, labelled, pane)?;
-        let cubes = plan.aggregates.iter().map(|call| self.cube(cluster, call)).collect::<Result<Vec<_>>>()?;
+        let cubes = plan.aggregates.iter().map(|(call, question)| Ok((self.cube(cluster, call)?, *question)));
+        let cubes = cubes.collect::<Result<Vec<_>>>()?;
         let view = self.view(cluster, spec, delay);
         let seen = (seen, self.view(seen, spec, delay));
-        for cube in cubes.iter().chain([&ROWS]) {
-            self.clusters[cluster].window(view, *cube);
+        for cube in cubes.iter().map(|(cube, _)| *cube).chain([ROWS]) {
+            self.clusters[cluster].window(view, cube);
         }
         self.clusters[seen.0].window(seen.1, ROWS);
         Ok(Place { cluster, view, seen, cubes })
@@ -326,7 +329,9 @@ impl SharedTable {
         if view.slid.as_ref().is_some_and(|slid| slid.end == end && slid.counts.len() == grouping.len()) {
             return Ok(());
         }
-        let counts = cubes[ROWS].cube.slide(view.windows[&ROWS], start, end, grouping.len());
+        let rows = &mut cubes[ROWS].cube;
+        rows.slide(view.windows[&ROWS], start, end);
+        let counts = rows.answer(view.windows[&ROWS], grouping.len(), Question::Plain);
         let numbers = counts.as_primitive::<Int64Type>().values();
         view.last_seen.resize(numbers.len(), Timestamp::MIN);
         for (last_seen, count) in view.last_seen.iter_mut().zip(numbers) {
@@ -350,25 +355,33 @@ impl SharedTable {
         slid.ok_or_else(|| DataFusionError::Internal("a window was read before it was moved".to_string()))
     }
 
-    /// The answers of a cube for the groups with rows, after [`SharedTable::slide`].
-    pub fn answers(&mut self, place: &Place, cube: usize, start: Timestamp, end: Timestamp) -> Result<ArrayRef> {
+    /// The answers of an aggregate for the groups with rows, and where they lie, after [`SharedTable::slide`].
+    pub fn answers(
+        &mut self,
+        place: &Place,
+        aggregate: usize,
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Result<(&ArrayRef, Bounds)> {
         let Cluster { grouping, cubes, views, .. } = &mut self.clusters[place.cluster];
         let groups = self.groupings[*grouping].grouping.len();
         let view = &mut views[place.view];
-        let window = view.windows[&cube];
+        let asked = place.cubes[aggregate];
         let Some(slid) = &mut view.slid else {
             return Err(DataFusionError::Internal("a window was read before it was moved".to_string()));
         };
-        if let Some(known) = slid.answers.get(&cube) {
-            return Ok(known.clone());
-        }
-        let answers = match cube {
-            ROWS => slid.counts.clone(),
-            _ => cubes[cube].cube.slide(window, start, end, groups),
+        let (answers, bounds) = match slid.answers.entry(asked) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let (cube, question) = asked;
+                let window = view.windows[&cube];
+                cubes[cube].cube.slide(window, start, end);
+                let answers = only(&cubes[cube].cube.answer(window, groups, question), slid.present.as_ref())?;
+                let bounds = Bounds::of(&answers);
+                new.insert((answers, bounds))
+            }
         };
-        let answers = only(&answers, slid.present.as_ref())?;
-        slid.answers.insert(cube, answers.clone());
-        Ok(answers)
+        Ok((answers, *bounds))
     }
 
     /// The key columns of the groups with rows, after [`SharedTable::slide`].
@@ -405,7 +418,7 @@ impl SharedTable {
         selected: &dyn Fn(u32) -> bool,
     ) -> Option<&str> {
         let concerns = |fault: &&RowFault| {
-            fault.cube.is_none_or(|cube| place.cubes.contains(&cube))
+            fault.cube.is_none_or(|cube| place.cubes.iter().any(|(used, _)| *used == cube))
                 && (fault.group == NO_GROUP || selected(fault.group))
         };
         let mut clusters = [place.cluster, place.seen.0].into_iter();
@@ -432,7 +445,7 @@ impl SharedTable {
 const ROWS: usize = 0;
 
 fn row_expressions(plan: &SharedPlan) -> impl Iterator<Item = &Expr> {
-    let calls = plan.aggregates.iter().flat_map(|call| call.arguments.iter().chain(&call.filter));
+    let calls = plan.aggregates.iter().flat_map(|(call, _)| call.arguments.iter().chain(&call.filter));
     plan.labels.iter().chain(&plan.values).chain(&plan.groups).chain(calls)
 }
 
