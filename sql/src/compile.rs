@@ -23,7 +23,7 @@ use crate::fault::{Fault, Level, Location, suggestion};
 use crate::increase::growth_question;
 use crate::options::check_options;
 use crate::rows_table::columns_read;
-use crate::session::rule_session;
+use crate::session::{rule_session, run};
 use crate::shape::{self, RulePlan};
 pub(crate) use crate::shared::plan::RowPlan;
 use crate::shared::plan::{SharedPlan, take_apart, take_row_apart};
@@ -165,6 +165,8 @@ impl Compiler {
         }
         let (matching, present) = (state.optimize(&parts.matching)?, state.optimize(&parts.present)?);
         let columns = needed_columns(&[&matching, &present])?;
+        // Over no rows: what DataFusion finds out only when it runs is found out now.
+        self.runtime.block_on(run(&state, &matching))?;
         Ok(Strategy::General(Box::new(GeneralPlan { matching, present, columns })))
     }
 

@@ -1,35 +1,41 @@
-//! `sum` and `avg` over Float64 as DataFusion aggregates, on [`ExactSum`]. Every other type, and DISTINCT, goes to
-//! DataFusion's own, which is exact for integers and decimals.
+//! `sum`, `avg`, variances and standard deviations over Float64 as DataFusion aggregates, exact and whatever the order. Every
+//! other type, and DISTINCT, goes to DataFusion's own, which is exact for integers and decimals.
 
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Float64Array};
 use arrow::datatypes::{DataType, Field, FieldRef, Float64Type};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
-use datafusion::functions_aggregate::{average::avg_udaf, sum::sum_udaf};
+use datafusion::functions_aggregate::average::avg_udaf;
+use datafusion::functions_aggregate::stddev::{stddev_pop_udaf, stddev_udaf};
+use datafusion::functions_aggregate::sum::sum_udaf;
+use datafusion::functions_aggregate::variance::{var_pop_udaf, var_samp_udaf};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature};
 
 use crate::exact::ExactSum;
-
-/// What is asked of the sum at the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Answer {
-    Sum,
-    Mean,
-}
+use crate::moments::{ExactState, Moments, Question};
 
 /// An aggregate that stands in for a stock one where its argument is Float64.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct ExactAggregate {
     stock: Arc<AggregateUDF>,
-    answer: Answer,
+    question: Question,
 }
 
-/// The exact `sum` and `avg`, to be registered under those names.
-pub fn exact_aggregates() -> [AggregateUDF; 2] {
-    [(sum_udaf(), Answer::Sum), (avg_udaf(), Answer::Mean)]
-        .map(|(stock, answer)| AggregateUDF::new_from_impl(ExactAggregate { stock, answer }))
+/// The exact aggregates, to be registered under the names of the stock ones.
+pub fn exact_aggregates() -> [AggregateUDF; 6] {
+    let spread = |sample, root| Question::Spread { sample, root };
+    [
+        (sum_udaf(), Question::Plain),
+        (avg_udaf(), Question::Mean),
+        (var_samp_udaf(), spread(true, false)),
+        (var_pop_udaf(), spread(false, false)),
+        (stddev_udaf(), spread(true, true)),
+        (stddev_pop_udaf(), spread(false, true)),
+    ]
+    .map(|(stock, question)| AggregateUDF::new_from_impl(ExactAggregate { stock, question }))
 }
 
 fn is_ours(argument: &DataType, distinct: bool) -> bool {
@@ -63,9 +69,23 @@ impl AggregateUDFImpl for ExactAggregate {
 
     fn accumulator(&self, arguments: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         if ours(&arguments) {
-            return Ok(Box::new(OneSum { sum: ExactSum::default(), answer: self.answer }));
+            return Ok(match self.question {
+                Question::Spread { .. } => Box::new(One { state: Moments::default(), question: self.question }),
+                question => Box::new(One { state: ExactSum::default(), question }),
+            });
         }
         self.stock.accumulator(arguments)
+    }
+
+    fn create_sliding_accumulator(&self, arguments: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        if ours(&arguments) {
+            return self.accumulator(arguments);
+        }
+        self.stock.create_sliding_accumulator(arguments)
+    }
+
+    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
+        AggregateOrderSensitivity::Insensitive
     }
 
     fn state_fields(&self, arguments: StateFieldsArgs) -> Result<Vec<FieldRef>> {
@@ -83,70 +103,71 @@ impl AggregateUDFImpl for ExactAggregate {
 
     fn create_groups_accumulator(&self, arguments: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
         if ours(&arguments) {
-            return Ok(Box::new(GroupSums { sums: vec![], answer: self.answer }));
+            return Ok(match self.question {
+                Question::Spread { .. } => Box::new(Groups::<Moments> { states: vec![], question: self.question }),
+                question => Box::new(Groups::<ExactSum> { states: vec![], question }),
+            });
         }
         self.stock.create_groups_accumulator(arguments)
     }
 }
 
-fn answer_of(sum: &ExactSum, answer: Answer) -> Option<f64> {
-    match answer {
-        Answer::Sum => sum.sum(),
-        Answer::Mean => sum.mean(),
-    }
+fn decode<S: ExactState>(bytes: &[u8]) -> Result<S> {
+    S::from_bytes(bytes).ok_or_else(|| DataFusionError::Internal("damaged state of an exact aggregate".to_string()))
 }
 
-fn decode(bytes: &[u8]) -> Result<ExactSum> {
-    ExactSum::from_bytes(bytes).ok_or_else(|| DataFusionError::Internal("damaged state of an exact sum".to_string()))
-}
-
-/// The sum of everything, for aggregates without groups.
+/// Of everything, for aggregates without groups.
 #[derive(Debug)]
-struct OneSum {
-    sum: ExactSum,
-    answer: Answer,
+struct One<S> {
+    state: S,
+    question: Question,
 }
 
-impl Accumulator for OneSum {
+impl<S: ExactState> Accumulator for One<S> {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        values[0].as_primitive::<Float64Type>().iter().flatten().for_each(|value| self.sum.add(value));
+        values[0].as_primitive::<Float64Type>().iter().flatten().for_each(|value| self.state.add(value));
         Ok(())
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        Ok(ScalarValue::Float64(answer_of(&self.sum, self.answer)))
+        Ok(ScalarValue::Float64(self.state.answer(self.question)))
+    }
+
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        let mut gone = S::default();
+        values[0].as_primitive::<Float64Type>().iter().flatten().for_each(|value| gone.add(value));
+        self.state.subtract(&gone);
+        Ok(())
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        true
     }
 
     fn size(&self) -> usize {
-        size_of_val(self) + self.sum.heap_bytes()
+        size_of_val(self) + self.state.heap_bytes()
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        Ok(vec![ScalarValue::Binary(Some(self.sum.to_bytes()))])
+        Ok(vec![ScalarValue::Binary(Some(self.state.to_bytes()))])
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
         for bytes in states[0].as_binary::<i32>().iter().flatten() {
-            self.sum.merge(&decode(bytes)?);
+            self.state.merge(&decode(bytes)?);
         }
         Ok(())
     }
 }
 
-/// One sum per group.
+/// One state per group.
 #[derive(Debug)]
-struct GroupSums {
-    sums: Vec<ExactSum>,
-    answer: Answer,
+struct Groups<S> {
+    states: Vec<S>,
+    question: Question,
 }
 
-impl GroupSums {
-    fn take(&mut self, emit_to: EmitTo) -> Vec<ExactSum> {
-        emit_to.take_needed(&mut self.sums)
-    }
-}
-
-impl GroupsAccumulator for GroupSums {
+impl<S: ExactState> GroupsAccumulator for Groups<S> {
     fn update_batch(
         &mut self,
         values: &[ArrayRef],
@@ -154,32 +175,32 @@ impl GroupsAccumulator for GroupSums {
         filter: Option<&BooleanArray>,
         total_num_groups: usize,
     ) -> Result<()> {
-        self.sums.resize_with(total_num_groups, ExactSum::default);
+        self.states.resize_with(total_num_groups, S::default);
         let values = values[0].as_primitive::<Float64Type>();
         let kept = |row: usize| filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row));
         for (row, group) in group_indices.iter().enumerate() {
             if values.is_valid(row) && kept(row) {
-                self.sums[*group].add(values.value(row));
+                self.states[*group].add(values.value(row));
             }
         }
         Ok(())
     }
 
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
-        let sums = self.take(emit_to);
-        Ok(Arc::new(sums.iter().map(|sum| answer_of(sum, self.answer)).collect::<Float64Array>()))
+        let states = emit_to.take_needed(&mut self.states);
+        Ok(Arc::new(states.iter().map(|state| state.answer(self.question)).collect::<Float64Array>()))
     }
 
     fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
-        let sums = self.take(emit_to);
-        Ok(vec![Arc::new(BinaryArray::from_iter_values(sums.iter().map(ExactSum::to_bytes)))])
+        let states = emit_to.take_needed(&mut self.states);
+        Ok(vec![Arc::new(BinaryArray::from_iter_values(states.iter().map(S::to_bytes)))])
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef], group_indices: &[usize], total_num_groups: usize) -> Result<()> {
-        self.sums.resize_with(total_num_groups, ExactSum::default);
+        self.states.resize_with(total_num_groups, S::default);
         for (bytes, group) in states[0].as_binary::<i32>().iter().zip(group_indices) {
             if let Some(bytes) = bytes {
-                self.sums[*group].merge(&decode(bytes)?);
+                self.states[*group].merge(&decode(bytes)?);
             }
         }
         Ok(())
@@ -188,16 +209,16 @@ impl GroupsAccumulator for GroupSums {
     fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
         let values = values[0].as_primitive::<Float64Type>();
         let states = (0..values.len()).map(|row| {
-            let mut sum = ExactSum::default();
+            let mut state = S::default();
             if values.is_valid(row) && filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row)) {
-                sum.add(values.value(row));
+                state.add(values.value(row));
             }
-            sum.to_bytes()
+            state.to_bytes()
         });
         Ok(vec![Arc::new(BinaryArray::from_iter_values(states))])
     }
 
     fn size(&self) -> usize {
-        self.sums.capacity() * size_of::<ExactSum>() + self.sums.iter().map(ExactSum::heap_bytes).sum::<usize>()
+        self.states.capacity() * size_of::<S>() + self.states.iter().map(S::heap_bytes).sum::<usize>()
     }
 }

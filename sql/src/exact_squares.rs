@@ -86,6 +86,24 @@ impl SquareSum {
         (high, low)
     }
 
+    /// As bytes, for the state that one stage of an aggregation hands to the next.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes: Vec<u8> = self.high.to_le_bytes().into_iter().chain(self.low.to_le_bytes()).collect();
+        bytes.extend(self.rest.iter().flat_map(|rest| rest.to_bytes()));
+        bytes
+    }
+
+    /// Reads what [`SquareSum::to_bytes`] wrote; `None` for anything else.
+    pub fn from_bytes(bytes: &[u8]) -> Option<SquareSum> {
+        let (high, rest) = bytes.split_first_chunk::<16>()?;
+        let (low, rest) = rest.split_first_chunk::<16>()?;
+        let rest = match rest {
+            [] => None,
+            rest => Some(Box::new(ExactSum::from_bytes(rest)?)),
+        };
+        Some(SquareSum { high: i128::from_le_bytes(*high), low: u128::from_le_bytes(*low), rest })
+    }
+
     /// Heap bytes.
     pub fn heap_bytes(&self) -> usize {
         self.rest.as_ref().map_or(0, |rest| size_of::<ExactSum>() + rest.heap_bytes())

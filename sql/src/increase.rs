@@ -8,7 +8,7 @@ use datafusion::common::{DataFusionError, Result, ScalarValue, plan_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
 
-use crate::shared::Question;
+use crate::moments::Question;
 use crate::shared::growth::{Counter, FloatCounter, Grown, IntegerCounter, answers};
 
 /// The two, by name. In a rule `ts` may be left out.

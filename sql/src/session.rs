@@ -17,6 +17,7 @@ use datafusion::sql::sqlparser::ast::TableFactor;
 use tidewatch_model::table::{self, TABLES};
 
 use crate::exact_aggregate::exact_aggregates;
+use crate::float_extremes::float_extremes;
 use crate::increase::growths;
 use crate::ratio::ratio;
 use crate::rows_table::{RowsTable, windowed_schema};
@@ -67,7 +68,7 @@ fn session_state(partitions: usize) -> Result<SessionState> {
     config.options_mut().execution.time_zone = Some("UTC".to_string());
     let context =
         SessionContext::new_with_state(SessionStateBuilder::new().with_default_features().with_config(config).build());
-    for aggregate in exact_aggregates().into_iter().chain(growths()) {
+    for aggregate in exact_aggregates().into_iter().chain(float_extremes()).chain(growths()) {
         context.register_udaf(aggregate);
     }
     context.register_udf(ratio());

@@ -6,7 +6,8 @@ use std::fmt::Debug;
 use arrow::array::ArrayRef;
 use tidewatch_model::{Span, Timestamp};
 
-use super::kernel::{Kernel, Question, Run};
+use super::kernel::{Kernel, Run};
+use crate::moments::Question;
 
 /// A cube, whatever its kernel.
 pub trait Cube: Debug + Send {

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array};
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 
-use super::kernel::{Kernel, Question, Run};
+use super::kernel::{Kernel, Run};
 use crate::exact::ExactSum;
+use crate::moments::Question;
 
 /// A type that counters have. A sample is the value's 64 bits.
 pub trait Counter: Debug + Send + Sync + 'static {

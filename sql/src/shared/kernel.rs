@@ -13,7 +13,7 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type};
 
 use super::grouping::NO_GROUP;
 use crate::exact::ExactSum;
-use crate::exact_squares::SquareSum;
+use crate::moments::{ExactState, Moments, Question};
 
 /// The rows of one run: their arguments, their groups, and which of them count.
 pub struct Run<'a> {
@@ -51,24 +51,6 @@ impl Run<'_> {
             }
         }
     }
-}
-
-/// What is asked of states: functions that need the same states share them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Question {
-    /// What they are the states of: a count, a sum, an extreme, an increase.
-    Plain,
-    /// The sum by the count.
-    Mean,
-    /// The spread of the values around their mean.
-    Spread {
-        /// Of a sample, not of the population.
-        sample: bool,
-        /// The standard deviation, not the variance.
-        root: bool,
-    },
-    /// The increase per second.
-    Rate,
 }
 
 /// One aggregate function over one type of argument.
@@ -198,8 +180,7 @@ impl Kernel for FloatSum {
     const SUBTRACT: Option<fn(&mut ExactSum, &ExactSum)> = Some(ExactSum::subtract);
 
     fn finish(&self, states: &[ExactSum], question: Question) -> ArrayRef {
-        let answer = if question == Question::Mean { ExactSum::mean } else { ExactSum::sum };
-        Arc::new(states.iter().map(answer).collect::<Float64Array>())
+        Arc::new(states.iter().map(|sum| sum.answer(question)).collect::<Float64Array>())
     }
 
     fn pane_bytes(pane: &Self::Pane) -> usize {
@@ -210,39 +191,6 @@ impl Kernel for FloatSum {
 /// `var_samp`, `var_pop`, `stddev_samp`, `stddev_pop`.
 #[derive(Debug)]
 pub struct Spread;
-
-/// Exact sums of values and of their squares.
-#[derive(Debug, Clone, Default)]
-pub struct Moments {
-    sum: ExactSum,
-    squares: SquareSum,
-}
-
-impl Moments {
-    fn add(&mut self, value: f64) {
-        self.sum.add(value);
-        self.squares.add(value);
-    }
-
-    /// `(sum of squares - sum^2 / n) / divisor`, in twice the digits until the last step: the difference cancels.
-    fn variance(&self, sample: bool) -> Option<f64> {
-        let count = self.sum.count() as f64;
-        let divisor = count - f64::from(u8::from(sample));
-        if divisor <= 0.0 {
-            return None;
-        }
-        let (high, low) = self.sum.in_two_parts();
-        let (squares, squares_low) = self.squares.in_two_parts();
-        // n * squares - sum^2, each product with its rounding error (Dekker 1971).
-        let product = count * squares;
-        let product_low = count.mul_add(squares, -product) + count * squares_low;
-        let square = high * high;
-        let square_low = high.mul_add(high, -square) + 2.0 * high * low;
-        let difference = (product - square) + (product_low - square_low);
-        let variance = difference / count / divisor;
-        Some(if variance < 0.0 { 0.0 } else { variance })
-    }
-}
 
 impl Kernel for Spread {
     type State = Moments;
@@ -259,30 +207,17 @@ impl Kernel for Spread {
     }
 
     fn merge(&self, into: &mut Moments, later: &Moments) {
-        into.sum.merge(&later.sum);
-        into.squares.merge(&later.squares);
+        into.merge(later);
     }
 
-    const SUBTRACT: Option<fn(&mut Moments, &Moments)> = Some(|from, gone| {
-        from.sum.subtract(&gone.sum);
-        from.squares.subtract(&gone.squares);
-    });
+    const SUBTRACT: Option<fn(&mut Moments, &Moments)> = Some(Moments::subtract);
 
     fn finish(&self, states: &[Moments], question: Question) -> ArrayRef {
-        let (sample, root) = match question {
-            Question::Spread { sample, root } => (sample, root),
-            _ => (true, false),
-        };
-        let answer = |state: &Moments| {
-            let variance = state.variance(sample)?;
-            Some(if root { variance.sqrt() } else { variance })
-        };
-        Arc::new(states.iter().map(answer).collect::<Float64Array>())
+        Arc::new(states.iter().map(|state| state.answer(question)).collect::<Float64Array>())
     }
 
     fn pane_bytes(pane: &Self::Pane) -> usize {
-        let heap = pane.iter().map(|state| state.sum.heap_bytes() + state.squares.heap_bytes());
-        pane.capacity() * size_of::<Moments>() + heap.sum::<usize>()
+        pane.capacity() * size_of::<Moments>() + pane.iter().map(Moments::heap_bytes).sum::<usize>()
     }
 }
 
@@ -324,10 +259,21 @@ fn take<V: Copy>(found: &mut Option<V>, value: V, order: fn(&V, &V) -> Ordering,
     }
 }
 
+/// Comparisons in SQL put a NaN with a sign below everything and one without above: there is one NaN here, above.
+pub fn plain_nan(value: f64) -> f64 {
+    if value.is_nan() { f64::NAN } else { value }
+}
+
+/// The order of numbers, with NaN above everything and equal to itself.
+#[inline]
+pub fn order_floats(left: &f64, right: &f64) -> Ordering {
+    left.partial_cmp(right).unwrap_or_else(|| left.is_nan().cmp(&right.is_nan()))
+}
+
 impl Extreme for Floats {
     type Value = f64;
     fn order(left: &f64, right: &f64) -> Ordering {
-        left.partial_cmp(right).unwrap_or_else(|| left.is_nan().cmp(&right.is_nan()))
+        order_floats(left, right)
     }
     fn update(found: &mut [Option<f64>], run: &Run, better: Ordering) {
         let values = run.arguments[0].as_primitive::<Float64Type>();
@@ -335,7 +281,7 @@ impl Extreme for Floats {
         run.each(values.nulls(), |row, group| take(&mut found[group], numbers[row], Self::order, better));
     }
     fn array(values: &[Option<f64>], _: &DataType) -> ArrayRef {
-        Arc::new(values.iter().copied().collect::<Float64Array>())
+        Arc::new(values.iter().map(|value| value.map(plain_nan)).collect::<Float64Array>())
     }
 }
 

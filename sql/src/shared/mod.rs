@@ -13,4 +13,4 @@ pub mod plan;
 pub mod rule;
 pub mod table;
 
-pub use kernel::Question;
+pub use kernel::{order_floats, plain_nan};

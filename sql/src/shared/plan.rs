@@ -19,8 +19,9 @@ use tidewatch_model::table::Table;
 
 use super::cube::{Aggregate, Cube};
 use super::growth::{FloatCounter, Growth, IntegerCounter};
-use super::kernel::{Bools, Count, Extremes, FloatSum, Floats, IntegerSum, Integers, Question, Spread, Texts};
+use super::kernel::{Bools, Count, Extremes, FloatSum, Floats, IntegerSum, Integers, Spread, Texts};
 use crate::increase::growth_question;
+use crate::moments::Question;
 use crate::rows_table::{WINDOW_END, WINDOW_START, windowed_schema};
 use crate::shape::{ROW_TIME, RulePlan};
 

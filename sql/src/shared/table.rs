@@ -20,8 +20,9 @@ use tidewatch_model::{Span, Timestamp, WindowSpec};
 use super::bounds::Bounds;
 use super::cube::{Cube, pane_of};
 use super::grouping::{Grouping, NO_GROUP};
-use super::kernel::{Question, Run};
+use super::kernel::Run;
 use super::plan::{Call, Function, SharedPlan, physical};
+use crate::moments::Question;
 use crate::panes::times;
 use crate::values::truths;
 

@@ -10,10 +10,12 @@ use arrow::datatypes::Schema;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use proptest::prelude::*;
-use tidewatch_model::{GroupState, Key, Outcome, Span, Timestamp, Value, Values, WindowSpec};
+use tidewatch_model::{Evaluation, GroupState, Key, Outcome, Span, Timestamp, Value, Values, WindowSpec};
 
-use super::{GpuRow, advance_until, compile, gpu_batch, push};
+use super::{GpuRow, advance_until, compile, gpu_batch, load, push};
+use crate::increase::growths;
 use crate::rows_table::windowed_schema;
+use crate::session::history_session;
 use crate::values::result_rows;
 use crate::{Engine, Feed};
 
@@ -28,6 +30,7 @@ struct Written {
     keys: &'static [&'static str],
     aggregate: &'static str,
     condition: &'static str,
+    comparison: &'static str,
     threshold: f64,
 }
 
@@ -42,17 +45,17 @@ impl Written {
         let group_by = if groups.is_empty() { String::new() } else { format!("GROUP BY {}", groups.join(", ")) };
         let (aggregate, threshold) = (self.aggregate, self.threshold);
         format!(
-            "SELECT {keys}{aggregate} AS a, count(*) AS n FROM {from} {} {group_by} HAVING {aggregate} > {threshold}",
-            self.condition
+            "SELECT {keys}{aggregate} AS a, count(*) AS n FROM {from} {} {group_by} HAVING {aggregate} {} {threshold}",
+            self.condition, self.comparison
         )
     }
 
-    fn alert(&self) -> String {
+    fn alert(&self, name: &str) -> String {
         let micros = |span: Span| format!("INTERVAL '{} us'", span.0);
         let from = format!("HOP(gpu, ts, {}, {})", micros(self.spec.slide), micros(self.spec.size));
         // Both spellings: with the window's columns in GROUP BY, and without.
         format!(
-            "CREATE ALERT x WITH (delay = '2s') AS {}",
+            "CREATE ALERT {name} WITH (delay = '2s') AS {};",
             self.select(&from, self.threshold > 30.0 && !self.keys.is_empty())
         )
     }
@@ -66,17 +69,31 @@ fn written() -> impl Strategy<Value = Written> {
         "sum(temperature_celsius)",
         "min(temperature_celsius)",
         "max(power_watts)",
+        "max(temperature_celsius) - min(power_watts)",
         "count(*)",
         "count(power_watts)",
         "stddev(temperature_celsius)",
+        "stddev_pop(power_watts)",
+        "var_samp(temperature_celsius)",
         "var_pop(power_watts)",
         "avg(power_watts) - min(power_watts)",
         "count(*) FILTER (WHERE temperature_celsius > 50)",
         "median(temperature_celsius)",
         "sum(gpu_index + 3)",
+        "min(gpu_index)",
         "sum(temperature_celsius) FILTER (WHERE power_watts > 20)",
+        "max(power_watts) FILTER (WHERE temperature_celsius < 20 OR power_watts > 90)",
         "count(DISTINCT host)",
         "avg(DISTINCT temperature_celsius)",
+        "increase(power_watts, ts)",
+        "increase(gpu_index, ts)",
+        "rate(temperature_celsius, ts)",
+        "CASE WHEN bool_or(temperature_celsius > 60) THEN 80 ELSE 0 END",
+        "CASE WHEN bool_and(power_watts > 10) THEN 80 ELSE 0 END",
+        "CASE WHEN max(host) > 'n2' THEN 80 ELSE 0 END",
+        "extract(epoch FROM max(ts) - min(ts))",
+        "corr(temperature_celsius, power_watts) * 100",
+        "approx_distinct(gpu_uuid)",
     ]);
     let conditions = prop::sample::select(vec![
         "",
@@ -84,24 +101,34 @@ fn written() -> impl Strategy<Value = Written> {
         "WHERE temperature_celsius > 40",
         "WHERE host <> 'n2' AND power_watts IS NOT NULL",
         "WHERE host = 'n1' OR power_watts > 50",
+        "WHERE gpu_uuid = 'g0'",
+        "WHERE gpu_index = 0 AND host IN ('n1', 'n3') AND temperature_celsius < 120",
     ]);
     // Thresholds with an odd fraction: no generated value ties with one.
-    (specs, keys, aggregates, conditions, -20i32..90).prop_map(
-        |((slide, size), keys, aggregate, condition, threshold)| Written {
+    let comparisons = prop::sample::select(vec![">", ">", ">", "<", "> -1000 AND 7 <", "< 0 OR 10 + 1 <"]);
+    (specs, keys, aggregates, conditions, comparisons, -20i32..90).prop_map(
+        |((slide, size), keys, aggregate, condition, comparison, threshold)| Written {
             spec: WindowSpec { slide: Span::seconds(slide), size: Span::seconds(size) },
             keys,
             aggregate,
             condition,
+            comparison,
             threshold: f64::from(threshold) + 0.123_456_7,
         },
     )
 }
 
-/// Rows with their delay on the way, in microseconds.
-fn rows() -> impl Strategy<Value = Vec<(GpuRow, i64)>> {
-    let value = || prop::option::weighted(0.9, prop_oneof![-50.0..150.0f64, Just(1e-12), Just(1e12), Just(0.1)]);
+/// Rows with their delay on the way, in microseconds; with `odd`, some values are no numbers.
+fn rows(odd: bool) -> impl Strategy<Value = Vec<(GpuRow, i64)>> {
+    let plain = || prop_oneof![-50.0..150.0f64, Just(1e-12), Just(1e12), Just(0.1), Just(0.0)];
+    let special = || prop::sample::select(vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY]);
+    let value = move || {
+        let weight = if odd { 1 } else { 0 };
+        prop::option::weighted(0.9, prop_oneof![12 => plain().boxed(), weight => special().boxed()])
+    };
     let row = (
-        0..90 * SECOND,
+        // Some rows share their time.
+        prop_oneof![3 => 0..90 * SECOND, 1 => (0..90i64).prop_map(|second| second * SECOND)],
         prop::sample::select(vec!["n1", "n2", "n3"]),
         prop::sample::select(vec!["g0", "g1"]),
         value(),
@@ -114,36 +141,69 @@ fn rows() -> impl Strategy<Value = Vec<(GpuRow, i64)>> {
 
 type Fired = BTreeMap<(Timestamp, Key), Values>;
 
-/// What the engine says, rows arriving in order of ts + delay in batches of `batch` rows.
-fn from_engine(rule: &Written, mut rows: Vec<(GpuRow, i64)>, batch: usize) -> Fired {
-    rows.sort_by_key(|(row, late)| row.ts + late);
-    let mut engine = Engine::new(vec![compile(&rule.alert())]).unwrap();
-    let mut fired = Fired::new();
-    let mut newest = i64::MIN;
-    let mut take = |evaluations: Vec<tidewatch_model::Evaluation>| {
-        for evaluation in evaluations {
-            let Outcome::Groups(findings) = evaluation.outcome else { panic!("{:?}", evaluation.outcome) };
-            for finding in findings {
-                if let GroupState::Firing(values) = finding.state {
-                    fired.insert((evaluation.window_end, finding.key), values);
-                }
-            }
-        }
-    };
-    for part in rows.chunks(batch) {
-        let part: Vec<GpuRow> = part.iter().map(|(row, _)| row.clone()).collect();
-        newest = newest.max(part.iter().map(|row| row.ts).max().unwrap());
-        take(push(&mut engine, &gpu_batch(&part), Feed::Live));
-        take(advance_until(&mut engine, Timestamp(newest), false, Timestamp::MAX));
-    }
-    take(advance_until(&mut engine, Timestamp(newest + 200 * SECOND), false, Timestamp::MAX));
-    fired
+/// Engine and rows on their way: rows arrive in order of ts + delay in batches of `batch` rows.
+struct Journey {
+    batches: Vec<RecordBatch>,
+    /// By batch: the newest ts so far.
+    newest: Vec<Timestamp>,
 }
 
-/// What plain DataFusion says over the expanded rows.
-fn from_datafusion(rule: &Written, rows: &[(GpuRow, i64)]) -> Fired {
+impl Journey {
+    fn new(mut rows: Vec<(GpuRow, i64)>, batch: usize) -> Journey {
+        rows.sort_by_key(|(row, late)| row.ts + late);
+        let mut journey = Journey { batches: vec![], newest: vec![] };
+        let mut newest = i64::MIN;
+        for part in rows.chunks(batch) {
+            let part: Vec<GpuRow> = part.iter().map(|(row, _)| row.clone()).collect();
+            newest = newest.max(part.iter().map(|row| row.ts).max().unwrap());
+            journey.batches.push(gpu_batch(&part));
+            journey.newest.push(Timestamp(newest));
+        }
+        journey
+    }
+
+    /// Feeds the batches from `from` on, and lets every window close; what fires, by rule.
+    fn feed(&self, engine: &mut Engine, from: usize) -> BTreeMap<String, Fired> {
+        let mut fired = self.feed_some(engine, from, self.batches.len());
+        let end = *self.newest.last().unwrap() + Span::seconds(200);
+        take(&mut fired, advance_until(engine, end, false, Timestamp::MAX));
+        fired
+    }
+
+    fn feed_some(&self, engine: &mut Engine, from: usize, to: usize) -> BTreeMap<String, Fired> {
+        let mut fired = BTreeMap::new();
+        for (batch, newest) in self.batches.iter().zip(&self.newest).take(to).skip(from) {
+            take(&mut fired, push(engine, batch, Feed::Live));
+            take(&mut fired, advance_until(engine, *newest, false, Timestamp::MAX));
+        }
+        fired
+    }
+}
+
+fn take(fired: &mut BTreeMap<String, Fired>, evaluations: Vec<Evaluation>) {
+    for evaluation in evaluations {
+        let Outcome::Groups(findings) = evaluation.outcome else { panic!("{:?}", evaluation.outcome) };
+        for finding in findings {
+            if let GroupState::Firing(values) = finding.state {
+                let of_rule = fired.entry(evaluation.rule.clone()).or_default();
+                of_rule.insert((evaluation.window_end, finding.key), values);
+            }
+        }
+    }
+}
+
+/// What the engine says about one rule.
+fn from_engine(rule: &Written, rows: Vec<(GpuRow, i64)>, batch: usize) -> Fired {
+    let mut engine = Engine::new(vec![compile(&rule.alert("x"))]).unwrap();
+    Journey::new(rows, batch).feed(&mut engine, 0).remove("x").unwrap_or_default()
+}
+
+/// What plain DataFusion says over the expanded rows: with its own functions where it has them, and with all of ours where a
+/// value is no number (its own depend on the order then).
+fn from_datafusion(rule: &Written, rows: &[(GpuRow, i64)], odd: bool) -> Fired {
     let batch = expanded(rule.spec, &rows.iter().map(|(row, _)| row.clone()).collect::<Vec<_>>());
-    let context = SessionContext::new();
+    let context = if odd { history_session(1).unwrap() } else { SessionContext::new() };
+    growths().into_iter().for_each(|growth| context.register_udaf(growth));
     let table = MemTable::try_new(batch.schema(), vec![vec![batch]]).unwrap();
     context.register_table("expanded", Arc::new(table)).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -179,30 +239,100 @@ fn expanded(spec: WindowSpec, rows: &[GpuRow]) -> RecordBatch {
     RecordBatch::try_new(schema, columns).unwrap()
 }
 
-/// Equal to 1e-9 of the larger of the two and of the data's own scale (plain float sums cancel).
+/// Equal to 1e-9 of the larger of the two and of the data's own scale (plain float sums cancel, squares more so).
 fn close(left: &Value, right: &Value) -> bool {
     match (left.as_f64(), right.as_f64()) {
-        (Some(left), Some(right)) => (left - right).abs() <= 1e-9 * left.abs().max(right.abs()).max(1e5),
+        (Some(left), Some(right)) if left.is_finite() && right.is_finite() => {
+            (left - right).abs() <= 1e-9 * left.abs().max(right.abs()).max(1e5)
+        }
+        (Some(left), Some(right)) => left.to_bits() == right.to_bits() || (left.is_nan() && right.is_nan()),
         _ => left == right,
     }
 }
 
+/// The same bits, NaN included.
+fn same(left: &Fired, right: &Fired) -> bool {
+    let bits = |value: &Value| match value {
+        Value::Float(number) if !number.is_nan() => Value::Text(format!("{:x}", number.to_bits())),
+        Value::Float(_) => Value::Text("NaN".to_string()),
+        other => other.clone(),
+    };
+    let plain = |fired: &Fired| -> Vec<_> {
+        let rows = fired.iter();
+        rows.map(|(key, values)| (key.clone(), values.iter().map(|(_, value)| bits(value)).collect::<Vec<_>>()))
+            .collect()
+    };
+    plain(left) == plain(right)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_engine_equals_plain_datafusion(rule in written(), rows in rows(), batch in 1usize..20) {
-        let expected = from_datafusion(&rule, &rows);
+    fn the_engine_equals_plain_datafusion(
+        rule in written(),
+        (rows, odd) in any::<bool>().prop_flat_map(|odd| (rows(odd), Just(odd))),
+        batch in 1usize..20,
+    ) {
+        let expected = from_datafusion(&rule, &rows, odd);
         let found = from_engine(&rule, rows.clone(), batch);
         let keys = |fired: &Fired| fired.keys().cloned().collect::<Vec<_>>();
-        prop_assert_eq!(keys(&found), keys(&expected), "{}", rule.alert());
+        prop_assert_eq!(keys(&found), keys(&expected), "{}", rule.alert("x"));
         for (key, values) in &expected {
             for (name, expected) in values {
                 let (_, found) = found[key].iter().find(|(column, _)| column == name).unwrap();
-                prop_assert!(close(expected, found), "{key:?} {name}: {found:?}, expected {expected:?} in {}", rule.alert());
+                prop_assert!(close(expected, found), "{key:?} {name}: {found:?}, expected {expected:?} in {}", rule.alert("x"));
             }
         }
         // Other batches, the same bits.
-        prop_assert_eq!(from_engine(&rule, rows, batch % 7 + 1), found);
+        prop_assert!(same(&from_engine(&rule, rows, batch % 7 + 1), &found));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    #[test]
+    fn sharing_changes_no_answer(rules in prop::collection::vec(written(), 2..8), rows in rows(true), batch in 1usize..20) {
+        let names: Vec<String> = (0..rules.len()).map(|index| format!("r{index}")).collect();
+        let text: String = rules.iter().zip(&names).map(|(rule, name)| rule.alert(name)).collect();
+        let mut together = Engine::new(load(&text).rules).unwrap();
+        let mut found = Journey::new(rows.clone(), batch).feed(&mut together, 0);
+        for (rule, name) in rules.iter().zip(&names) {
+            let alone = from_engine(rule, rows.clone(), batch);
+            let among_others = found.remove(name).unwrap_or_default();
+            prop_assert!(same(&among_others, &alone), "{}: {among_others:?}, alone {alone:?}", rule.alert(name));
+        }
+    }
+
+    #[test]
+    fn a_restart_changes_no_answer(
+        rules in prop::collection::vec(written(), 1..4),
+        rows in rows(true),
+        batch in 1usize..20,
+        killed in 0usize..60,
+    ) {
+        let names: Vec<String> = (0..rules.len()).map(|index| format!("r{index}")).collect();
+        let text: String = rules.iter().zip(&names).map(|(rule, name)| rule.alert(name)).collect();
+        let journey = Journey::new(rows, batch);
+        let killed = killed % (journey.batches.len() + 1);
+        let whole = journey.feed(&mut Engine::new(load(&text).rules).unwrap(), 0);
+        let mut first = Engine::new(load(&text).rules).unwrap();
+        let mut found = journey.feed_some(&mut first, 0, killed);
+        let positions: Vec<(String, Timestamp)> = first.positions().map(|(rule, ts)| (rule.to_string(), ts)).collect();
+        let mut second = Engine::new(load(&text).rules).unwrap();
+        for (rule, ts) in &positions {
+            second.restore(rule, *ts, []);
+        }
+        for batch in &journey.batches[..killed] {
+            assert!(push(&mut second, batch, Feed::Replay).is_empty());
+        }
+        for (rule, more) in journey.feed(&mut second, killed) {
+            found.entry(rule).or_default().extend(more);
+        }
+        for name in &names {
+            let (found, expected) = (found.get(name).cloned(), whole.get(name).cloned());
+            prop_assert!(same(&found.unwrap_or_default(), &expected.unwrap_or_default()), "{name} after {killed}");
+        }
     }
 }
