@@ -23,6 +23,7 @@ mod rows_table;
 mod session;
 mod shape;
 mod shared;
+mod spelling;
 mod statement;
 mod values;
 mod window_call;

@@ -11,6 +11,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location as ParserLocation, Token, T
 use tidewatch_model::limits::RULE_BYTES;
 
 use crate::fault::{Fault, Location};
+use crate::spelling::{windows_to_from, without_markers};
 
 /// One option as written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -201,8 +202,8 @@ impl Reader<'_> {
             return Err(expected("a SELECT", &token, at));
         }
         let dialect = GenericDialect {};
-        let mut parser = Parser::new(&dialect).with_tokens_with_locations(self.tokens[self.next..].to_vec());
-        let query = parser.parse_query().map_err(|error| self.parser_fault(&error))?;
+        let mut parser = Parser::new(&dialect).with_tokens_with_locations(without_markers(&self.tokens[self.next..]));
+        let mut query = parser.parse_query().map_err(|error| self.parser_fault(&error))?;
         let rest = parser.peek_token();
         if rest.token != Token::EOF {
             return Err(expected(
@@ -211,6 +212,7 @@ impl Reader<'_> {
                 Location::new(self.file, rest.span.start),
             ));
         }
+        windows_to_from(&mut query);
         Ok(query)
     }
 

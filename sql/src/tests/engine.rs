@@ -73,10 +73,26 @@ fn spellings_mean_the_same_window() {
         ("HOP(gpu, ts, '7s', '20s')", spec(7, 20)),
         ("TUMBLE(gpu, ts, INTERVAL '1 minute')", spec(60, 60)),
         ("TUMBLE(gpu, ts, size => '1 minute') AS w", spec(60, 60)),
+        ("TABLE(HOP(TABLE gpu, DESCRIPTOR(ts), INTERVAL '10' SECOND, INTERVAL '1' MINUTE))", spec(10, 60)),
+        ("HOP(DATA => TABLE gpu, TIMECOL => DESCRIPTOR(ts), SLIDE => '10s', SIZE => '60s')", spec(10, 60)),
+        ("TABLE(TUMBLE(TABLE gpu, DESCRIPTOR(ts), INTERVAL '1 minute')) AS w", spec(60, 60)),
     ] {
         let rule = compile(&format!("CREATE ALERT x AS SELECT host, count(*) AS c FROM {call} GROUP BY host")).rule;
         assert_eq!(rule.shape, expected, "{call}");
         assert_eq!(rule.key, ["host"]);
+    }
+    for (group, expected) in [
+        ("hop(ts, INTERVAL '10 seconds', INTERVAL '1 minute')", spec(10, 60)),
+        ("TUMBLE(ts, INTERVAL '1' MINUTE)", spec(60, 60)),
+    ] {
+        let rule =
+            compile(&format!("CREATE ALERT x AS SELECT host, count(*) AS c FROM gpu GROUP BY {group}, host")).rule;
+        assert_eq!(rule.shape, expected, "{group}");
+        assert_eq!(rule.key, ["host"]);
+        let written = format!(
+            "CREATE ALERT x AS SELECT hop_end(ts, '10s', '1m') AS till, g.host, count(*) AS c FROM gpu AS g GROUP BY g.host, {group}"
+        );
+        assert_eq!(compile(&written).rule.shape, expected, "{written}");
     }
 }
 
