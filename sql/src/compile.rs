@@ -19,6 +19,7 @@ use tidewatch_model::table::{self, ColumnType, TABLES, Table};
 use tidewatch_model::{Rule, RuleShape};
 use tokio::runtime::Runtime;
 
+use crate::ends::is_last;
 use crate::fault::{Fault, Level, Location, suggestion};
 use crate::increase::growth_question;
 use crate::options::check_options;
@@ -178,11 +179,11 @@ impl Compiler {
     }
 }
 
-/// `increase(counter)` means `increase(counter, ts)`, and so does `rate`.
+/// `increase(counter)` means `increase(counter, ts)`, and so with the other functions that need the time.
 fn add_time(query: &mut Query) {
     let _ = visit_expressions_mut(query, |expression| {
         if let ast::Expr::Function(call) = expression
-            && growth_question(&call.name.to_string().to_lowercase()).is_some()
+            && needs_time(&call.name.to_string().to_lowercase())
             && let FunctionArguments::List(list) = &mut call.args
             && list.args.len() == 1
         {
@@ -191,6 +192,10 @@ fn add_time(query: &mut Query) {
         }
         ControlFlow::<()>::Continue(())
     });
+}
+
+fn needs_time(function: &str) -> bool {
+    growth_question(function).is_some() || is_last(function).is_some()
 }
 
 /// `ts` and everything that the plans read, each once.

@@ -118,9 +118,11 @@ fn decode<S: ExactState>(bytes: &[u8]) -> Result<S> {
 
 /// Of everything, for aggregates without groups.
 #[derive(Debug)]
-struct One<S> {
-    state: S,
-    question: Question,
+pub struct One<S> {
+    /// The state.
+    pub state: S,
+    /// What is asked of it.
+    pub question: Question,
 }
 
 impl<S: ExactState> Accumulator for One<S> {
@@ -162,9 +164,11 @@ impl<S: ExactState> Accumulator for One<S> {
 
 /// One state per group.
 #[derive(Debug)]
-struct Groups<S> {
-    states: Vec<S>,
-    question: Question,
+pub struct Groups<S> {
+    /// The states.
+    pub states: Vec<S>,
+    /// What is asked of them.
+    pub question: Question,
 }
 
 impl<S: ExactState> GroupsAccumulator for Groups<S> {

@@ -6,6 +6,7 @@
 
 pub mod bundled;
 mod compile;
+mod ends;
 mod engine;
 mod exact;
 mod exact_aggregate;
@@ -18,11 +19,13 @@ mod listener;
 mod moments;
 mod options;
 mod panes;
+mod percentile;
 mod ratio;
 mod rows_table;
 mod session;
 mod shape;
 mod shared;
+mod sketch;
 mod spelling;
 mod statement;
 mod values;
@@ -35,6 +38,7 @@ pub use fault::{Fault, Level, Location, suggestion};
 pub use history::{History, QueryError};
 pub use listener::{Listener, Watched};
 pub use options::{LATER_OPTIONS, OPTIONS};
+pub use sketch::RELATIVE_ERROR as PERCENTILE_ERROR;
 
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,8 @@ pub enum Question {
     },
     /// The increase per second.
     Rate,
+    /// The value at which this share of all lies, as the bits of a number between 0 and 1.
+    Quantile(u64),
 }
 
 /// A state that is exact and does not depend on order, over Float64.

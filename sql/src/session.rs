@@ -16,9 +16,11 @@ use datafusion::physical_plan::{collect, execute_stream};
 use datafusion::sql::sqlparser::ast::TableFactor;
 use tidewatch_model::table::{self, TABLES};
 
+use crate::ends::ends;
 use crate::exact_aggregate::exact_aggregates;
 use crate::float_extremes::float_extremes;
 use crate::increase::growths;
+use crate::percentile::approx_percentile;
 use crate::ratio::ratio;
 use crate::rows_table::{RowsTable, windowed_schema};
 use crate::window_call::window_call;
@@ -68,9 +70,10 @@ fn session_state(partitions: usize) -> Result<SessionState> {
     config.options_mut().execution.time_zone = Some("UTC".to_string());
     let context =
         SessionContext::new_with_state(SessionStateBuilder::new().with_default_features().with_config(config).build());
-    for aggregate in exact_aggregates().into_iter().chain(float_extremes()).chain(growths()) {
+    for aggregate in exact_aggregates().into_iter().chain(float_extremes()).chain(ends()).chain(growths()) {
         context.register_udaf(aggregate);
     }
+    context.register_udaf(approx_percentile());
     context.register_udf(ratio());
     Ok(context.state())
 }

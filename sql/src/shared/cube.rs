@@ -167,7 +167,7 @@ mod tests {
     use arrow::datatypes::{DataType, Float64Type, Int64Type};
     use proptest::prelude::*;
 
-    use super::super::kernel::{Count, Extremes, FloatSum, Floats};
+    use super::super::kernel::{Count, Exact, Extremes, Floats};
     use super::*;
 
     proptest! {
@@ -178,7 +178,7 @@ mod tests {
             steps in prop::collection::vec((0..5i64, 1..12i64, 0..4usize), 1..20),
         ) {
             let mut count = Aggregate::new(Count);
-            let mut sum = Aggregate::new(FloatSum);
+            let mut sum = Aggregate::new(Exact::<crate::exact::ExactSum>::default());
             let mut max = Aggregate::new(Extremes::<Floats>::new(true, &DataType::Float64));
             for cube in [&mut count as &mut dyn Cube, &mut sum, &mut max] {
                 cube.add_window();

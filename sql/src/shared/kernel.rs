@@ -9,11 +9,10 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, StringArray, make_array};
 use arrow::buffer::NullBuffer;
-use arrow::datatypes::{DataType, Float64Type, Int64Type};
+use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondType};
 
 use super::grouping::NO_GROUP;
-use crate::exact::ExactSum;
-use crate::moments::{ExactState, Moments, Question};
+use crate::moments::{ExactState, Question};
 
 /// The rows of one run: their arguments, their groups, and which of them count.
 pub struct Run<'a> {
@@ -154,13 +153,21 @@ impl Kernel for IntegerSum {
     }
 }
 
-/// `sum` and `avg` over Float64, exact.
+/// Aggregates over Float64 whose states are exact: sums, means, spreads, percentiles.
 #[derive(Debug)]
-pub struct FloatSum;
+pub struct Exact<S> {
+    over: PhantomData<S>,
+}
 
-impl Kernel for FloatSum {
-    type State = ExactSum;
-    type Pane = Vec<ExactSum>;
+impl<S> Default for Exact<S> {
+    fn default() -> Self {
+        Exact { over: PhantomData }
+    }
+}
+
+impl<S: ExactState> Kernel for Exact<S> {
+    type State = S;
+    type Pane = Vec<S>;
 
     fn update(&self, pane: &mut Self::Pane, run: &Run) {
         at(pane, run);
@@ -169,55 +176,22 @@ impl Kernel for FloatSum {
         run.each(values.nulls(), |row, group| pane[group].add(numbers[row]));
     }
 
-    fn states(pane: &mut Self::Pane) -> &[ExactSum] {
+    fn states(pane: &mut Self::Pane) -> &[S] {
         pane
     }
 
-    fn merge(&self, into: &mut ExactSum, later: &ExactSum) {
+    fn merge(&self, into: &mut S, later: &S) {
         into.merge(later);
     }
 
-    const SUBTRACT: Option<fn(&mut ExactSum, &ExactSum)> = Some(ExactSum::subtract);
+    const SUBTRACT: Option<fn(&mut S, &S)> = Some(S::subtract);
 
-    fn finish(&self, states: &[ExactSum], question: Question) -> ArrayRef {
-        Arc::new(states.iter().map(|sum| sum.answer(question)).collect::<Float64Array>())
-    }
-
-    fn pane_bytes(pane: &Self::Pane) -> usize {
-        pane.capacity() * size_of::<ExactSum>() + pane.iter().map(ExactSum::heap_bytes).sum::<usize>()
-    }
-}
-
-/// `var_samp`, `var_pop`, `stddev_samp`, `stddev_pop`.
-#[derive(Debug)]
-pub struct Spread;
-
-impl Kernel for Spread {
-    type State = Moments;
-    type Pane = Vec<Moments>;
-
-    fn update(&self, pane: &mut Self::Pane, run: &Run) {
-        at(pane, run);
-        let values = run.arguments[0].as_primitive::<Float64Type>();
-        run.each(values.nulls(), |row, group| pane[group].add(values.value(row)));
-    }
-
-    fn states(pane: &mut Self::Pane) -> &[Moments] {
-        pane
-    }
-
-    fn merge(&self, into: &mut Moments, later: &Moments) {
-        into.merge(later);
-    }
-
-    const SUBTRACT: Option<fn(&mut Moments, &Moments)> = Some(Moments::subtract);
-
-    fn finish(&self, states: &[Moments], question: Question) -> ArrayRef {
+    fn finish(&self, states: &[S], question: Question) -> ArrayRef {
         Arc::new(states.iter().map(|state| state.answer(question)).collect::<Float64Array>())
     }
 
     fn pane_bytes(pane: &Self::Pane) -> usize {
-        pane.capacity() * size_of::<Moments>() + pane.iter().map(Moments::heap_bytes).sum::<usize>()
+        pane.capacity() * size_of::<S>() + pane.iter().map(S::heap_bytes).sum::<usize>()
     }
 }
 
@@ -229,6 +203,8 @@ pub trait Extreme: Debug + Send + Sync + 'static {
     fn order(left: &Self::Value, right: &Self::Value) -> Ordering;
     /// Takes rows: a value that is in this order to the known one replaces it.
     fn update(found: &mut [Option<Self::Value>], run: &Run, better: Ordering);
+    /// The value of a row.
+    fn value(array: &ArrayRef, row: usize) -> Self::Value;
     /// The answers as an array of this type.
     fn array(values: &[Option<Self::Value>], data_type: &DataType) -> ArrayRef;
     /// Heap bytes of a value.
@@ -280,6 +256,9 @@ impl Extreme for Floats {
         let numbers = values.values();
         run.each(values.nulls(), |row, group| take(&mut found[group], numbers[row], Self::order, better));
     }
+    fn value(array: &ArrayRef, row: usize) -> f64 {
+        array.as_primitive::<Float64Type>().value(row)
+    }
     fn array(values: &[Option<f64>], _: &DataType) -> ArrayRef {
         Arc::new(values.iter().map(|value| value.map(plain_nan)).collect::<Float64Array>())
     }
@@ -294,6 +273,9 @@ impl Extreme for Integers {
         let data = run.arguments[0].to_data();
         let values = &data.buffer::<i64>(0)[..data.len()];
         run.each(data.nulls(), |row, group| take(&mut found[group], values[row], Self::order, better));
+    }
+    fn value(array: &ArrayRef, row: usize) -> i64 {
+        array.to_data().buffer::<i64>(0)[row]
     }
     fn array(values: &[Option<i64>], data_type: &DataType) -> ArrayRef {
         let array: Int64Array = values.iter().copied().collect();
@@ -316,6 +298,9 @@ impl Extreme for Texts {
             known => *known = Some(Box::from(values.value(row))),
         });
     }
+    fn value(array: &ArrayRef, row: usize) -> Box<str> {
+        Box::from(array.as_string::<i32>().value(row))
+    }
     fn array(values: &[Option<Box<str>>], _: &DataType) -> ArrayRef {
         Arc::new(values.iter().map(Option::as_deref).collect::<StringArray>())
     }
@@ -332,6 +317,9 @@ impl Extreme for Bools {
     fn update(found: &mut [Option<bool>], run: &Run, better: Ordering) {
         let values = run.arguments[0].as_boolean();
         run.each(values.nulls(), |row, group| take(&mut found[group], values.value(row), Self::order, better));
+    }
+    fn value(array: &ArrayRef, row: usize) -> bool {
+        array.as_boolean().value(row)
     }
     fn array(values: &[Option<bool>], _: &DataType) -> ArrayRef {
         Arc::new(values.iter().copied().collect::<BooleanArray>())
@@ -385,5 +373,74 @@ impl<E: Extreme> Kernel for Extremes<E> {
 
     fn pane_bytes(pane: &Self::Pane) -> usize {
         pane.capacity() * size_of::<Self::State>() + pane.iter().flatten().map(E::heap).sum::<usize>()
+    }
+}
+
+/// `first` and `last`.
+#[derive(Debug)]
+pub struct Ends<E> {
+    extremes: Extremes<E>,
+}
+
+impl<E> Ends<E> {
+    /// The latest or the earliest.
+    pub fn new(last: bool, data_type: &DataType) -> Self {
+        Ends { extremes: Extremes::new(last, data_type) }
+    }
+}
+
+impl<E: Extreme> Ends<E> {
+    fn take(&self, found: &mut Option<(i64, E::Value)>, ts: i64, value: impl FnOnce() -> E::Value) {
+        let better = self.extremes.better;
+        if let Some((known, other)) = found {
+            match ts.cmp(known) {
+                Ordering::Equal => {
+                    let value = value();
+                    if E::order(&value, other) == better {
+                        *other = value;
+                    }
+                    return;
+                }
+                order if order != better => return,
+                _ => {}
+            }
+        }
+        *found = Some((ts, value()));
+    }
+}
+
+impl<E: Extreme> Kernel for Ends<E> {
+    /// Time and value.
+    type State = Option<(i64, E::Value)>;
+    type Pane = Vec<Self::State>;
+
+    fn update(&self, pane: &mut Self::Pane, run: &Run) {
+        at(pane, run);
+        let times = run.arguments[1].as_primitive::<TimestampMicrosecondType>();
+        run.each(run.arguments[0].nulls(), |row, group| {
+            self.take(&mut pane[group], times.value(row), || E::value(&run.arguments[0], row));
+        });
+    }
+
+    fn states(pane: &mut Self::Pane) -> &[Self::State] {
+        pane
+    }
+
+    fn merge(&self, into: &mut Self::State, later: &Self::State) {
+        if let Some((ts, value)) = later {
+            self.take(into, *ts, || value.clone());
+        }
+    }
+
+    const SUBTRACT: Option<fn(&mut Self::State, &Self::State)> = None;
+
+    fn finish(&self, states: &[Self::State], _: Question) -> ArrayRef {
+        let values: Vec<_> = states.iter().map(|state| state.as_ref().map(|(_, value)| value.clone())).collect();
+        E::array(&values, &self.extremes.data_type)
+    }
+
+    fn pane_bytes(pane: &Self::Pane) -> usize {
+        let heap = pane.iter().flatten().map(|(_, value)| E::heap(value));
+        pane.capacity() * size_of::<Self::State>() + heap.sum::<usize>()
     }
 }

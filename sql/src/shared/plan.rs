@@ -19,11 +19,15 @@ use tidewatch_model::table::Table;
 
 use super::cube::{Aggregate, Cube};
 use super::growth::{FloatCounter, Growth, IntegerCounter};
-use super::kernel::{Bools, Count, Extremes, FloatSum, Floats, IntegerSum, Integers, Spread, Texts};
+use super::kernel::{Bools, Count, Ends, Exact, Extremes, Floats, IntegerSum, Integers, Texts};
+use crate::ends::is_last;
+use crate::exact::ExactSum;
 use crate::increase::growth_question;
-use crate::moments::Question;
+use crate::moments::{Moments, Question};
+use crate::percentile::{APPROX_PERCENTILE, quantile};
 use crate::rows_table::{WINDOW_END, WINDOW_START, windowed_schema};
 use crate::shape::{ROW_TIME, RulePlan};
+use crate::sketch::Sketch;
 
 /// A rule of the form `SELECT .. FROM HOP(..) WHERE .. GROUP BY .. HAVING ..`, all of whose aggregates have kernels.
 ///
@@ -86,10 +90,19 @@ pub enum Function {
     FloatSum,
     /// Variance and standard deviation over Float64.
     Spread,
+    /// `approx_percentile`.
+    Percentile,
     /// `min`, `max`, `bool_and`, `bool_or`.
     Extreme {
         /// Whether it is the largest.
         largest: bool,
+        /// Of which type.
+        data_type: DataType,
+    },
+    /// `first` and `last`.
+    End {
+        /// Whether it is the last.
+        last: bool,
         /// Of which type.
         data_type: DataType,
     },
@@ -116,8 +129,15 @@ impl Function {
         match self {
             Function::Count => Box::new(Aggregate::new(Count)),
             Function::IntegerSum => Box::new(Aggregate::new(IntegerSum)),
-            Function::FloatSum => Box::new(Aggregate::new(FloatSum)),
-            Function::Spread => Box::new(Aggregate::new(Spread)),
+            Function::FloatSum => Box::new(Aggregate::new(Exact::<ExactSum>::default())),
+            Function::Spread => Box::new(Aggregate::new(Exact::<Moments>::default())),
+            Function::Percentile => Box::new(Aggregate::new(Exact::<Sketch>::default())),
+            Function::End { last, data_type } => match data_type {
+                DataType::Float64 => Box::new(Aggregate::new(Ends::<Floats>::new(*last, data_type))),
+                DataType::Utf8 => Box::new(Aggregate::new(Ends::<Texts>::new(*last, data_type))),
+                DataType::Boolean => Box::new(Aggregate::new(Ends::<Bools>::new(*last, data_type))),
+                _ => Box::new(Aggregate::new(Ends::<Integers>::new(*last, data_type))),
+            },
             Function::Extreme { largest, data_type } => match data_type {
                 DataType::Float64 => Box::new(Aggregate::new(Extremes::<Floats>::new(*largest, data_type))),
                 DataType::Utf8 => Box::new(Aggregate::new(Extremes::<Texts>::new(*largest, data_type))),
@@ -155,9 +175,19 @@ impl Function {
             ("stddev_pop", 1) => spread(false, true),
             ("min" | "bool_and", 1) => extreme(false),
             ("max" | "bool_or", 1) => extreme(true),
-            (name, 2) if is_integer || is_float => {
-                Some((Function::Growth { integer: is_integer }, growth_question(name)?))
-            }
+            (APPROX_PERCENTILE, 2) => match &params.args[1] {
+                Expr::Literal(share, _) => Some((Function::Percentile, quantile(share)?)),
+                _ => None,
+            },
+            (name, 2) => match (is_last(name), growth_question(name)) {
+                (Some(last), _) if ordered => {
+                    Some((Function::End { last, data_type: argument.clone() }, Question::Plain))
+                }
+                (_, Some(question)) if is_integer || is_float => {
+                    Some((Function::Growth { integer: is_integer }, question))
+                }
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -214,7 +244,11 @@ pub fn take_apart(state: &SessionState, plan: &LogicalPlan, table: &Table) -> Re
             return Ok(None);
         }
         let is_constant = |argument: &Expr| matches!(argument, Expr::Literal(value, _) if *value != ScalarValue::Null);
-        let arguments = if function == Function::Count && is_constant(first) { vec![] } else { arguments };
+        let arguments = match function {
+            Function::Count if is_constant(first) => vec![],
+            Function::Percentile => vec![first.clone()],
+            _ => arguments,
+        };
         names.push(aggregate_name(aggregates.len()));
         aggregates.push((Call { function, arguments, filter }, question));
     }

@@ -13,7 +13,9 @@ use proptest::prelude::*;
 use tidewatch_model::{Evaluation, GroupState, Key, Outcome, Span, Timestamp, Value, Values, WindowSpec};
 
 use super::{GpuRow, advance_until, compile, gpu_batch, load, push};
+use crate::ends::ends;
 use crate::increase::growths;
+use crate::percentile::approx_percentile;
 use crate::rows_table::windowed_schema;
 use crate::session::history_session;
 use crate::values::result_rows;
@@ -93,6 +95,11 @@ fn written() -> impl Strategy<Value = Written> {
         "CASE WHEN max(host) > 'n2' THEN 80 ELSE 0 END",
         "extract(epoch FROM max(ts) - min(ts))",
         "corr(temperature_celsius, power_watts) * 100",
+        "approx_percentile(temperature_celsius, 0.9)",
+        "approx_percentile(power_watts, 0.1) - approx_percentile(power_watts, 0.5)",
+        "first(temperature_celsius, ts)",
+        "last(power_watts, ts) - first(power_watts, ts)",
+        "CASE WHEN last(host, ts) = 'n2' THEN 80 ELSE 0 END",
         "approx_distinct(gpu_uuid)",
     ]);
     let conditions = prop::sample::select(vec![
@@ -203,7 +210,8 @@ fn from_engine(rule: &Written, rows: Vec<(GpuRow, i64)>, batch: usize) -> Fired 
 fn from_datafusion(rule: &Written, rows: &[(GpuRow, i64)], odd: bool) -> Fired {
     let batch = expanded(rule.spec, &rows.iter().map(|(row, _)| row.clone()).collect::<Vec<_>>());
     let context = if odd { history_session(1).unwrap() } else { SessionContext::new() };
-    growths().into_iter().for_each(|growth| context.register_udaf(growth));
+    let own = growths().into_iter().chain(ends()).chain([approx_percentile()]);
+    own.for_each(|aggregate| context.register_udaf(aggregate));
     let table = MemTable::try_new(batch.schema(), vec![vec![batch]]).unwrap();
     context.register_table("expanded", Arc::new(table)).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
