@@ -17,6 +17,10 @@ use tidewatch_model::wire::{self, Origin};
 use tidewatch_model::{Evaluation, Rule, Timestamp, table};
 use tidewatch_sql::{Compiler, Engine, Feed, Listener, Loaded, Watched};
 
+/// As the program has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const SECOND: i64 = 1_000_000;
 /// 2026-11-01, on the grid of every window here.
 const START: i64 = 1_793_491_200 * SECOND;

@@ -1,6 +1,7 @@
 //! From a rule file to rules that can be evaluated, with every fault that was found on the way.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, SchemaError};
@@ -46,7 +47,7 @@ pub struct CompiledRule {
 #[derive(Debug, Clone)]
 pub(crate) enum Strategy {
     /// On windows that rules share.
-    Shared(Box<SharedPlan>),
+    Shared(Arc<SharedPlan>),
     /// By running its plan over the rows of each window.
     General(Box<GeneralPlan>),
     /// Row by row.
@@ -62,6 +63,8 @@ pub(crate) struct GeneralPlan {
     pub(crate) present: LogicalPlan,
     /// Columns that the two read.
     pub(crate) columns: Vec<String>,
+    /// Why its windows are not shared.
+    pub(crate) because: String,
 }
 
 /// What came out of rule files.
@@ -161,14 +164,15 @@ impl Compiler {
         if shape == RuleShape::Row {
             return Ok(Strategy::Row(Box::new(take_row_apart(&state, &parts, table)?)));
         }
-        if let Some(plan) = take_apart(&state, &parts.matching, table)? {
-            return Ok(Strategy::Shared(Box::new(plan)));
-        }
+        let because = match take_apart(&state, &parts.matching, table)? {
+            Ok(plan) => return Ok(Strategy::Shared(Arc::new(plan))),
+            Err(because) => because,
+        };
         let (matching, present) = (state.optimize(&parts.matching)?, state.optimize(&parts.present)?);
         let columns = needed_columns(&[&matching, &present])?;
         // Over no rows: what DataFusion finds out only when it runs is found out now.
         self.runtime.block_on(run(&state, &matching))?;
-        Ok(Strategy::General(Box::new(GeneralPlan { matching, present, columns })))
+        Ok(Strategy::General(Box::new(GeneralPlan { matching, present, columns, because })))
     }
 
     fn plan(&self, query: &Query) -> Result<LogicalPlan, DataFusionError> {

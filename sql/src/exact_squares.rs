@@ -5,6 +5,8 @@ use crate::exact::{ExactSum, decompose};
 
 /// Fractional bits.
 const FRACTION_BITS: i32 = 128;
+/// 2^-128.
+const LAST_DIGIT: f64 = 1.0 / ((1u128 << 64) as f64 * (1u128 << 64) as f64);
 /// The largest shift of a square: 224 bits, and 31 of headroom for two thousand million of them.
 const LARGEST_SHIFT: i32 = 118;
 
@@ -69,10 +71,14 @@ impl SquareSum {
     pub fn in_two_parts(&self) -> (f64, f64) {
         let (mut high, mut low) = (0.0, 0.0);
         // The sum is not negative. 32 bits at a time are exact numbers.
-        for (half, scale) in [(self.high as u128, 0), (self.low, -FRACTION_BITS)] {
+        for (half, last) in [(self.high as u128, 1.0), (self.low, LAST_DIGIT)] {
+            let mut scale = last * (1u128 << 96) as f64;
             for part in (0..4).rev() {
-                let digits = ((half >> (32 * part)) as u32) as f64;
-                (high, low) = add(high, low, digits * 2f64.powi(32 * part + scale));
+                let digits = (half >> (32 * part)) as u32;
+                if digits != 0 {
+                    (high, low) = add(high, low, f64::from(digits) * scale);
+                }
+                scale /= (1u64 << 32) as f64;
             }
         }
         if let Some(rest) = &self.rest {

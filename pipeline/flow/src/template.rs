@@ -1,6 +1,7 @@
 //! Annotations: templates over an alert's labels and values, checked when the rule loads.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use minijinja::{Environment, UndefinedBehavior, Value as TemplateValue};
 use tidewatch_model::alert::Labels;
@@ -35,9 +36,15 @@ pub fn check(text: &str, known: &[&str]) -> Result<(), String> {
     }
 }
 
+/// Filters and functions, made once: a template is parsed for each alert, and they are more than it.
+static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(Environment::new);
+
 /// Renders a template; one that fails on these values comes back as it is written, since a page without its text is
 /// better than no page.
 pub fn render(text: &str, labels: &Labels, values: &Values) -> String {
+    if !text.contains('{') {
+        return text.to_string();
+    }
     let mut context: BTreeMap<&str, TemplateValue> = BTreeMap::new();
     for (name, value) in values {
         context.insert(name, template_value(value));
@@ -54,8 +61,7 @@ pub fn render(text: &str, labels: &Labels, values: &Values) -> String {
         "value",
         headline(values).map_or(TemplateValue::UNDEFINED, |number| TemplateValue::from(short(number))),
     );
-    let environment = Environment::new();
-    environment.render_str(text, context).unwrap_or_else(|_| text.to_string())
+    ENVIRONMENT.render_str(text, context).unwrap_or_else(|_| text.to_string())
 }
 
 fn template_value(value: &Value) -> TemplateValue {

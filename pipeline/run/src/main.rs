@@ -61,6 +61,8 @@ enum Command {
     Engine(command::up::Args),
     /// Check rules: errors, warnings and what was assumed, with file, line and column.
     Check(command::check::Args),
+    /// Explain how rules are evaluated: what they share, and what that costs.
+    Explain(command::explain::Args),
     /// Run the unit tests of rules.
     Test(command::test::Args),
     /// Run rules over rows from files and print every change of an alert.
@@ -97,6 +99,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Check(args) => return command::check::run(args),
+        Command::Explain(args) => return command::explain::run(args),
         Command::Test(args) => return command::test::run(args),
         Command::Backtest(args) => return command::backtest::run(args),
         Command::Tables(args) => return command::tables::run(args),

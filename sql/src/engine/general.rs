@@ -61,6 +61,11 @@ impl General {
         General { plan, spec, groups: BTreeMap::new(), overflow_groups: 0 }
     }
 
+    /// Why its windows are not shared.
+    pub fn because(&self) -> &str {
+        &self.plan.because
+    }
+
     /// Groups known before a restart.
     pub fn restore(&mut self, groups: impl IntoIterator<Item = (Key, Timestamp)>) {
         self.groups.extend(groups);

@@ -17,6 +17,7 @@ use tidewatch_model::table::{self, TableKind};
 use tidewatch_model::{Evaluation, Key, Outcome, Rule, RuleShape, Span, Timestamp};
 
 use crate::compile::{CompiledRule, Strategy};
+use crate::explain::{Explanation, WindowExplanation};
 use crate::listener::Listener;
 use crate::panes::{Panes, times};
 use crate::shared::rule::SharedRule;
@@ -182,6 +183,32 @@ impl Engine {
             shared_bytes: table.shared.bytes(),
             late_rows: table.late_rows,
             overflow_rows: table.panes.overflow_rows,
+        })
+    }
+
+    /// How the rules are evaluated, in the order of their names.
+    pub fn explain(&self) -> impl Iterator<Item = Explanation> {
+        self.rules.iter().map(|running| {
+            let rule = &running.rule;
+            let (strategy, because) = match &running.kind {
+                Kind::Shared(_) => ("shared", None),
+                Kind::General(general) => ("general", Some(general.because().to_string())),
+                Kind::Row(_) => ("row", None),
+            };
+            let window = match rule.shape {
+                RuleShape::Row => None,
+                RuleShape::Window(spec) => {
+                    let [size_seconds, slide_seconds, delay_seconds] =
+                        [spec.size, spec.slide, rule.options.delay].map(|span| span.0 as f64 / 1e6);
+                    Some(WindowExplanation { size_seconds, slide_seconds, delay_seconds })
+                }
+            };
+            let shared = match (&running.kind, self.tables.get(&rule.table)) {
+                (Kind::Shared(shared), Some(table)) => Some(shared.explain(&table.shared)),
+                _ => None,
+            };
+            let (rule, table) = (rule.name.clone(), rule.table.clone());
+            Explanation { rule, table, strategy, because, window, shared }
         })
     }
 

@@ -23,6 +23,10 @@ pub trait Cube: Debug + Send {
     fn forget_before(&mut self, floor: Timestamp);
     /// Bytes held.
     fn bytes(&self) -> usize;
+    /// Whether panes are subtracted when a window moves on.
+    fn subtracts(&self) -> bool;
+    /// Bytes of one state, without what it holds on the heap.
+    fn state_bytes(&self) -> usize;
 }
 
 /// A cube with its kernel.
@@ -150,6 +154,14 @@ impl<K: Kernel> Cube for Aggregate<K> {
             (window.back.capacity() + front) * state
         });
         panes + windows.sum::<usize>()
+    }
+
+    fn subtracts(&self) -> bool {
+        K::SUBTRACT.is_some()
+    }
+
+    fn state_bytes(&self) -> usize {
+        size_of::<K::State>()
     }
 }
 

@@ -1,6 +1,7 @@
 //! A windowed aggregate taken apart, so that rules can share what is alike in them.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -66,6 +67,28 @@ pub struct RowPlan {
     pub matching: Vec<(Expr, String)>,
     /// Its key columns and the row's time.
     pub present: Vec<(Expr, String)>,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match &self.function {
+            Function::Count => "count",
+            Function::IntegerSum | Function::FloatSum => "sum",
+            Function::Spread => "spread",
+            Function::Percentile => "percentile",
+            Function::Extreme { largest: true, .. } => "max",
+            Function::Extreme { largest: false, .. } => "min",
+            Function::End { last: true, .. } => "last",
+            Function::End { last: false, .. } => "first",
+            Function::Growth { .. } => "increase",
+        };
+        let arguments: Vec<String> = self.arguments.iter().map(ToString::to_string).collect();
+        write!(f, "{name}({})", if arguments.is_empty() { "*".to_string() } else { arguments.join(", ") })?;
+        match &self.filter {
+            Some(filter) => write!(f, " FILTER (WHERE {filter})"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// One aggregate call: rules with equal ones share a cube.
@@ -193,21 +216,26 @@ impl Function {
     }
 }
 
-/// Takes a plan apart; `None` when it has parts that only DataFusion knows.
-pub fn take_apart(state: &SessionState, plan: &LogicalPlan, table: &Table) -> Result<Option<SharedPlan>> {
+/// Takes a plan apart; says why not when it has parts that only DataFusion knows.
+pub fn take_apart(
+    state: &SessionState,
+    plan: &LogicalPlan,
+    table: &Table,
+) -> Result<std::result::Result<SharedPlan, String>> {
+    let no = |reason: &str| Ok(Err(reason.to_string()));
     let plan = state.analyzer().execute_and_check(plan.clone(), state.config_options(), |_, _| {})?;
-    let LogicalPlan::Projection(projection) = &plan else { return Ok(None) };
+    let LogicalPlan::Projection(projection) = &plan else { return no("it has no plain SELECT list") };
     let (having, below) = match projection.input.as_ref() {
         LogicalPlan::Filter(filter) => (Some(&filter.predicate), filter.input.as_ref()),
         other => (None, other),
     };
-    let LogicalPlan::Aggregate(aggregate) = below else { return Ok(None) };
+    let LogicalPlan::Aggregate(aggregate) = below else { return no("it has no aggregate") };
     let (condition, below) = match aggregate.input.as_ref() {
         LogicalPlan::Filter(filter) => (Some(&filter.predicate), filter.input.as_ref()),
         other => (None, other),
     };
     if !is_table(below) {
-        return Ok(None);
+        return no("it reads more than a table");
     }
     let rows = DFSchema::try_from(windowed_schema(&table.schema()))?;
     let simplify = |expression: &Expr| -> Result<Expr> {
@@ -226,7 +254,7 @@ pub fn take_apart(state: &SessionState, plan: &LogicalPlan, table: &Table) -> Re
             continue;
         }
         if matches!(group, Expr::GroupingSet(_)) || reads_window(&group) {
-            return Ok(None);
+            return no(&format!("it groups by {group}"));
         }
         let name = group_name(groups.len());
         fields.push(Field::new(&name, group.get_type(&rows)?, true));
@@ -235,13 +263,18 @@ pub fn take_apart(state: &SessionState, plan: &LogicalPlan, table: &Table) -> Re
     }
     let mut aggregates = Vec::new();
     for call in &aggregate.aggr_expr {
-        let Expr::AggregateFunction(call) = call.clone().unalias() else { return Ok(None) };
+        let whole = call.to_string();
+        let Expr::AggregateFunction(call) = call.clone().unalias() else {
+            return no(&format!("{whole} is no plain call"));
+        };
         let arguments = call.params.args.iter().map(&simplify).collect::<Result<Vec<_>>>()?;
         let filter = call.params.filter.as_deref().map(&simplify).transpose()?;
-        let Some(first) = arguments.first() else { return Ok(None) };
-        let Some((function, question)) = Function::of(&call, &first.get_type(&rows)?) else { return Ok(None) };
+        let Some(first) = arguments.first() else { return no(&format!("{whole} has no argument")) };
+        let Some((function, question)) = Function::of(&call, &first.get_type(&rows)?) else {
+            return no(&format!("{whole} has no kernel"));
+        };
         if arguments.iter().chain(&filter).any(reads_window) {
-            return Ok(None);
+            return no(&format!("{whole} reads the window's bounds"));
         }
         let is_constant = |argument: &Expr| matches!(argument, Expr::Literal(value, _) if *value != ScalarValue::Null);
         let arguments = match function {
@@ -286,7 +319,7 @@ pub fn take_apart(state: &SessionState, plan: &LogicalPlan, table: &Table) -> Re
     for part in condition.into_iter().flat_map(split_conjunction) {
         let part = unqualified(part)?;
         if reads_window(&part) {
-            return Ok(None);
+            return no(&format!("{part} reads the window's bounds"));
         }
         let is_label = part.column_refs().iter().all(|column| identity.contains(column.name.as_str()));
         let on_groups = part
@@ -304,7 +337,7 @@ pub fn take_apart(state: &SessionState, plan: &LogicalPlan, table: &Table) -> Re
         conditions.dedup();
     }
     let of_groups = conjunction(of_groups);
-    Ok(Some(SharedPlan { of_groups, labels, values, groups, by_identity, aggregates, having, outputs, schema }))
+    Ok(Ok(SharedPlan { of_groups, labels, values, groups, by_identity, aggregates, having, outputs, schema }))
 }
 
 /// Takes a rule without a window apart.

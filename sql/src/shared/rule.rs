@@ -17,6 +17,7 @@ use tidewatch_model::{Finding, GroupState, Key, NoDataPolicy, Outcome, Rule, Spa
 use super::bounds::Test;
 use super::plan::{SharedPlan, aggregate_name, group_name, physical};
 use super::table::{Place, SharedTable};
+use crate::explain::SharedExplanation;
 use crate::listener::Watched;
 use crate::rows_table::{WINDOW_END, WINDOW_START};
 use crate::values::{result_rows, truths};
@@ -24,6 +25,7 @@ use crate::values::{result_rows, truths};
 /// A rule, ready to be asked at the end of each window.
 #[derive(Debug)]
 pub struct SharedRule {
+    plan: Arc<SharedPlan>,
     place: Place,
     spec: WindowSpec,
     /// What its expressions read.
@@ -75,7 +77,7 @@ struct Answer {
 
 impl SharedRule {
     /// A rule at its place.
-    pub fn new(rule: &Rule, plan: &SharedPlan, spec: WindowSpec, place: Place) -> Result<SharedRule> {
+    pub fn new(rule: &Rule, plan: &Arc<SharedPlan>, spec: WindowSpec, place: Place) -> Result<SharedRule> {
         let after: Vec<&Expr> = plan.having.iter().chain(plan.outputs.iter().map(|(expr, _)| expr)).collect();
         let mut names = BTreeSet::new();
         for expression in after {
@@ -110,6 +112,7 @@ impl SharedRule {
         let group_schema = Schema::new(plan.schema.fields()[..plan.groups.len()].to_vec());
         let of_groups = plan.of_groups.as_ref().map(|condition| physical(condition, &group_schema)).transpose()?;
         Ok(SharedRule {
+            plan: plan.clone(),
             place,
             spec,
             inputs,
@@ -126,6 +129,11 @@ impl SharedRule {
         })
     }
 
+    /// What it shares.
+    pub fn explain(&self, table: &SharedTable) -> SharedExplanation {
+        table.explain(&self.place, &self.plan)
+    }
+
     /// Length of its windows.
     pub fn size(&self) -> Span {
         self.spec.size
@@ -136,6 +144,7 @@ impl SharedRule {
         let start = end - self.spec.size;
         match self.firing(table, start, end).and_then(|answer| self.states(table, answer, end, lagging, watched)) {
             Ok(findings) => Outcome::Groups(findings),
+            Err(DataFusionError::Execution(message)) => Outcome::Failed(message),
             Err(error) => Outcome::Failed(error.strip_backtrace()),
         }
     }

@@ -1,7 +1,6 @@
 //! What the shared rules of one table keep: numbered groups, cubes, and the windows over them.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -22,6 +21,7 @@ use super::cube::{Cube, pane_of};
 use super::grouping::{Grouping, NO_GROUP};
 use super::kernel::Run;
 use super::plan::{Call, Function, SharedPlan, physical};
+use crate::explain::{CubeExplanation, SharedExplanation};
 use crate::moments::Question;
 use crate::panes::times;
 use crate::values::truths;
@@ -79,6 +79,8 @@ struct Cluster {
 struct Filled {
     call: Call,
     cube: Box<dyn Cube>,
+    /// How many rules use it.
+    rules: usize,
     arguments: Vec<usize>,
     filter: Option<usize>,
 }
@@ -98,11 +100,21 @@ struct RowFault {
 struct View {
     spec: WindowSpec,
     delay: Span,
-    /// By cube: the number of its window, once asked for.
-    windows: HashMap<usize, usize>,
+    /// The window over the cube that counts rows.
+    rows: usize,
+    /// What rules ask of its windows, each once.
+    slots: Vec<Slot>,
     /// By group: the end of the last window with rows of its.
     last_seen: Vec<Timestamp>,
     slid: Option<Slid>,
+}
+
+/// One question to one cube.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Slot {
+    cube: usize,
+    window: usize,
+    question: Question,
 }
 
 /// A view at the end of a window.
@@ -113,8 +125,8 @@ struct Slid {
     present: Option<UInt32Array>,
     /// By group: rows in the window.
     counts: ArrayRef,
-    /// Answers of cubes for the groups with rows, and where they lie.
-    answers: HashMap<(usize, Question), (ArrayRef, Bounds)>,
+    /// By slot: the answers for the groups with rows, and where they lie; absent until asked for.
+    answers: Vec<Option<(ArrayRef, Bounds)>>,
     /// Key columns of the groups with rows.
     keys: Vec<ArrayRef>,
 }
@@ -126,8 +138,8 @@ pub struct Place {
     view: usize,
     /// The cluster and view that count rows before the conditions on values.
     seen: (usize, usize),
-    /// The cubes of its aggregates, and what is asked of them.
-    pub cubes: Vec<(usize, Question)>,
+    /// Where the view has the answers to its aggregates.
+    slots: Vec<usize>,
 }
 
 /// The groups that have rows in a window.
@@ -181,11 +193,12 @@ impl SharedTable {
         let cubes = cubes.collect::<Result<Vec<_>>>()?;
         let view = self.view(cluster, spec, delay);
         let seen = (seen, self.view(seen, spec, delay));
-        for cube in cubes.iter().map(|(cube, _)| *cube).chain([ROWS]) {
-            self.clusters[cluster].window(view, cube);
+        let slots = cubes.iter().map(|(cube, question)| self.clusters[cluster].slot(view, *cube, *question));
+        let slots = slots.collect();
+        for cube in cubes.iter().map(|(cube, _)| *cube).chain([ROWS]).collect::<BTreeSet<_>>() {
+            self.clusters[cluster].cubes[cube].rules += 1;
         }
-        self.clusters[seen.0].window(seen.1, ROWS);
-        Ok(Place { cluster, view, seen, cubes })
+        Ok(Place { cluster, view, seen, slots })
     }
 
     fn stream(&mut self, parent: usize, conditions: &[Expr]) -> Result<usize> {
@@ -239,16 +252,17 @@ impl SharedTable {
             call.arguments.iter().map(|argument| self.input(stream, argument)).collect::<Result<Vec<_>>>()?;
         let filter = call.filter.as_ref().map(|filter| self.input(stream, filter)).transpose()?;
         let cubes = &mut self.clusters[cluster].cubes;
-        cubes.push(Filled { call: call.clone(), cube: call.function.cube(), arguments, filter });
+        cubes.push(Filled { call: call.clone(), cube: call.function.cube(), rules: 0, arguments, filter });
         Ok(cubes.len() - 1)
     }
 
     fn view(&mut self, cluster: usize, spec: WindowSpec, delay: Span) -> usize {
-        let views = &mut self.clusters[cluster].views;
+        let Cluster { views, cubes, .. } = &mut self.clusters[cluster];
         if let Some(index) = views.iter().position(|view| view.spec == spec && view.delay == delay) {
             return index;
         }
-        views.push(View { spec, delay, windows: HashMap::new(), last_seen: vec![], slid: None });
+        let rows = cubes[ROWS].cube.add_window();
+        views.push(View { spec, delay, rows, slots: vec![], last_seen: vec![], slid: None });
         views.len() - 1
     }
 
@@ -331,8 +345,8 @@ impl SharedTable {
             return Ok(());
         }
         let rows = &mut cubes[ROWS].cube;
-        rows.slide(view.windows[&ROWS], start, end);
-        let counts = rows.answer(view.windows[&ROWS], grouping.len(), Question::Plain);
+        rows.slide(view.rows, start, end);
+        let counts = rows.answer(view.rows, grouping.len(), Question::Plain);
         let numbers = counts.as_primitive::<Int64Type>().values();
         view.last_seen.resize(numbers.len(), Timestamp::MIN);
         for (last_seen, count) in view.last_seen.iter_mut().zip(numbers) {
@@ -347,7 +361,7 @@ impl SharedTable {
         });
         let keys = grouping.columns()?.iter().map(|column| only(column, present.as_ref()));
         let keys = keys.collect::<std::result::Result<Vec<_>, _>>()?;
-        view.slid = Some(Slid { end, present, counts, answers: HashMap::new(), keys });
+        view.slid = Some(Slid { end, present, counts, answers: vec![None; view.slots.len()], keys });
         Ok(())
     }
 
@@ -367,19 +381,19 @@ impl SharedTable {
         let Cluster { grouping, cubes, views, .. } = &mut self.clusters[place.cluster];
         let groups = self.groupings[*grouping].grouping.len();
         let view = &mut views[place.view];
-        let asked = place.cubes[aggregate];
+        let slot = place.slots[aggregate];
         let Some(slid) = &mut view.slid else {
             return Err(DataFusionError::Internal("a window was read before it was moved".to_string()));
         };
-        let (answers, bounds) = match slid.answers.entry(asked) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => {
-                let (cube, question) = asked;
-                let window = view.windows[&cube];
+        let known = &mut slid.answers[slot];
+        let (answers, bounds) = match known {
+            Some(known) => known,
+            None => {
+                let Slot { cube, window, question } = view.slots[slot];
                 cubes[cube].cube.slide(window, start, end);
                 let answers = only(&cubes[cube].cube.answer(window, groups, question), slid.present.as_ref())?;
                 let bounds = Bounds::of(&answers);
-                new.insert((answers, bounds))
+                known.insert((answers, bounds))
             }
         };
         Ok((answers, *bounds))
@@ -418,15 +432,46 @@ impl SharedTable {
         end: Timestamp,
         selected: &dyn Fn(u32) -> bool,
     ) -> Option<&str> {
-        let concerns = |fault: &&RowFault| {
-            fault.cube.is_none_or(|cube| place.cubes.iter().any(|(used, _)| *used == cube))
-                && (fault.group == NO_GROUP || selected(fault.group))
-        };
-        let mut clusters = [place.cluster, place.seen.0].into_iter();
-        clusters.find_map(|cluster| {
+        let slots = &self.clusters[place.cluster].views[place.view].slots;
+        let uses = |cube| place.slots.iter().any(|slot| slots[*slot].cube == cube);
+        [place.cluster, place.seen.0].into_iter().find_map(|cluster| {
+            let concerns = |fault: &&RowFault| {
+                fault.cube.is_none_or(|cube| cluster == place.cluster && uses(cube))
+                    && (fault.group == NO_GROUP || selected(fault.group))
+            };
             let mut faults = self.clusters[cluster].faults.range(start..end).flat_map(|(_, faults)| faults);
             faults.find(concerns).map(|fault| fault.message.as_str())
         })
+    }
+
+    /// What a rule shares.
+    pub fn explain(&self, place: &Place, plan: &SharedPlan) -> SharedExplanation {
+        let cluster = &self.clusters[place.cluster];
+        let panes = cluster.views[place.view].spec.size.0 / cluster.pane.0;
+        let slots = place.slots.iter().map(|slot| cluster.views[place.view].slots[*slot].cube);
+        let used: BTreeSet<usize> = slots.chain([ROWS]).collect();
+        let cubes = used.into_iter().map(|cube| {
+            let Filled { call, cube, rules, .. } = &cluster.cubes[cube];
+            // Each pane once, and all together once more; each once again on the stack.
+            let states = if cube.subtracts() { panes + 1 } else { 2 * panes + 1 };
+            CubeExplanation {
+                aggregate: call.to_string(),
+                rules: *rules,
+                sliding: if cube.subtracts() { "subtract" } else { "two stacks" },
+                bytes: cube.bytes(),
+                bytes_at_limit: cube.state_bytes() * states as usize * RULE_GROUPS,
+            }
+        });
+        SharedExplanation {
+            group_by: plan.groups.iter().map(ToString::to_string).collect(),
+            group_condition: plan.of_groups.as_ref().map(ToString::to_string),
+            row_conditions: plan.labels.iter().chain(&plan.values).map(ToString::to_string).collect(),
+            pane_seconds: cluster.pane.0 as f64 / 1e6,
+            panes,
+            cubes: cubes.collect(),
+            groups: self.groupings[cluster.grouping].grouping.len(),
+            group_limit: RULE_GROUPS,
+        }
     }
 
     /// Rows that belong to no group, since there are too many.
@@ -528,10 +573,16 @@ fn evaluate(expression: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<(
 }
 
 impl Cluster {
-    /// Makes sure that a view has a window over a cube.
-    fn window(&mut self, view: usize, cube: usize) {
-        let window = &mut self.cubes[cube].cube;
-        self.views[view].windows.entry(cube).or_insert_with(|| window.add_window());
+    /// Where a view has the answers to a question.
+    fn slot(&mut self, view: usize, cube: usize, question: Question) -> usize {
+        let slots = &mut self.views[view].slots;
+        if let Some(known) = slots.iter().position(|slot| (slot.cube, slot.question) == (cube, question)) {
+            return known;
+        }
+        let shared = slots.iter().find(|slot| slot.cube == cube).map(|slot| slot.window);
+        let window = shared.unwrap_or_else(|| self.cubes[cube].cube.add_window());
+        slots.push(Slot { cube, window, question });
+        slots.len() - 1
     }
 
     fn take(&mut self, chunk: &Chunk, numbered: &Numbered, floor: Timestamp) {

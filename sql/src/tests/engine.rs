@@ -1,9 +1,9 @@
 //! What the engine yields, by example.
 
-use tidewatch_model::{Evaluation, GroupState, Outcome, RuleShape, Span, Timestamp, WindowSpec};
+use tidewatch_model::{Evaluation, GroupState, Key, Outcome, RuleShape, Span, Timestamp, WindowSpec};
 
-use super::{GpuRow, advance, advance_until, compile, gpu_batch, push};
-use crate::{Engine, Feed};
+use super::{GpuRow, advance, advance_until, compile, gpu_batch, load, push};
+use crate::{Engine, Feed, Listener, Watched};
 
 const SECOND: i64 = 1_000_000;
 
@@ -262,4 +262,135 @@ fn what_a_rule_selects_is_cut_to_size() {
     push(&mut engine, &gpu_batch(&[row(1, "n1", 5.0)]), Feed::Live);
     let closed = advance(&mut engine, Timestamp(12 * SECOND), false);
     assert_eq!(show(&closed)[0].len(), "10: n1 firing all_of_them=".len() + 4_096);
+}
+
+/// Rows of three GPUs; the sum of one's divisor is zero.
+const DIVISORS: [(&str, f64); 3] = [("n1", 2.0), ("n2", 0.0), ("n3", 4.0)];
+
+#[test]
+fn a_row_that_can_not_be_evaluated_fails_those_who_read_it_and_nobody_else() {
+    let rule = |name: &str, aggregate: &str, condition: &str| {
+        format!(
+            "CREATE ALERT {name} AS SELECT host, {aggregate} AS a FROM TUMBLE(gpu, ts, '10s') {condition} GROUP BY host;"
+        )
+    };
+    let division = "sum(100 / CAST(temperature_celsius AS BIGINT))";
+    let text = [
+        rule("a_reads_it", division, ""),
+        rule("b_other_column", "avg(power_watts)", ""),
+        rule("c_other_host", division, "WHERE host <> 'n2'"),
+        rule("d_this_host", division, "WHERE host = 'n2'"),
+        rule("e_left_out", division, "WHERE temperature_celsius > 1"),
+        rule("f_in_condition", "count(*)", "WHERE 100 / CAST(temperature_celsius AS BIGINT) > 30"),
+        rule("g_in_filter", "count(*) FILTER (WHERE 100 / CAST(temperature_celsius AS BIGINT) > 30)", ""),
+    ]
+    .concat();
+    let mut engine = Engine::new(load(&text).rules).unwrap();
+    let rows: Vec<GpuRow> = DIVISORS.iter().map(|(host, value)| row(5, host, *value)).collect();
+    push(&mut engine, &gpu_batch(&rows), Feed::Live);
+    // The window after has no such row.
+    push(&mut engine, &gpu_batch(&[row(15, "n2", 5.0)]), Feed::Live);
+    let closed = advance(&mut engine, Timestamp(22 * SECOND), false);
+    let shown: Vec<String> = closed
+        .iter()
+        .map(|evaluation| {
+            let lines = show(std::slice::from_ref(evaluation));
+            format!("{} {}", evaluation.rule, lines.join("; "))
+        })
+        .collect();
+    let failed = "failed Arrow error: Divide by zero error";
+    assert_eq!(
+        shown,
+        [
+            format!("a_reads_it 10: {failed}"),
+            "b_other_column 10: n1 firing a=; 10: n2 firing a=; 10: n3 firing a=".to_string(),
+            "c_other_host 10: n1 firing a=50; 10: n3 firing a=25".to_string(),
+            format!("d_this_host 10: {failed}"),
+            "e_left_out 10: n1 firing a=50; 10: n2 clear; 10: n3 firing a=25".to_string(),
+            format!("f_in_condition 10: {failed}"),
+            format!("g_in_filter 10: {failed}"),
+            "a_reads_it 20: n1 no data; 20: n2 firing a=20; 20: n3 no data".to_string(),
+            "b_other_column 20: n1 no data; 20: n2 firing a=; 20: n3 no data".to_string(),
+            "c_other_host 20: n1 no data; 20: n3 no data".to_string(),
+            "d_this_host 20: n2 firing a=20".to_string(),
+            "e_left_out 20: n1 no data; 20: n2 firing a=20; 20: n3 no data".to_string(),
+            "f_in_condition 20: n1 no data; 20: n2 clear; 20: n3 no data".to_string(),
+            "g_in_filter 20: n1 no data; 20: n2 firing a=0; 20: n3 no data".to_string(),
+        ]
+    );
+}
+
+/// Watches one group.
+struct One {
+    evaluations: Vec<Evaluation>,
+    watched: Vec<Key>,
+}
+
+impl Listener for One {
+    fn watched(&self, _: &str) -> Watched {
+        Watched::Keys(self.watched.clone())
+    }
+
+    fn take(&mut self, evaluation: Evaluation) -> Timestamp {
+        self.evaluations.push(evaluation);
+        Timestamp::MIN
+    }
+}
+
+#[test]
+fn only_what_fires_and_what_is_watched_is_told() {
+    let key = |host: &str| Key::from([("host".to_string(), host.to_string())]);
+    let silent = HOT.replace("ALERT hot AS", "ALERT silent WITH (no_data = 'alert') AS");
+    let general =
+        HOT.replace("ALERT hot AS", "ALERT general AS").replace("HAVING", "HAVING count(DISTINCT gpu_uuid) > 0 AND");
+    let mut engine = Engine::new(load(&format!("{HOT};{silent};{general}")).rules).unwrap();
+    let strategies: Vec<&str> = engine.explain().map(|explanation| explanation.strategy).collect();
+    assert_eq!(strategies, ["general", "shared", "shared"]);
+    let mut listener = One { evaluations: vec![], watched: vec![key("n2"), key("n9")] };
+    let rows = [row(5, "n1", 90.0), row(5, "n2", 50.0), row(5, "n3", 50.0), row(25, "n1", 50.0), row(25, "n3", 50.0)];
+    engine.push("gpu", &gpu_batch(&rows), Feed::Live, &mut listener).unwrap();
+    engine.advance("gpu", Timestamp(42 * SECOND), false, &mut listener);
+    let of = |rule: &str| {
+        let evaluations: Vec<Evaluation> =
+            listener.evaluations.iter().filter(|evaluation| evaluation.rule == rule).cloned().collect();
+        show(&evaluations)
+    };
+    let shown = [
+        "10: n1 firing t=90",
+        "10: n2 clear",
+        "10: n9 no data",
+        "20: n1 firing t=90",
+        "20: n2 clear",
+        "20: n9 no data",
+        "30: n2 no data",
+        "30: n9 no data",
+        "40: n2 no data",
+        "40: n9 no data",
+    ];
+    assert_eq!(of("hot"), shown);
+    assert_eq!(of("general"), shown.iter().filter(|line| !line.contains("n9")).copied().collect::<Vec<_>>());
+    // n2 is known to be silent; n9 was never seen here, and whoever watches it knows why.
+    assert_eq!(of("silent"), shown);
+}
+
+#[test]
+fn late_rows_count_in_the_windows_that_are_still_open() {
+    let text = |aggregate: &str| {
+        format!("CREATE ALERT x AS SELECT host, {aggregate} AS a FROM HOP(gpu, ts, '10s', '30s') GROUP BY host")
+    };
+    for (aggregate, on_time, late) in
+        [("max(temperature_celsius)", "70", "99"), ("sum(temperature_celsius)", "140", "239")]
+    {
+        let mut engine = Engine::new(vec![compile(&text(aggregate))]).unwrap();
+        push(&mut engine, &gpu_batch(&[row(5, "n1", 70.0), row(12, "n1", 70.0)]), Feed::Live);
+        let closed = advance(&mut engine, Timestamp(22 * SECOND), false);
+        assert_eq!(show(&closed).last().unwrap(), &format!("20: n1 firing a={on_time}"));
+        // Too late for the windows that ended at 10 and 20.
+        push(&mut engine, &gpu_batch(&[row(7, "n1", 99.0)]), Feed::Live);
+        assert_eq!(engine.counts("gpu").late_rows, 0);
+        let closed = advance(&mut engine, Timestamp(32 * SECOND), false);
+        assert_eq!(show(&closed), [format!("30: n1 firing a={late}")]);
+        let closed = advance(&mut engine, Timestamp(42 * SECOND), false);
+        assert_eq!(show(&closed), ["40: n1 firing a=70"]);
+    }
 }

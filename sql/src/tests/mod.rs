@@ -5,6 +5,7 @@
 mod engine;
 mod faults;
 mod oracle;
+mod promql;
 
 use std::sync::Arc;
 

@@ -4,6 +4,7 @@ pub mod backtest;
 pub mod check;
 pub mod config;
 pub mod dlq;
+pub mod explain;
 pub mod lake;
 pub mod query;
 pub mod simulate;

@@ -1,0 +1,130 @@
+//! How rules are evaluated, what they share, and what that holds in memory.
+
+use std::fmt;
+
+use serde::Serialize;
+use tidewatch_model::Span;
+
+/// How one rule is evaluated. As text it is what `tidewatch explain` prints; as JSON, an object with these fields.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Explanation {
+    /// The rule.
+    pub rule: String,
+    /// The table that it reads.
+    pub table: String,
+    /// `shared`: on windows that rules share; `general`: its plan runs over the rows of each window; `row`: row by row.
+    pub strategy: &'static str,
+    /// Why it is not `shared`, where it could be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
+    /// Its window.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<WindowExplanation>,
+    /// What it shares; for `shared` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared: Option<SharedExplanation>,
+}
+
+/// A window, in seconds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WindowExplanation {
+    /// Its length.
+    pub size_seconds: f64,
+    /// The time from one to the next.
+    pub slide_seconds: f64,
+    /// How long it waits for stragglers.
+    pub delay_seconds: f64,
+}
+
+/// What a rule shares with others.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SharedExplanation {
+    /// The group list.
+    pub group_by: Vec<String>,
+    /// Conditions on groups: they are looked at once per group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group_condition: Option<String>,
+    /// Conditions on rows: they are part of what must be equal to share.
+    pub row_conditions: Vec<String>,
+    /// Length of a pane.
+    pub pane_seconds: f64,
+    /// Panes of a window.
+    pub panes: i64,
+    /// The cubes.
+    pub cubes: Vec<CubeExplanation>,
+    /// Groups known now.
+    pub groups: usize,
+    /// Groups at most; rows of further ones are counted and belong to none.
+    pub group_limit: usize,
+}
+
+/// One cube: an aggregate over a group list, in panes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CubeExplanation {
+    /// The aggregate.
+    pub aggregate: String,
+    /// Rules that use it.
+    pub rules: usize,
+    /// `subtract`: panes are added and subtracted; `two stacks`: they are combined.
+    pub sliding: &'static str,
+    /// Bytes held now.
+    pub bytes: usize,
+    /// Bytes at the limit of groups, without what states hold on the heap.
+    pub bytes_at_limit: usize,
+}
+
+/// Bytes, for people.
+fn bytes(count: usize) -> String {
+    match count {
+        ..10_000 => format!("{count} B"),
+        10_000..10_000_000 => format!("{} KB", count / 1_000),
+        _ => format!("{} MB", count / 1_000_000),
+    }
+}
+
+/// Seconds, for people.
+fn seconds(seconds: f64) -> Span {
+    Span((seconds * 1e6) as i64)
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = match self.strategy {
+            "shared" => "shared windows",
+            "general" => "its plan runs over the rows of each window",
+            _ => "row by row, on arrival",
+        };
+        writeln!(f, "{} on {}: {how}", self.rule, self.table)?;
+        if let Some(because) = &self.because {
+            writeln!(f, "  not shared: {because}")?;
+        }
+        if let Some(window) = &self.window {
+            let (size, slide) = (seconds(window.size_seconds), seconds(window.slide_seconds));
+            writeln!(f, "  window    {size} every {slide}, {} after its end", seconds(window.delay_seconds))?;
+        }
+        let Some(shared) = &self.shared else { return Ok(()) };
+        let groups =
+            if shared.group_by.is_empty() { "all rows are one group".into() } else { shared.group_by.join(", ") };
+        writeln!(f, "  groups    {groups}; {} now, {} at most", shared.groups, shared.group_limit)?;
+        if let Some(condition) = &shared.group_condition {
+            writeln!(f, "  of these  {condition}")?;
+        }
+        if !shared.row_conditions.is_empty() {
+            writeln!(f, "  rows      {}", shared.row_conditions.join(" AND "))?;
+        }
+        writeln!(f, "  panes     {} of {}", shared.panes, seconds(shared.pane_seconds))?;
+        for cube in &shared.cubes {
+            writeln!(
+                f,
+                "  cube      {}: {} rule{}, {}, {} now, {} at most",
+                cube.aggregate,
+                cube.rules,
+                if cube.rules == 1 { "" } else { "s" },
+                cube.sliding,
+                bytes(cube.bytes),
+                bytes(cube.bytes_at_limit),
+            )?;
+        }
+        Ok(())
+    }
+}
