@@ -5,6 +5,8 @@
 //! with bits below 2^-64) goes to an accumulator as wide as Float64's whole range (Kulisch 1971), so no value is ever
 //! rounded before the end; the sum itself is then rounded once, to nearest even. NaN and infinities are counted apart.
 
+use crate::packed::{put, put_count, take, take_count};
+
 /// Fractional bits of the fixed-point part.
 const FRACTION_BITS: i32 = 64;
 /// Bits that a shifted mantissa may occupy in the fixed-point part; the rest is headroom before an overflow is noticed.
@@ -156,6 +158,30 @@ impl ExactSum {
             })),
         };
         Some(ExactSum { fixed, count, rest })
+    }
+
+    /// Appends itself in few bytes.
+    pub fn pack(&self, out: &mut Vec<u8>) {
+        put_count(out, self.count << 1 | u64::from(self.rest.is_some()));
+        put(out, self.fixed);
+        if self.rest.is_some() {
+            let bytes = self.to_bytes();
+            put_count(out, bytes.len() as u64);
+            out.extend(bytes);
+        }
+    }
+
+    /// Takes what [`ExactSum::pack`] appended.
+    pub fn unpack(bytes: &mut &[u8]) -> Option<ExactSum> {
+        let head = take_count(bytes)?;
+        let fixed = take(bytes)?;
+        if head & 1 == 0 {
+            return Some(ExactSum { fixed, count: head >> 1, rest: None });
+        }
+        let length = take_count(bytes)? as usize;
+        let (whole, rest) = bytes.split_at_checked(length)?;
+        *bytes = rest;
+        ExactSum::from_bytes(whole)
     }
 
     /// What does not fit the fixed-point part, or only after a second look.

@@ -2,6 +2,7 @@
 //! 256-bit fixed point with 128 fractional bits holds those of everything that is measured here.
 
 use crate::exact::{ExactSum, decompose};
+use crate::packed::{put, put_count, take, take_count};
 
 /// Fractional bits.
 const FRACTION_BITS: i32 = 128;
@@ -108,6 +109,25 @@ impl SquareSum {
             rest => Some(Box::new(ExactSum::from_bytes(rest)?)),
         };
         Some(SquareSum { high: i128::from_le_bytes(*high), low: u128::from_le_bytes(*low), rest })
+    }
+
+    /// Appends itself in few bytes.
+    pub fn pack(&self, out: &mut Vec<u8>) {
+        put(out, self.high);
+        put(out, self.low as i128);
+        let rest = self.rest.as_deref().map(|rest| rest.to_bytes()).unwrap_or_default();
+        put_count(out, rest.len() as u64);
+        out.extend(rest);
+    }
+
+    /// Takes what [`SquareSum::pack`] appended.
+    pub fn unpack(bytes: &mut &[u8]) -> Option<SquareSum> {
+        let (high, low) = (take(bytes)?, take(bytes)? as u128);
+        let length = take_count(bytes)? as usize;
+        let (rest, left) = bytes.split_at_checked(length)?;
+        *bytes = left;
+        let rest = if rest.is_empty() { None } else { Some(Box::new(ExactSum::from_bytes(rest)?)) };
+        Some(SquareSum { high, low, rest })
     }
 
     /// Heap bytes.

@@ -19,6 +19,7 @@ mod increase;
 mod listener;
 mod moments;
 mod options;
+mod packed;
 mod panes;
 mod percentile;
 mod ratio;

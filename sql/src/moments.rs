@@ -37,6 +37,10 @@ pub trait ExactState: Clone + Default + std::fmt::Debug + Send + Sync + 'static 
     fn to_bytes(&self) -> Vec<u8>;
     /// Reads them; `None` for anything else.
     fn from_bytes(bytes: &[u8]) -> Option<Self>;
+    /// Appends itself in few bytes.
+    fn pack(&self, out: &mut Vec<u8>);
+    /// Takes what [`ExactState::pack`] appended; `None` for anything else.
+    fn unpack(bytes: &mut &[u8]) -> Option<Self>;
     /// Heap bytes.
     fn heap_bytes(&self) -> usize;
 }
@@ -64,6 +68,14 @@ impl ExactState for ExactSum {
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         ExactSum::from_bytes(bytes)
+    }
+
+    fn pack(&self, out: &mut Vec<u8>) {
+        ExactSum::pack(self, out);
+    }
+
+    fn unpack(bytes: &mut &[u8]) -> Option<Self> {
+        ExactSum::unpack(bytes)
     }
 
     fn heap_bytes(&self) -> usize {
@@ -116,6 +128,15 @@ impl ExactState for Moments {
         let (length, rest) = bytes.split_first_chunk::<8>()?;
         let (sum, squares) = rest.split_at_checked(u64::from_le_bytes(*length) as usize)?;
         Some(Moments { sum: ExactSum::from_bytes(sum)?, squares: SquareSum::from_bytes(squares)? })
+    }
+
+    fn pack(&self, out: &mut Vec<u8>) {
+        self.sum.pack(out);
+        self.squares.pack(out);
+    }
+
+    fn unpack(bytes: &mut &[u8]) -> Option<Self> {
+        Some(Moments { sum: ExactSum::unpack(bytes)?, squares: SquareSum::unpack(bytes)? })
     }
 
     fn heap_bytes(&self) -> usize {

@@ -3,6 +3,7 @@
 //! depend on order and can be subtracted, so live, backtest and restart agree; a t-digest's would not.
 
 use crate::moments::{ExactState, Question};
+use crate::packed::{put, put_count, take, take_count};
 
 /// Bits of the mantissa that tell buckets apart: 64 buckets between a power of two and the next.
 const BITS: u32 = 6;
@@ -123,6 +124,26 @@ impl ExactState for Sketch {
         Some(Sketch { buckets: buckets.collect::<Option<_>>()? })
     }
 
+    fn pack(&self, out: &mut Vec<u8>) {
+        put_count(out, self.buckets.len() as u64);
+        let mut before = 0;
+        for (bucket, count) in &self.buckets {
+            put(out, i128::from(*bucket) - before);
+            put_count(out, u64::from(*count));
+            before = i128::from(*bucket);
+        }
+    }
+
+    fn unpack(bytes: &mut &[u8]) -> Option<Self> {
+        let length = take_count(bytes)?;
+        let mut before = 0;
+        let buckets = (0..length).map(|_| {
+            before += take(bytes)?;
+            Some((i32::try_from(before).ok()?, u32::try_from(take_count(bytes)?).ok()?))
+        });
+        Some(Sketch { buckets: buckets.collect::<Option<_>>()? })
+    }
+
     fn heap_bytes(&self) -> usize {
         self.buckets.capacity() * size_of::<(i32, u32)>()
     }
@@ -165,6 +186,9 @@ mod tests {
             prop_assert_eq!(&both, &of(&all));
             both.subtract(&of(&gone));
             prop_assert_eq!(&both, &of(&kept));
+            let mut packed = vec![];
+            both.pack(&mut packed);
+            prop_assert_eq!(&Sketch::unpack(&mut packed.as_slice()).unwrap(), &both);
             prop_assert_eq!(Sketch::from_bytes(&both.to_bytes()).unwrap(), both);
         }
     }

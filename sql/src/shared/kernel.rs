@@ -13,6 +13,7 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondTyp
 
 use super::grouping::NO_GROUP;
 use crate::moments::{ExactState, Question};
+use crate::packed::{put, put_count, take, take_count};
 
 /// The rows of one run: their arguments, their groups, and which of them count.
 pub struct Run<'a> {
@@ -71,6 +72,18 @@ pub trait Kernel: Debug + Send + Sync + 'static {
     fn finish(&self, states: &[Self::State], question: Question) -> ArrayRef;
     /// Heap bytes of a pane.
     fn pane_bytes(pane: &Self::Pane) -> usize;
+    /// How a pane waits in few bytes until it is subtracted, where that is worth while.
+    const PACKING: Option<Packing<Self>> = None;
+}
+
+/// Panes as bytes and back.
+pub struct Packing<K: Kernel + ?Sized> {
+    /// Appends a state.
+    pub pack: fn(&K::State, &mut Vec<u8>),
+    /// Takes one.
+    pub unpack: fn(&mut &[u8]) -> Option<K::State>,
+    /// Makes a pane of states again.
+    pub pane: fn(Vec<K::State>) -> K::Pane,
 }
 
 /// The state of a group, grown into being.
@@ -104,6 +117,12 @@ impl Kernel for Count {
     }
 
     const SUBTRACT: Option<fn(&mut i64, &i64)> = Some(|from, gone| *from -= gone);
+
+    const PACKING: Option<Packing<Self>> = Some(Packing {
+        pack: |count, out| put_count(out, *count as u64),
+        unpack: |bytes| take_count(bytes).map(|count| count as i64),
+        pane: |states| states,
+    });
 
     fn finish(&self, states: &[i64], _: Question) -> ArrayRef {
         Arc::new(Int64Array::from(states.to_vec()))
@@ -143,6 +162,15 @@ impl Kernel for IntegerSum {
 
     const SUBTRACT: Option<fn(&mut Self::State, &Self::State)> =
         Some(|from, gone| *from = (from.0.wrapping_sub(gone.0), from.1 - gone.1));
+
+    const PACKING: Option<Packing<Self>> = Some(Packing {
+        pack: |(sum, count), out| {
+            put(out, i128::from(*sum));
+            put_count(out, *count as u64);
+        },
+        unpack: |bytes| Some((i64::try_from(take(bytes)?).ok()?, take_count(bytes)? as i64)),
+        pane: |states| states,
+    });
 
     fn finish(&self, states: &[Self::State], _: Question) -> ArrayRef {
         Arc::new(states.iter().map(|(sum, count)| (*count > 0).then_some(*sum)).collect::<Int64Array>())
@@ -186,6 +214,8 @@ impl<S: ExactState> Kernel for Exact<S> {
 
     const SUBTRACT: Option<fn(&mut S, &S)> = Some(S::subtract);
 
+    const PACKING: Option<Packing<Self>> = Some(Packing { pack: S::pack, unpack: S::unpack, pane: |states| states });
+
     fn finish(&self, states: &[S], question: Question) -> ArrayRef {
         Arc::new(states.iter().map(|state| state.answer(question)).collect::<Float64Array>())
     }
@@ -228,7 +258,7 @@ pub struct Bools;
 
 /// The same for all that is cheap to copy.
 #[inline]
-fn take<V: Copy>(found: &mut Option<V>, value: V, order: fn(&V, &V) -> Ordering, better: Ordering) {
+fn replace<V: Copy>(found: &mut Option<V>, value: V, order: fn(&V, &V) -> Ordering, better: Ordering) {
     match found {
         Some(known) if order(&value, known) != better => {}
         _ => *found = Some(value),
@@ -254,7 +284,7 @@ impl Extreme for Floats {
     fn update(found: &mut [Option<f64>], run: &Run, better: Ordering) {
         let values = run.arguments[0].as_primitive::<Float64Type>();
         let numbers = values.values();
-        run.each(values.nulls(), |row, group| take(&mut found[group], numbers[row], Self::order, better));
+        run.each(values.nulls(), |row, group| replace(&mut found[group], numbers[row], Self::order, better));
     }
     fn value(array: &ArrayRef, row: usize) -> f64 {
         array.as_primitive::<Float64Type>().value(row)
@@ -272,7 +302,7 @@ impl Extreme for Integers {
     fn update(found: &mut [Option<i64>], run: &Run, better: Ordering) {
         let data = run.arguments[0].to_data();
         let values = &data.buffer::<i64>(0)[..data.len()];
-        run.each(data.nulls(), |row, group| take(&mut found[group], values[row], Self::order, better));
+        run.each(data.nulls(), |row, group| replace(&mut found[group], values[row], Self::order, better));
     }
     fn value(array: &ArrayRef, row: usize) -> i64 {
         array.to_data().buffer::<i64>(0)[row]
@@ -316,7 +346,7 @@ impl Extreme for Bools {
     }
     fn update(found: &mut [Option<bool>], run: &Run, better: Ordering) {
         let values = run.arguments[0].as_boolean();
-        run.each(values.nulls(), |row, group| take(&mut found[group], values.value(row), Self::order, better));
+        run.each(values.nulls(), |row, group| replace(&mut found[group], values.value(row), Self::order, better));
     }
     fn value(array: &ArrayRef, row: usize) -> bool {
         array.as_boolean().value(row)
