@@ -14,7 +14,7 @@ use tidewatch_model::{
     Timestamp, Transition, Values,
 };
 
-use crate::template;
+use crate::template::Context;
 
 /// What became of a rule that is not judged here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -334,12 +334,15 @@ fn went_silent(alert: &mut Alert, at: Instant) -> Vec<Transition> {
 }
 
 fn describe(rule: &Rule, alert: &mut Alert, values: Values) {
-    let rendered = rule
-        .options
-        .annotations
-        .iter()
-        .map(|(name, text)| (name.clone(), cut(template::render(text, &alert.labels, &values), ANNOTATION_BYTES)));
-    alert.annotations = rendered.collect();
+    if !rule.options.annotations.is_empty() {
+        let context = Context::new(&alert.labels, &values);
+        let rendered = rule
+            .options
+            .annotations
+            .iter()
+            .map(|(name, text)| (name.clone(), cut(context.render(text), ANNOTATION_BYTES)));
+        alert.annotations = rendered.collect();
+    }
     alert.values = values;
 }
 

@@ -1,9 +1,9 @@
 //! Annotations: templates over an alert's labels and values, checked when the rule loads.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
-use minijinja::{Environment, UndefinedBehavior, Value as TemplateValue};
+use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value as TemplateValue};
 use tidewatch_model::alert::Labels;
 use tidewatch_model::value::headline;
 use tidewatch_model::{Value, Values};
@@ -36,32 +36,57 @@ pub fn check(text: &str, known: &[&str]) -> Result<(), String> {
     }
 }
 
-/// Filters and functions, made once: a template is parsed for each alert, and they are more than it.
-static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(Environment::new);
+thread_local! {
+    /// Every template that was rendered, parsed: a fleet that falls ill fires the same rule a thousand times.
+    static PARSED: RefCell<Environment<'static>> = RefCell::new({
+        let mut environment = Environment::new();
+        // A template is called by its text, and one that ends like the name of a page is no page.
+        environment.set_auto_escape_callback(|_| AutoEscape::None);
+        environment
+    });
+}
+/// Templates that are kept parsed; beyond it all are parsed anew.
+const PARSED_TEMPLATES: usize = 20_000;
 
-/// Renders a template; one that fails on these values comes back as it is written, since a page without its text is
-/// better than no page.
-pub fn render(text: &str, labels: &Labels, values: &Values) -> String {
-    if !text.contains('{') {
-        return text.to_string();
+/// What templates say about one alert.
+pub struct Context(TemplateValue);
+
+impl Context {
+    /// Its labels and values, by name and all together.
+    pub fn new(labels: &Labels, values: &Values) -> Self {
+        let mut context: BTreeMap<&str, TemplateValue> = BTreeMap::new();
+        for (name, value) in values {
+            context.insert(name, template_value(value));
+        }
+        for (name, value) in labels {
+            context.insert(name, TemplateValue::from(value.as_str()));
+        }
+        context.insert("labels", labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect());
+        context.insert("values", values.iter().map(|(name, value)| (name.as_str(), template_value(value))).collect());
+        context.insert(
+            "value",
+            headline(values).map_or(TemplateValue::UNDEFINED, |number| TemplateValue::from(short(number))),
+        );
+        Context(context.into_iter().collect())
     }
-    let mut context: BTreeMap<&str, TemplateValue> = BTreeMap::new();
-    for (name, value) in values {
-        context.insert(name, template_value(value));
+
+    /// Renders a template; one that fails on these values comes back as it is written, since a page without its text is
+    /// better than no page.
+    pub fn render(&self, text: &str) -> String {
+        if !text.contains('{') {
+            return text.to_string();
+        }
+        let rendered = PARSED.with_borrow_mut(|parsed| {
+            if parsed.get_template(text).is_err() {
+                if parsed.templates().count() >= PARSED_TEMPLATES {
+                    parsed.clear_templates();
+                }
+                parsed.add_template_owned(text.to_string(), text.to_string())?;
+            }
+            parsed.get_template(text)?.render(&self.0)
+        });
+        rendered.unwrap_or_else(|_: minijinja::Error| text.to_string())
     }
-    for (name, value) in labels {
-        context.insert(name, TemplateValue::from(value.as_str()));
-    }
-    context.insert("labels", TemplateValue::from_serialize(labels));
-    context.insert(
-        "values",
-        TemplateValue::from_iter(values.iter().map(|(name, value)| (name.clone(), template_value(value)))),
-    );
-    context.insert(
-        "value",
-        headline(values).map_or(TemplateValue::UNDEFINED, |number| TemplateValue::from(short(number))),
-    );
-    ENVIRONMENT.render_str(text, context).unwrap_or_else(|_| text.to_string())
 }
 
 fn template_value(value: &Value) -> TemplateValue {
@@ -102,10 +127,12 @@ mod tests {
     fn values_are_shown_short() {
         let labels = Labels::from([("host".to_string(), "n1".to_string())]);
         let values = vec![("t".to_string(), Value::Float(91.199_999_999)), ("n".to_string(), Value::Int(3))];
+        let context = Context::new(&labels, &values);
         assert_eq!(
-            render("{{ host }}: {{ t }} C, {{ n }}, {{ value }}, {{ labels.host }}", &labels, &values),
-            "n1: 91.2 C, 3, 91.2, n1"
+            context.render("{{ host }}: {{ t }} C, {{ n }}, {{ value }}, {{ labels.host }}, {{ values.n }}"),
+            "n1: 91.2 C, 3, 91.2, n1, 3"
         );
-        assert_eq!(render("{{ t | nonsense }}", &labels, &values), "{{ t | nonsense }}");
+        assert_eq!(context.render("{{ t | nonsense }}"), "{{ t | nonsense }}");
+        assert_eq!(context.render("{{ '<' }} see {{ host }}.html"), "< see n1.html");
     }
 }
