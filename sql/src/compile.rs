@@ -24,6 +24,7 @@ use crate::ends::is_last;
 use crate::fault::{Fault, Level, Location, suggestion};
 use crate::increase::growth_question;
 use crate::options::check_options;
+use crate::presence::with_plain_intervals;
 use crate::rows_table::columns_read;
 use crate::session::{rule_session, run};
 use crate::shape::{self, RulePlan};
@@ -126,7 +127,7 @@ impl Compiler {
             return Err(one(Fault::error(alert.at.clone(), reason)));
         }
         let parts = match shape {
-            RuleShape::Window(_) => shape::windowed(&plan, table, written.key.as_deref()),
+            RuleShape::Window(_) | RuleShape::Presence(_) => shape::windowed(&plan, table, written.key.as_deref()),
             RuleShape::Row if shape::aggregate_of(&plan).is_some() => return Err(one(no_window_bound(alert, table))),
             RuleShape::Row => shape::row(&plan, table, written.key.as_deref()),
         };
@@ -164,11 +165,16 @@ impl Compiler {
         if shape == RuleShape::Row {
             return Ok(Strategy::Row(Box::new(take_row_apart(&state, &parts, table)?)));
         }
-        let because = match take_apart(&state, &parts.matching, table)? {
-            Ok(plan) => return Ok(Strategy::Shared(Arc::new(plan))),
-            Err(because) => because,
+        let (matching, present, because) = if let RuleShape::Presence(_) = shape {
+            let plain = |plan| with_plain_intervals(plan);
+            (plain(&parts.matching)?, plain(&parts.present)?, "it looks at all series".to_string())
+        } else {
+            match take_apart(&state, &parts.matching, table)? {
+                Ok(plan) => return Ok(Strategy::Shared(Arc::new(plan))),
+                Err(because) => (parts.matching, parts.present, because),
+            }
         };
-        let (matching, present) = (state.optimize(&parts.matching)?, state.optimize(&parts.present)?);
+        let (matching, present) = (state.optimize(&matching)?, state.optimize(&present)?);
         let columns = needed_columns(&[&matching, &present])?;
         // Over no rows: what DataFusion finds out only when it runs is found out now.
         self.runtime.block_on(run(&state, &matching))?;
@@ -258,7 +264,8 @@ fn source_of(alert: &WrittenAlert, select: &Select) -> Result<(&'static Table, R
     match window_call(&from.relation) {
         Some(Ok(call)) => {
             let found = known_table(&call.table, place(alert, from.relation.span().start))?;
-            Ok((found, RuleShape::Window(call.spec)))
+            let shape = if call.presence { RuleShape::Presence } else { RuleShape::Window };
+            Ok((found, shape(call.spec)))
         }
         Some(Err(fault)) => Err(Fault::error(place(alert, fault.at), fault.message)),
         None => row_source(alert, &from.relation),
@@ -273,9 +280,9 @@ fn row_source(alert: &WrittenAlert, relation: &TableFactor) -> Result<(&'static 
             Ok((known_table(&written, at)?, RuleShape::Row))
         }
         TableFactor::Table { name, .. } | TableFactor::Function { name, .. } => {
-            let near = suggestion(&name.to_string(), ["HOP", "TUMBLE"]);
+            let near = suggestion(&name.to_string(), ["HOP", "TUMBLE", "LAST_SEEN"]);
             let message = format!(
-                "unknown table function '{name}': expected HOP(table, ts, slide, size) or TUMBLE(table, ts, size){near}"
+                "unknown table function '{name}': expected HOP(table, ts, slide, size), TUMBLE(table, ts, size) or LAST_SEEN(table, ts){near}"
             );
             Err(Fault::error(at, message))
         }

@@ -22,6 +22,7 @@ mod options;
 mod packed;
 mod panes;
 mod percentile;
+mod presence;
 mod ratio;
 mod rows_table;
 mod session;

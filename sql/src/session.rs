@@ -21,6 +21,7 @@ use crate::exact_aggregate::exact_aggregates;
 use crate::float_extremes::float_extremes;
 use crate::increase::growths;
 use crate::percentile::approx_percentile;
+use crate::presence::schema_of;
 use crate::ratio::ratio;
 use crate::rows_table::{RowsTable, windowed_schema};
 use crate::window_call::window_call;
@@ -43,7 +44,8 @@ impl RelationPlanner for WindowPlanner {
         let Some(found) = table::find(&call.table) else {
             return Err(datafusion::common::DataFusionError::Plan(format!("unknown table '{}'", call.table)));
         };
-        let source = provider_as_source(Arc::new(RowsTable::empty(windowed_schema(&found.schema()))));
+        let schema = if call.presence { schema_of(found) } else { windowed_schema(&found.schema()) };
+        let source = provider_as_source(Arc::new(RowsTable::empty(schema)));
         let plan = LogicalPlanBuilder::scan(call.table.as_str(), source, None)?.build()?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, call.alias))))
     }

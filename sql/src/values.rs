@@ -2,12 +2,15 @@
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{cast, prep_null_mask_filter};
-use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{
+    DataType, Float64Type, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
+    TimestampMicrosecondType,
+};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use tidewatch_model::limits::{VALUE_BYTES, VALUES_BYTES};
 use tidewatch_model::value::{cut, cut_label};
-use tidewatch_model::{Key, Timestamp, Value, Values};
+use tidewatch_model::{Key, Span, Timestamp, Value, Values};
 
 /// One row of a rule's result.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,6 +94,18 @@ impl Column {
             DataType::Timestamp(_, zone) => {
                 let micros = cast(array, &DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))?;
                 Column::Time(micros.as_primitive::<TimestampMicrosecondType>().clone())
+            }
+            DataType::Interval(IntervalUnit::MonthDayNano) => {
+                let intervals = array.as_primitive::<IntervalMonthDayNanoType>().iter();
+                let day = Span::days(1).0;
+                let span = |interval: IntervalMonthDayNano| {
+                    Span(
+                        i64::from(interval.months) * 30 * day
+                            + i64::from(interval.days) * day
+                            + interval.nanoseconds / 1_000,
+                    )
+                };
+                Column::Text(intervals.map(|interval| interval.map(|interval| span(interval).to_string())).collect())
             }
             _ => {
                 let formatter = ArrayFormatter::try_new(array, &FormatOptions::default())?;

@@ -10,6 +10,7 @@ use tidewatch_model::table::TIME_COLUMN;
 use tidewatch_model::{Span, WindowSpec};
 
 use crate::fault::suggestion;
+use crate::presence::PRESENCE;
 
 /// A window function in FROM, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct WindowCall {
     pub table: String,
     /// Slide and size.
     pub spec: WindowSpec,
+    /// Whether it is `LAST_SEEN`.
+    pub presence: bool,
     /// The alias given to it, if any.
     pub alias: Option<TableAlias>,
 }
@@ -34,6 +37,8 @@ pub struct CallFault {
 /// Names of the arguments in order, for HOP and for TUMBLE.
 const HOP_ARGUMENTS: [&str; 4] = ["table", "time", "slide", "size"];
 const TUMBLE_ARGUMENTS: [&str; 3] = ["table", "time", "size"];
+const LAST_SEEN_ARGUMENTS: [&str; 2] = ["table", "time"];
+const LAST_SEEN: &str = "LAST_SEEN";
 
 /// Reads a FROM item: `None` when it is no window function at all.
 pub fn window_call(relation: &TableFactor) -> Option<Result<WindowCall, CallFault>> {
@@ -46,12 +51,14 @@ pub fn window_call(relation: &TableFactor) -> Option<Result<WindowCall, CallFaul
     let names: &[&str] = match function.as_str() {
         "HOP" => &HOP_ARGUMENTS,
         "TUMBLE" => &TUMBLE_ARGUMENTS,
+        LAST_SEEN => &LAST_SEEN_ARGUMENTS,
         _ => return None,
     };
     let at = name.span().start;
     Some(read_call(&function, names, arguments, at).map(|(table, spec)| WindowCall {
         table,
         spec,
+        presence: function == LAST_SEEN,
         alias: alias.clone(),
     }))
 }
@@ -64,6 +71,7 @@ fn read_call(
 ) -> Result<(String, WindowSpec), CallFault> {
     let usage = || match function {
         "HOP" => "HOP(table, ts, INTERVAL '10 seconds', INTERVAL '1 minute'): slide, then size",
+        LAST_SEEN => "LAST_SEEN(table, ts)",
         _ => "TUMBLE(table, ts, INTERVAL '1 minute')",
     };
     let wrong = |message: String| CallFault { at, message };
@@ -92,6 +100,9 @@ fn read_call(
     let given: Vec<&Expr> = slots.into_iter().flatten().collect();
     let table = name_of(given[0]).ok_or_else(|| wrong(format!("{function}: '{}' is not a table's name", given[0])))?;
     check_time_column(function, given[1]).map_err(wrong)?;
+    if function == LAST_SEEN {
+        return Ok((table, PRESENCE));
+    }
     let size = interval(given[given.len() - 1]).map_err(|message| wrong(format!("{function}: size: {message}")))?;
     let slide = match function {
         "HOP" => interval(given[2]).map_err(|message| wrong(format!("{function}: slide: {message}")))?,

@@ -56,6 +56,12 @@ pub const GONE_AFTER: Span = Span::days(7);
 pub const ROW_SILENCE: Span = Span::minutes(5);
 /// How often the silence of series is looked at.
 pub const ROW_SILENCE_CHECK: Span = Span::minutes(1);
+/// How often rules about silence look at all series.
+pub const PRESENCE_SLIDE: Span = Span::seconds(10);
+/// How far back in the history a start looks for series that may have fallen silent meanwhile.
+pub const SERIES_LOOKBACK: Span = Span::hours(1);
+/// An engine whose clock jumped by this much was not running: what it did not see says nothing.
+pub const SUSPENDED: Span = Span::seconds(10);
 /// How long an alert of a row rule on an event table holds after its last match, unless the rule says otherwise.
 pub const EVENT_HOLD: Span = Span::minutes(10);
 /// How long a resolved alert is remembered, so that its end can be told again.

@@ -42,8 +42,20 @@ pub enum NoDataPolicy {
 pub enum RuleShape {
     /// Once per slide, when the watermark closes the window.
     Window(WindowSpec),
+    /// Like a window, over all series that were ever seen: for how long is each silent?
+    Presence(WindowSpec),
     /// On arrival of each row.
     Row,
+}
+
+impl RuleShape {
+    /// Slide and size, if it has them.
+    pub fn window(self) -> Option<WindowSpec> {
+        match self {
+            RuleShape::Window(spec) | RuleShape::Presence(spec) => Some(spec),
+            RuleShape::Row => None,
+        }
+    }
 }
 
 /// The options of `WITH (...)`, checked and with their defaults filled in.

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::RecordBatch;
-use arrow::error::ArrowError;
 use datafusion::common::DataFusionError;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
@@ -75,14 +74,14 @@ impl General {
     pub fn evaluate(
         &mut self,
         queries: &Queries,
-        rows: Result<Vec<RecordBatch>, ArrowError>,
+        rows: Result<Vec<RecordBatch>, DataFusionError>,
         rule: &Rule,
         end: Timestamp,
         lagging: bool,
         watched: &Watched,
     ) -> Outcome {
         let window = (end - self.spec.size, end);
-        let found = rows.map_err(DataFusionError::from).and_then(|rows| match rows.is_empty() {
+        let found = rows.and_then(|rows| match rows.is_empty() {
             true => Ok((vec![], vec![])),
             false => Ok((
                 queries.rows(&self.plan.matching, rows.clone(), window, &rule.key)?,

@@ -20,6 +20,7 @@ use crate::compile::{CompiledRule, Strategy};
 use crate::explain::{Explanation, WindowExplanation};
 use crate::listener::Listener;
 use crate::panes::{Panes, times};
+use crate::presence::Presence;
 use crate::shared::rule::SharedRule;
 use crate::shared::table::SharedTable;
 use general::{General, Queries};
@@ -105,6 +106,8 @@ struct TableState {
     shared: SharedTable,
     panes: Panes,
     has_general: bool,
+    /// What rules about silence look at.
+    presence: Option<Presence>,
     /// Seconds in which rows came, as far as windows are open: where time may jump.
     active: BTreeSet<Timestamp>,
     late_rows: u64,
@@ -176,6 +179,26 @@ impl Engine {
         self.tables.get(table)?.timelines.iter().filter_map(|timeline| timeline.next_start).min()
     }
 
+    /// The tables of rules about silence, with the event time from which their rows will be pushed: what was seen before must be
+    /// remembered for them.
+    pub fn wants_series(&self) -> impl Iterator<Item = (&str, Timestamp)> {
+        let wanting = self.tables.iter().filter(|(_, table)| table.presence.is_some());
+        wanting.filter_map(|(name, _)| Some((name.as_str(), self.replay_from(name)?)))
+    }
+
+    /// Takes series that were seen before the start: the identity columns of a table, and `ts`.
+    ///
+    /// # Errors
+    /// A batch without these columns.
+    pub fn remember(&mut self, table: &str, seen: &RecordBatch) -> Result<(), EngineError> {
+        let wrong = |source| EngineError::Batch { table: table.to_string(), source };
+        let presence = self.tables.get_mut(table).and_then(|state| state.presence.as_mut());
+        match (presence, table::find(table)) {
+            (Some(presence), Some(found)) => presence.remember(found, seen).map_err(wrong),
+            _ => Ok(()),
+        }
+    }
+
     /// What the engine counts about a table.
     pub fn counts(&self, table: &str) -> TableCounts {
         self.tables.get(table).map_or_else(TableCounts::default, |table| TableCounts {
@@ -195,14 +218,11 @@ impl Engine {
                 Kind::General(general) => ("general", Some(general.because().to_string())),
                 Kind::Row(_) => ("row", None),
             };
-            let window = match rule.shape {
-                RuleShape::Row => None,
-                RuleShape::Window(spec) => {
-                    let [size_seconds, slide_seconds, delay_seconds] =
-                        [spec.size, spec.slide, rule.options.delay].map(|span| span.0 as f64 / 1e6);
-                    Some(WindowExplanation { size_seconds, slide_seconds, delay_seconds })
-                }
-            };
+            let window = rule.shape.window().map(|spec| {
+                let [size_seconds, slide_seconds, delay_seconds] =
+                    [spec.size, spec.slide, rule.options.delay].map(|span| span.0 as f64 / 1e6);
+                WindowExplanation { size_seconds, slide_seconds, delay_seconds }
+            });
             let shared = match (&running.kind, self.tables.get(&rule.table)) {
                 (Kind::Shared(shared), Some(table)) => Some(shared.explain(&table.shared)),
                 _ => None,
@@ -219,7 +239,11 @@ impl Engine {
             Kind::General(general) => general.overflow_groups,
             Kind::Row(row) => row.overflow_groups,
         });
-        rules.chain(self.tables.values().map(|table| table.shared.overflow_rows())).sum()
+        let tables = self
+            .tables
+            .values()
+            .map(|table| table.shared.overflow_rows() + table.presence.as_ref().map_or(0, Presence::overflow_rows));
+        rules.chain(tables).sum()
     }
 
     /// Takes admitted rows of a table. Hands over the evaluations of row rules, one per rule and distinct ts, ascending.
@@ -278,11 +302,15 @@ impl TableState {
         let mut columns = BTreeSet::new();
         for index in of_table {
             let CompiledRule { rule, strategy, .. } = &rules[*index];
-            if let RuleShape::Window(spec) = rule.shape {
+            if let Some(spec) = rule.shape.window() {
                 let delay = rule.options.delay;
-                match timelines.iter_mut().find(|timeline| (timeline.spec, timeline.delay) == (spec, delay)) {
+                let presence = matches!(rule.shape, RuleShape::Presence(_));
+                let fits = |timeline: &&mut Timeline| {
+                    (timeline.spec, timeline.delay, timeline.presence) == (spec, delay, presence)
+                };
+                match timelines.iter_mut().find(fits) {
                     Some(timeline) => timeline.rules.push(*index),
-                    None => timelines.push(Timeline::new(spec, delay, *index)),
+                    None => timelines.push(Timeline::new(spec, delay, presence, *index)),
                 }
                 match strategy {
                     Strategy::Shared(plan) => {
@@ -290,7 +318,9 @@ impl TableState {
                         shared_rules.push((*index, rule, plan, spec));
                     }
                     Strategy::General(plan) => {
-                        columns.extend(plan.columns.iter().cloned());
+                        if !presence {
+                            columns.extend(plan.columns.iter().cloned());
+                        }
                         let kind = Kind::General(Box::new(General::new(plan.as_ref().clone(), spec)));
                         running.insert(*index, Running::new(rule, kind));
                     }
@@ -307,7 +337,9 @@ impl TableState {
             let kind = Kind::Shared(Box::new(SharedRule::new(rule, plan, spec, place)?));
             running.insert(index, Running::new(rule, kind));
         }
+        let presence = timelines.iter().any(|timeline| timeline.presence);
         Ok(TableState {
+            presence: presence.then(|| Presence::new(found)).transpose()?,
             timelines,
             row_rules,
             shared,
@@ -346,6 +378,9 @@ impl TableState {
             }
         }
         self.shared.push(batch, floor)?;
+        if let Some(presence) = &mut self.presence {
+            presence.push(batch)?;
+        }
         if self.has_general {
             self.panes.push(batch, floor)?;
         }
@@ -405,7 +440,7 @@ impl TableState {
             for (at, quiet) in due.into_iter().zip(quiet) {
                 let timeline = &mut self.timelines[at];
                 timeline.emit(end);
-                if quiet && !lagging {
+                if quiet && !lagging && !timeline.presence {
                     let until = timeline.rules.iter().map(|index| rules[*index].quiet_until).min();
                     let next = timeline.next_start.unwrap_or(end);
                     let first_row = self.active.range(next.floor(ACTIVITY)..).next().copied();
@@ -416,6 +451,10 @@ impl TableState {
         let floor = self.floor();
         self.shared.forget_before(floor);
         self.panes.forget_before(floor);
+        if let Some(presence) = &mut self.presence {
+            let open = self.timelines.iter().filter(|timeline| timeline.presence);
+            presence.settle_before(open.filter_map(|timeline| timeline.next_start).min().unwrap_or(Timestamp::MIN));
+        }
         self.active = self.active.split_off(&floor.floor(ACTIVITY));
     }
 
@@ -441,7 +480,12 @@ impl TableState {
             Kind::General(general) => {
                 let watched = listener.watched(&rule);
                 let start = end - general.spec.size;
-                let rows = self.panes.between(start, end);
+                let rows = match (&mut self.presence, running.rule.shape) {
+                    // What our own input does not bring is not absent.
+                    (Some(_), RuleShape::Presence(_)) if lagging => Ok(vec![]),
+                    (Some(presence), RuleShape::Presence(_)) => presence.rows(end).map(|rows| vec![rows]),
+                    _ => self.panes.between(start, end).map_err(DataFusionError::from),
+                };
                 (start, general.evaluate(queries, rows, &running.rule, end, lagging, &watched))
             }
             Kind::Row(row) => match running.rule.table_kind {

@@ -9,6 +9,8 @@ pub struct Timeline {
     pub spec: WindowSpec,
     /// How long they wait for stragglers.
     pub delay: Span,
+    /// Whether its rules are about silence: then a window without rows says something.
+    pub presence: bool,
     /// The rules, by their place in the engine's list.
     pub rules: Vec<usize>,
     /// Start of the next window to emit, once a row was seen.
@@ -21,8 +23,8 @@ pub struct Timeline {
 
 impl Timeline {
     /// With its first rule.
-    pub fn new(spec: WindowSpec, delay: Span, rule: usize) -> Self {
-        Timeline { spec, delay, rules: vec![rule], next_start: None, closed: Timestamp::MIN, emitted: None }
+    pub fn new(spec: WindowSpec, delay: Span, presence: bool, rule: usize) -> Self {
+        Timeline { spec, delay, presence, rules: vec![rule], next_start: None, closed: Timestamp::MIN, emitted: None }
     }
 
     /// Begins where the rule that is furthest behind stood; `None` is one that never was.

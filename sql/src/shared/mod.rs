@@ -13,4 +13,5 @@ pub mod plan;
 pub mod rule;
 pub mod table;
 
+pub use grouping::{Grouping, NO_GROUP};
 pub use kernel::{order_floats, plain_nan};

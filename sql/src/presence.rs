@@ -1,0 +1,155 @@
+//! `LAST_SEEN(table, ts)`: one row per series that was ever seen, with when it was seen last and for how long it has been silent.
+//!
+//! What was seen last is asked at an instant of event time, while rows of later times may have come already: newest times
+//! are kept in panes until the instant has passed, so a replay in other batches gives the same.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanArray, Float64Array, IntervalMonthDayNanoArray, RecordBatch, TimestampMicrosecondArray,
+};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, IntervalUnit, Schema, SchemaRef, TimeUnit};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Result, ScalarValue, plan_err};
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use tidewatch_model::limits::{GONE_AFTER, PRESENCE_SLIDE, RULE_GROUPS};
+use tidewatch_model::table::Table;
+use tidewatch_model::{Timestamp, WindowSpec};
+
+use crate::panes::times;
+use crate::rows_table::windowed_schema;
+use crate::shared::{Grouping, NO_GROUP};
+
+/// How often silence is looked at. The slide of a window rule, too: such rules are judged like windows of this size.
+pub const PRESENCE: WindowSpec = WindowSpec { slide: PRESENCE_SLIDE, size: PRESENCE_SLIDE };
+
+/// The columns of `LAST_SEEN(table, ts)`: the table's identity, `last_ts`, `silence`, `silence_seconds`, and the window's bounds.
+pub fn schema_of(table: &Table) -> SchemaRef {
+    let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let schema = table.schema();
+    let identity = table.identity().filter_map(|name| schema.field_with_name(name).ok().cloned());
+    let own = [
+        Field::new("last_ts", time, false),
+        Field::new("silence", DataType::Interval(IntervalUnit::MonthDayNano), false),
+        Field::new("silence_seconds", DataType::Float64, false),
+    ];
+    windowed_schema(&Schema::new(identity.chain(own).collect::<Vec<_>>()))
+}
+
+/// Intervals are compared unit by unit, so that a day and 24 hours differ: all are brought to one unit.
+pub fn with_plain_intervals(plan: &LogicalPlan) -> Result<LogicalPlan> {
+    let plain = plan.clone().transform_up(|node| {
+        node.map_expressions(|expression| {
+            expression.transform_up(|part| match part {
+                Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), metadata) => {
+                    if interval.months != 0 {
+                        return plan_err!("a month is no fixed time: expected an interval in days or less");
+                    }
+                    let day = 86_400_000_000_000;
+                    let nanoseconds = i64::from(interval.days) * day + interval.nanoseconds;
+                    let plain = IntervalMonthDayNano::new(0, 0, nanoseconds);
+                    Ok(Transformed::yes(Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(plain)), metadata)))
+                }
+                other => Ok(Transformed::no(other)),
+            })
+        })
+    })?;
+    Ok(plain.data)
+}
+
+/// The series of one table.
+#[derive(Debug)]
+pub struct Presence {
+    grouping: Grouping,
+    keys: Vec<usize>,
+    schema: SchemaRef,
+    /// By series: the newest row before all panes.
+    last: Vec<i64>,
+    /// By start of a pane, then by series: the newest row.
+    panes: BTreeMap<Timestamp, Vec<i64>>,
+}
+
+impl Presence {
+    /// No series yet.
+    pub fn new(table: &Table) -> Result<Presence> {
+        let schema = table.schema();
+        let keys = table.identity().map(|name| schema.index_of(name)).collect::<std::result::Result<Vec<_>, _>>()?;
+        let types: Vec<DataType> = keys.iter().map(|key| schema.field(*key).data_type().clone()).collect();
+        let grouping = Grouping::new(&types, RULE_GROUPS)?;
+        Ok(Presence { grouping, keys, schema: schema_of(table), last: vec![], panes: BTreeMap::new() })
+    }
+
+    /// Takes rows of the table.
+    pub fn push(&mut self, batch: &RecordBatch) -> Result<()> {
+        let keys: Vec<ArrayRef> = self.keys.iter().map(|key| batch.column(*key).clone()).collect();
+        let times = times(batch).map(|times| times.values().to_vec()).unwrap_or_default();
+        self.take(&keys, &times)
+    }
+
+    /// Takes series that were seen before the start: the identity columns by name, and `ts`.
+    pub fn remember(&mut self, table: &Table, seen: &RecordBatch) -> Result<()> {
+        let keys = table.identity().map(|name| Ok(seen.column(seen.schema().index_of(name)?).clone()));
+        let keys = keys.collect::<Result<Vec<_>>>()?;
+        let times = times(seen).map(|times| times.values().to_vec()).unwrap_or_default();
+        self.take(&keys, &times)
+    }
+
+    fn take(&mut self, keys: &[ArrayRef], times: &[i64]) -> Result<()> {
+        let series = self.grouping.number(keys, times)?;
+        let count = self.grouping.len();
+        for (series, ts) in series.into_iter().zip(times).filter(|(series, _)| *series != NO_GROUP) {
+            let pane = self.panes.entry(Timestamp(*ts).floor(PRESENCE_SLIDE)).or_default();
+            if pane.len() < count {
+                pane.resize(count, i64::MIN);
+            }
+            let newest = &mut pane[series as usize];
+            *newest = (*newest).max(*ts);
+        }
+        Ok(())
+    }
+
+    /// Rows before this will not be asked about one by one any more.
+    pub fn settle_before(&mut self, floor: Timestamp) {
+        while let Some(entry) = self.panes.first_entry() {
+            if *entry.key() + PRESENCE_SLIDE > floor {
+                break;
+            }
+            newest_of(&mut self.last, &entry.remove());
+        }
+    }
+
+    /// All series as they stand at an instant, a multiple of [`PRESENCE`]'s slide.
+    pub fn rows(&mut self, at: Timestamp) -> Result<RecordBatch> {
+        let mut last = self.last.clone();
+        for (_, pane) in self.panes.range(..at) {
+            newest_of(&mut last, pane);
+        }
+        let count = self.grouping.len();
+        last.resize(count, i64::MIN);
+        let silence: Vec<i64> = last.iter().map(|last| at.0.saturating_sub(*last)).collect();
+        let mut columns = self.grouping.columns()?.to_vec();
+        columns.push(Arc::new(TimestampMicrosecondArray::from(last).with_timezone("UTC")));
+        let intervals = silence.iter().map(|silence| IntervalMonthDayNano::new(0, 0, silence.saturating_mul(1_000)));
+        columns.push(Arc::new(IntervalMonthDayNanoArray::from_iter_values(intervals)));
+        columns.push(Arc::new(Float64Array::from_iter_values(silence.iter().map(|silence| *silence as f64 / 1e6))));
+        for bound in [at - PRESENCE_SLIDE, at] {
+            columns.push(Arc::new(TimestampMicrosecondArray::from_value(bound.0, count).with_timezone("UTC")));
+        }
+        let known: BooleanArray = silence.iter().map(|silence| Some(*silence < GONE_AFTER.0)).collect();
+        Ok(filter_record_batch(&RecordBatch::try_new(self.schema.clone(), columns)?, &known)?)
+    }
+
+    /// Rows of series that are not watched because there are too many.
+    pub fn overflow_rows(&self) -> u64 {
+        self.grouping.overflow_rows
+    }
+}
+
+fn newest_of(into: &mut Vec<i64>, pane: &[i64]) {
+    if into.len() < pane.len() {
+        into.resize(pane.len(), i64::MIN);
+    }
+    into.iter_mut().zip(pane).for_each(|(into, newest)| *into = (*into).max(*newest));
+}
