@@ -19,6 +19,7 @@ struct State {
     topics: BTreeMap<String, Vec<Vec<Record>>>,
     failures: VecDeque<std::io::ErrorKind>,
     slow_reads: u32,
+    unreachable: Option<String>,
 }
 
 impl ScriptedLog {
@@ -30,6 +31,11 @@ impl ScriptedLog {
     /// The next reads of something that is there give nothing, as a network that is slow.
     pub fn slow_reads(&self, count: u32) {
         self.state().slow_reads = count;
+    }
+
+    /// Nobody answers for a topic; `None` ends it. Reads give nothing, and what is asked fails.
+    pub fn lose(&self, topic: Option<&str>) {
+        self.state().unreachable = topic.map(ToString::to_string);
     }
 
     /// A topic is deleted and made anew: its offsets begin at 0 again.
@@ -84,6 +90,9 @@ impl Log for ScriptedLog {
     }
 
     fn read(&self, topic: &str, partition: u32, from: u64, max_bytes: usize) -> Result<ReadBatch, LogError> {
+        if self.state().unreachable.as_deref() == Some(topic) {
+            return Ok(ReadBatch { next: from, end: from, ..ReadBatch::default() });
+        }
         let end = self.range(topic, partition)?.end;
         let mut state = self.state();
         if from < end && state.slow_reads > 0 {
@@ -115,6 +124,9 @@ impl Log for ScriptedLog {
     }
 
     fn range(&self, topic: &str, partition: u32) -> Result<Range<u64>, LogError> {
+        if self.state().unreachable.as_deref() == Some(topic) {
+            return Err(LogError::Io { path: topic.to_string(), source: std::io::ErrorKind::TimedOut.into() });
+        }
         self.with(topic, partition, |log| Ok(0..log.len() as u64))
     }
 

@@ -68,6 +68,14 @@ impl Judge {
         Ok(std::mem::take(&mut verdicts.transitions))
     }
 
+    /// Takes series that were seen before the start; see [`Engine::remember`].
+    ///
+    /// # Errors
+    /// Rows without a table's identity columns.
+    pub fn remember(&mut self, table: &str, seen: &RecordBatch) -> Result<(), EngineError> {
+        self.engine.remember(table, seen)
+    }
+
     /// Moves a table's watermark.
     pub fn advance(&mut self, table: &str, watermark: Timestamp, lagging: bool) -> Vec<Transition> {
         let Judge { engine, verdicts } = self;

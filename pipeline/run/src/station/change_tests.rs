@@ -48,7 +48,7 @@ impl Play {
 }
 
 fn rules() -> Vec<CompiledRule> {
-    compiled(RULES, 3)
+    compiled(RULES, 4)
 }
 
 fn without(name: &str) -> Vec<CompiledRule> {
@@ -164,7 +164,7 @@ fn an_edited_rule_ends_its_alerts_where_it_stood() {
     station.close(play.now).unwrap();
     let already = play.world.transitions();
     let edited = RULES.replace("host, gpu_uuid, avg", "host, avg").replace("host, gpu_uuid HAVING", "host HAVING");
-    let parts = play.world.parts(compiled(&edited, 3), true);
+    let parts = play.world.parts(compiled(&edited, 4), true);
     let mut station = Station::open(parts, play.now).unwrap();
     station.step(play.now).unwrap();
     let ended: Vec<String> = play.world.transitions().into_iter().filter(|line| !already.contains(line)).collect();

@@ -19,12 +19,12 @@ use std::sync::Arc;
 use tidewatch_flow::outbox::Outbox;
 use tidewatch_flow::watermark::{Tick, Watermark};
 use tidewatch_lake::{LakeError, LakeOptions, LakeWriter, SettleOptions, Settler};
-use tidewatch_model::limits::{LOG_RETENTION, LOG_RETENTION_BYTES};
+use tidewatch_model::limits::{LOG_RETENTION, LOG_RETENTION_BYTES, SUSPENDED};
 use tidewatch_model::ports::{Log, LogError, Notify, Random, Record, Store, TopicOptions};
 use tidewatch_model::table::TABLES;
 use tidewatch_model::wire::{Origin, WireError};
 use tidewatch_model::{Alert, AlertState, Span, Timestamp, Transition};
-use tidewatch_sql::{CompiledRule, EngineError};
+use tidewatch_sql::{CompiledRule, EngineError, QueryError};
 
 use crate::judge::Judge;
 use crate::mapping::{From, Mapping};
@@ -41,6 +41,9 @@ pub enum StationError {
     /// The lake's: mostly a disk.
     #[error(transparent)]
     Lake(#[from] LakeError),
+    /// The history, which knows what was seen before the start.
+    #[error(transparent)]
+    History(#[from] QueryError),
     /// The engine's: a bug, or too many rules.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -230,6 +233,13 @@ pub struct Station {
     rules_complete: bool,
     /// When the alerts of rules that are gone are ended.
     removed_at: Option<Timestamp>,
+    /// By table: when the log said last that all is read.
+    confirmed_at: BTreeMap<&'static str, Timestamp>,
+    stepped_at: Timestamp,
+    /// See [`Parts::idle_timeout`].
+    idle_timeout: Span,
+    /// Until then we have just gone on after a pause: sources that were silent meanwhile were not asked.
+    seeing_from: Timestamp,
     saved_at: Timestamp,
     ticked_at: Timestamp,
     settled_at: Timestamp,
@@ -250,6 +260,8 @@ const SETTLE_INTERVAL: Span = Span::seconds(10);
 const RETAIN_INTERVAL: Span = Span::minutes(1);
 /// How long a group keeps the alerts of a rule that an engine does not have: time to give all engines the same rules.
 const REMOVED_AFTER: Span = Span::minutes(10);
+/// For how long the log's word that all is read is believed.
+const CONFIRMED_FOR: Span = Span::seconds(5);
 /// How often the wall clock may move a watermark.
 const TICK_INTERVAL: Span = Span::seconds(1);
 
@@ -265,6 +277,7 @@ impl Station {
         let rule_names = parts.rules.iter().map(|compiled| compiled.rule.name.clone()).collect();
         let rules =
             parts.rules.into_iter().filter(|compiled| parts.part.judges(&compiled.rule, &parts.mappings)).collect();
+        let store = parts.store.clone();
         let lake = LakeWriter::new(parts.store.clone(), parts.random.clone(), parts.lake);
         let mut station = Station {
             settler: Settler::new(parts.store, SettleOptions::default()),
@@ -287,6 +300,10 @@ impl Station {
             rule_names,
             rules_complete: parts.rules_complete,
             removed_at: Some(now + REMOVED_AFTER),
+            confirmed_at: BTreeMap::new(),
+            stepped_at: now,
+            idle_timeout: parts.idle_timeout,
+            seeing_from: now,
             saved_at: now,
             ticked_at: now,
             settled_at: now,
@@ -294,6 +311,7 @@ impl Station {
             stats: Stats::default(),
         };
         station.restore(now)?;
+        station.remember_series(store)?;
         Ok(station)
     }
 
@@ -302,12 +320,18 @@ impl Station {
     /// # Errors
     /// What keeps it from going on now; nothing is lost, and the next step tries again.
     pub fn step(&mut self, now: Timestamp) -> Result<bool, StationError> {
+        if now - self.stepped_at > SUSPENDED {
+            self.seeing_from = now + self.idle_timeout;
+        }
+        self.stepped_at = now;
         self.collect_deliveries(now)?;
         // Nothing new is read while what was decided is not written down.
         self.persist(now)?;
         let (mut more, mut failure) = (false, None);
         for index in 0..self.sources.len() {
-            match self.read_source(index, now) {
+            let read = self.read_source(index, now);
+            self.sources[index].unread = read.is_err();
+            match read {
                 Ok(waiting) => more |= waiting,
                 // One partition that can't be read holds up none of the others.
                 Err(error) => failure = failure.or(Some(error)),
@@ -367,11 +391,13 @@ impl Station {
         self.ticked_at = now;
         let mut records = Vec::new();
         for table in TABLES {
-            let lagging = self.sources.iter().any(|source| source.table.name == table.name && source.lag > 0);
+            let lagging = self.is_blind(table.name, now)
+                || self.sources.iter().any(|source| source.table.name == table.name && source.lag > 0);
             let Some(tick) = self.watermarks.get_mut(table.name).and_then(|watermark| watermark.advance(Some(now)))
             else {
                 continue;
             };
+            let lagging = lagging || !self.is_confirmed(table.name, now);
             if lagging && tick.from_clock {
                 continue;
             }
@@ -385,6 +411,28 @@ impl Station {
             self.log.append(TICK_TOPIC, 0, &records)?;
         }
         Ok(())
+    }
+
+    /// Whether a table's rows may be there and not be seen: what is absent is unknown then.
+    fn is_blind(&self, table: &str, now: Timestamp) -> bool {
+        now < self.seeing_from || self.sources.iter().any(|source| source.table.name == table && source.unread)
+    }
+
+    /// Whether the log itself says that there is nothing more of a table: a broker that does not answer looks like sources that are
+    /// silent.
+    fn is_confirmed(&mut self, table: &'static str, now: Timestamp) -> bool {
+        if self.confirmed_at.get(table).is_some_and(|at| now - *at < CONFIRMED_FOR) {
+            return true;
+        }
+        let of_table = self.sources.iter().filter(|source| source.table.name == table);
+        let read_all = |source: &Source| {
+            self.log.range(&source.topic, source.partition).is_ok_and(|range| range.end <= source.next)
+        };
+        let confirmed = of_table.clone().all(read_all);
+        if confirmed {
+            self.confirmed_at.insert(table, now);
+        }
+        confirmed
     }
 
     fn maintain(&mut self, now: Timestamp) -> Result<(), StationError> {

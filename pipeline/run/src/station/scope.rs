@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use tidewatch_model::ports::{Log, LogError, Record, TopicOptions, partition_of};
 use tidewatch_model::table::{self, Table};
-use tidewatch_model::{Alert, Rule, Timestamp};
+use tidewatch_model::{Alert, Rule, RuleShape, Timestamp};
 
 use super::StationError;
 use crate::mapping::Mapping;
@@ -85,7 +85,9 @@ impl Part {
     pub fn judges(&self, rule: &Rule, mappings: &[Arc<Mapping>]) -> bool {
         let is_mapped = mappings.iter().any(|mapping| mapping.table.name == rule.table);
         let of_host = table::find(&rule.table).and_then(|table| table.identity().next()) == Some(HOST);
-        let is_local = of_host && !is_mapped && rule.key.iter().any(|column| column == HOST);
+        // What was seen of a series before the start is looked up in the lake, which does not know shares.
+        let is_presence = matches!(rule.shape, RuleShape::Presence(_));
+        let is_local = of_host && !is_mapped && !is_presence && rule.key.iter().any(|column| column == HOST);
         match self {
             Part::Whole => true,
             Part::Share { .. } => is_local,

@@ -39,6 +39,8 @@ pub struct Source {
     pub judge_from: u64,
     /// Records not yet read.
     pub lag: u64,
+    /// Whether the last try to read it failed: nobody knows what it has.
+    pub unread: bool,
     /// Admission, and the last frame of each source of rows.
     pub admit: Admit,
     /// Reads its frames.

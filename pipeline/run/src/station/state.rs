@@ -10,10 +10,13 @@ use arrow::array::{AsArray, RecordBatch};
 use serde::{Deserialize, Serialize};
 use tidewatch_flow::admit::Admit;
 use tidewatch_flow::lifecycle::Fate;
-use tidewatch_model::ports::{Log, Record, read_to_end};
-use tidewatch_model::table::{TABLES, Table};
+use tidewatch_lake::LakeScan;
+use tidewatch_model::limits::SERIES_LOOKBACK;
+use tidewatch_model::ports::{Log, Record, Store, read_to_end};
+use tidewatch_model::table::{self, TABLES, Table};
 use tidewatch_model::wire;
 use tidewatch_model::{Alert, Notice, Rule, Span, Timestamp, Transition};
+use tidewatch_sql::History;
 
 use super::scope::{Part, SHARE, Use};
 use super::source::Source;
@@ -67,6 +70,34 @@ impl Station {
         for (number, mapping) in self.mappings.clone().into_iter().enumerate() {
             for partition in 0..self.log.partitions(&mapping.topic)? {
                 self.add_source(mapping.table, Some((number, mapping.clone())), partition, &position, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks up the series that rules about silence must know: what fell silent shortly before the stop, or since, is in no row that
+    /// will be read.
+    pub(super) fn remember_series(&mut self, store: Arc<dyn Store>) -> Result<(), StationError> {
+        let wanted: Vec<(String, Timestamp)> =
+            self.judge.engine().wants_series().map(|(table, before)| (table.to_string(), before)).collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let history = History::new(Arc::new(LakeScan::new(store)), 1)?;
+        for (name, before) in wanted {
+            let Some(table) = table::find(&name) else { continue };
+            let identity = table.identity().collect::<Vec<_>>().join(", ");
+            let from = before.saturating_sub(SERIES_LOOKBACK);
+            let sql = format!(
+                "SELECT {identity}, max(ts) AS ts FROM {name} WHERE ts >= TIMESTAMP '{from}' AND ts < TIMESTAMP '{before}' GROUP BY {identity}"
+            );
+            let mut seen = Vec::new();
+            history.query(&sql, |batch| {
+                seen.push(batch);
+                Ok(())
+            })?;
+            for batch in seen {
+                self.judge.remember(&name, &batch)?;
             }
         }
         Ok(())
@@ -177,6 +208,7 @@ impl Station {
             lake_from,
             judge_from,
             lag,
+            unread: false,
             admit: Admit::new(table),
             decoder: wire::Decoder::default(),
             caught_up: false,

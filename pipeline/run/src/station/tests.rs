@@ -24,10 +24,11 @@ SELECT host, gpu_uuid, avg(temperature_celsius) AS t FROM HOP(gpu, ts, INTERVAL 
 GROUP BY window_start, window_end, host, gpu_uuid HAVING avg(temperature_celsius) > 78;
 CREATE ALERT xid WITH (keep_firing_for = '1 minute') AS SELECT host, gpu_uuid, code FROM gpu_event WHERE kind = 'xid';
 CREATE ALERT glowing AS SELECT host, gpu_uuid, temperature_celsius FROM gpu WHERE temperature_celsius > 88;
+CREATE ALERT silent AS SELECT host, gpu_uuid, silence FROM LAST_SEEN(gpu, ts) WHERE silence > INTERVAL '15 seconds';
 ";
 
 fn rules() -> Vec<CompiledRule> {
-    compiled(RULES, 3)
+    compiled(RULES, 4)
 }
 
 pub(crate) fn compiled(text: &str, count: usize) -> Vec<CompiledRule> {
@@ -346,8 +347,8 @@ fn a_firing_alert_stays_firing_over_a_restart_and_over_silence() {
     let xid = station.live_alerts().into_iter().find(|alert| alert.rule == "xid").unwrap().fingerprint();
     drop(station);
     let mut station = world.open(now + Span::minutes(3)).unwrap();
-    for minute in 3..10 {
-        station.step(now + Span::minutes(minute)).unwrap();
+    for step in 0..84 {
+        station.step(now + Span::minutes(3) + Span::seconds(5 * step)).unwrap();
     }
     let after = firing(&station);
     let on_samples: Vec<_> = before.iter().filter(|(fingerprint, _)| *fingerprint != xid).collect();
@@ -356,8 +357,43 @@ fn a_firing_alert_stays_firing_over_a_restart_and_over_silence() {
     let resolved =
         world.transitions().into_iter().filter(|transition| transition.contains(" hot firing resolved")).count();
     assert_eq!(resolved, 0, "nothing resolved because nothing came");
+    let silent = world.transitions().into_iter().filter(|change| change.contains(" silent inactive firing")).count();
+    assert_eq!(silent, 4, "all four were seen before the restart, and are silent since");
     let ticks = world.log.read("tidewatch.tick", 0, 0, usize::MAX).unwrap().records.len();
     assert!(ticks > 0, "ticks of the clock are written down");
+}
+
+#[test]
+fn what_can_not_be_seen_is_not_silent() {
+    let mut world = World::new(false);
+    let mut fleet = fleet();
+    let mut sequences = BTreeMap::new();
+    let mut station = world.open(start()).unwrap();
+    let silent = |world: &World| world.transitions().into_iter().filter(|change| change.contains(" silent ")).count();
+    let mut feed = |world: &World, station: &mut Station, from: i64, to: i64| {
+        for second in from..to {
+            let tick = fleet.next_tick().unwrap();
+            world.append(&tick.batches, &mut sequences);
+            station.step(start() + Span::seconds(second) + Span::millis(100)).unwrap();
+        }
+    };
+    feed(&world, &mut station, 0, 60);
+    // The broker is gone for two minutes; what was sent is there when it comes back.
+    world.log.lose(Some("tidewatch.gpu"));
+    feed(&world, &mut station, 60, 180);
+    world.log.lose(None);
+    feed(&world, &mut station, 180, 190);
+    assert_eq!(silent(&world), 0, "the broker was silent, not the GPUs");
+    // The machine sleeps for an hour; the agents' rows come a little after it woke up.
+    let woken = start() + Span::hours(1);
+    for second in 0..20 {
+        station.step(woken + Span::seconds(second)).unwrap();
+    }
+    assert_eq!(silent(&world), 0, "nobody was asked");
+    for second in 20..80 {
+        station.step(woken + Span::seconds(second)).unwrap();
+    }
+    assert_eq!(silent(&world), 4, "nobody has answered since");
 }
 
 #[test]
