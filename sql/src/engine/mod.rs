@@ -440,8 +440,13 @@ impl TableState {
             for (at, quiet) in due.into_iter().zip(quiet) {
                 let timeline = &mut self.timelines[at];
                 timeline.emit(end);
-                if quiet && !lagging && !timeline.presence {
-                    let until = timeline.rules.iter().map(|index| rules[*index].quiet_until).min();
+                if quiet && !lagging {
+                    // Time that passed over all series at once, in one step, is time in which nobody listened: a rule about
+                    // silence goes on where rows come again. The clock moves in small steps.
+                    let until = match timeline.presence {
+                        true => Some(Timestamp::MAX),
+                        false => timeline.rules.iter().map(|index| rules[*index].quiet_until).min(),
+                    };
                     let next = timeline.next_start.unwrap_or(end);
                     let first_row = self.active.range(next.floor(ACTIVITY)..).next().copied();
                     timeline.skip_quiet(first_row.map(|second| second.max(next)), until.unwrap_or(Timestamp::MIN));

@@ -410,8 +410,7 @@ fn a_rule_about_silence_looks_at_all_series() {
             "10: g0,n2 clear",
             "20: g0,n1 clear",
             "20: g0,n2 clear",
-            "30: g0,n1 clear",
-            "30: g0,n2 clear",
+            // Between 20 and 30 nobody was heard.
             "40: g0,n1 firing last_ts=1970-01-01T00:00:05Z silence=35s s=35",
             "40: g0,n2 clear",
             "50: g0,n1 clear",
@@ -452,6 +451,19 @@ fn what_was_seen_before_the_start_is_remembered() {
         show(&advance(&mut engine, Timestamp(52 * SECOND), false)),
         ["40: g0,n1 clear", "40: g0,n2 clear", "50: g0,n1 firing ", "50: g0,n2 clear"]
     );
+}
+
+#[test]
+fn time_in_which_nobody_listened_is_no_silence() {
+    let text = "CREATE ALERT silent AS SELECT host, gpu_uuid, silence_seconds AS s FROM LAST_SEEN(gpu, ts) WHERE silence > INTERVAL '2 minutes'";
+    let mut engine = Engine::new(vec![compile(text)]).unwrap();
+    push(&mut engine, &gpu_batch(&[row(5, "n1", 1.0), row(5, "n2", 1.0)]), Feed::Live);
+    advance(&mut engine, Timestamp(5 * SECOND), false);
+    // Switched off over a weekend: one machine is back and the other is not.
+    push(&mut engine, &gpu_batch(&[row(200_005, "n1", 1.0)]), Feed::Live);
+    let shown = show(&advance(&mut engine, Timestamp(200_012 * SECOND), false));
+    let expected = ["10: g0,n1 clear", "10: g0,n2 clear", "20: g0,n1 clear", "20: g0,n2 clear", "200010: g0,n1 clear"];
+    assert_eq!(shown, [&expected.map(String::from)[..], &["200010: g0,n2 firing s=200005".to_string()]].concat());
 }
 
 #[test]

@@ -155,8 +155,8 @@ fn an_edited_rule_ends_its_alerts_where_it_stood() {
     // The last window that holds a row ends before this.
     let silent = (play.now + Span::minutes(1)).to_string();
     // Nothing comes any more, and the clock closes windows without rows.
-    for _ in 0..5 {
-        play.now = play.now + Span::minutes(1);
+    for _ in 0..60 {
+        play.now = play.now + Span::seconds(5);
         station.step(play.now).unwrap();
     }
     let before = firing(&station, "hot").len();
