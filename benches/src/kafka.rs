@@ -9,8 +9,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
+use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::ipc::reader::StreamDecoder;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -32,8 +37,8 @@ const RULES: [&str; 10] = [
     "gpu_xid_critical",
 ];
 
-/// Consumes everything under a prefix and decodes it; returns the rows.
-fn bare(brokers: &str, prefix: &str) -> u64 {
+/// Consumes everything under a prefix and decodes it; returns the rows, and the batches of samples when they are asked for.
+fn bare(brokers: &str, prefix: &str, keep: bool) -> (u64, Vec<RecordBatch>) {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers).set("group.id", "bare").set("enable.auto.commit", "false");
     config.set("enable.partition.eof", "true");
@@ -50,18 +55,39 @@ fn bare(brokers: &str, prefix: &str) -> u64 {
         }
     }
     consumer.assign(&list).unwrap();
-    let (mut left, mut rows) = (list.count(), 0);
+    let (mut left, mut rows, mut kept) = (list.count(), 0, vec![]);
     while left > 0 {
         match consumer.poll(Duration::from_secs(10)) {
             Some(Ok(message)) => {
                 let mut buffer = Buffer::from(message.payload().unwrap());
-                rows += StreamDecoder::new().decode(&mut buffer).unwrap().unwrap().num_rows() as u64;
+                let batch = StreamDecoder::new().decode(&mut buffer).unwrap().unwrap();
+                rows += batch.num_rows() as u64;
+                if keep && message.topic().ends_with(TOPICS[0]) {
+                    kept.push(batch);
+                }
             }
             Some(Err(KafkaError::PartitionEOF(_))) => left -= 1,
             Some(Err(error)) => panic!("{error}"),
             None => panic!("the broker does not answer"),
         }
     }
+    (rows, kept)
+}
+
+/// What a lake costs at least: all rows consumed and decoded, sorted once and written once.
+fn bare_lake(brokers: &str, prefix: &str, path: &Path) -> u64 {
+    let (rows, batches) = bare(brokers, prefix, true);
+    let whole = concat_batches(&batches[0].schema(), &batches).unwrap();
+    drop(batches);
+    let columns = ["host", "gpu_uuid", "ts"]
+        .map(|name| SortColumn { values: whole.column_by_name(name).unwrap().clone(), options: None });
+    let sorted = take_record_batch(&whole, &lexsort_to_indices(&columns, None).unwrap()).unwrap();
+    let zstd = Compression::ZSTD(ZstdLevel::try_new(1).unwrap());
+    let properties = WriterProperties::builder().set_compression(zstd).build();
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer = ArrowWriter::try_new(file, sorted.schema(), Some(properties)).unwrap();
+    writer.write(&sorted).unwrap();
+    writer.close().unwrap();
     rows
 }
 
@@ -89,8 +115,11 @@ fn main() {
             .unwrap();
         assert!(made.success());
         println!("{rows_each} rows a message: {gpus} GPUs on {nodes} hosts for {duration} at 1 s");
-        let (bare_seconds, rows) = measure(|| bare(&brokers, &prefix)).unwrap();
+        let (bare_seconds, rows) = measure(|| bare(&brokers, &prefix, false).0).unwrap();
         print_line("  bare consumer, decode Arrow", rows, bare_seconds, bare_seconds);
+        let file = folder.path().join("bare.parquet");
+        let (lake_seconds, _) = measure(|| bare_lake(&brokers, &prefix, &file)).unwrap();
+        print_line("  the same, sorted, and one bare Parquet file", rows, lake_seconds, bare_seconds);
         let mut command = Command::new(program());
         command.args(["engine", "--kafka", &brokers, "--plain", "--http", "127.0.0.1:0", "--no-bundled-rules"]);
         for rule in RULES {
@@ -99,6 +128,6 @@ fn main() {
         command.env("TIDEWATCH_KAFKA__PREFIX", &prefix).current_dir(folder.path());
         let seconds = cost_of(command, rows);
         print_line("  engine with ten rules and lake", rows, seconds, bare_seconds);
-        println!("  engine / bare: {:.2}", bare_seconds / seconds);
+        println!("  bare / engine: {:.2}; with the file {:.2}", bare_seconds / seconds, lake_seconds / seconds);
     }
 }

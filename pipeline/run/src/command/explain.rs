@@ -1,6 +1,6 @@
 //! `tidewatch explain`: how rules are evaluated, and what they share.
 
-use std::io::{IsTerminal, stdout};
+use std::io::{ErrorKind, IsTerminal, Write, stdout};
 use std::path::PathBuf;
 
 use tidewatch_sql::{Engine, Level};
@@ -34,18 +34,27 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
     let engine = Engine::new(loaded.rules).map_err(|error| Failure::no(error.to_string()))?;
     let is_wanted = |name: &str| args.rule.as_ref().is_none_or(|rule| rule == name);
-    let mut found = 0;
+    let mut lines = Vec::new();
     for explanation in engine.explain().filter(|explanation| is_wanted(&explanation.rule)) {
-        found += 1;
         if args.json || !stdout().is_terminal() {
             let text = serde_json::to_string(&explanation).map_err(|error| Failure::no(error.to_string()))?;
-            println!("{text}");
+            lines.push(text);
         } else {
-            println!("{explanation}");
+            lines.push(explanation.to_string());
         }
     }
-    match (&args.rule, found) {
+    print(&lines)?;
+    match (&args.rule, lines.len()) {
         (Some(rule), 0) => Err(Failure::no(format!("there is no rule '{rule}'"))),
+        _ => Ok(()),
+    }
+}
+
+/// A reader that has seen enough is no fault.
+fn print(lines: &[String]) -> Result<(), Failure> {
+    let mut out = stdout().lock();
+    match lines.iter().try_for_each(|line| writeln!(out, "{line}")) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::no(error)),
         _ => Ok(()),
     }
 }
