@@ -17,14 +17,14 @@ use sha2::{Digest, Sha256};
 use tidewatch_model::alert::hex;
 use tidewatch_model::limits::LABELS;
 use tidewatch_model::table::{self, ColumnType, TABLES, Table};
-use tidewatch_model::{Rule, RuleShape};
+use tidewatch_model::{Rule, RuleShape, Span};
 use tokio::runtime::Runtime;
 
 use crate::ends::is_last;
 use crate::fault::{Fault, Level, Location, suggestion};
 use crate::increase::growth_question;
 use crate::options::check_options;
-use crate::presence::with_plain_intervals;
+use crate::presence::{longest_interval, with_plain_intervals};
 use crate::rows_table::columns_read;
 use crate::session::{rule_session, run};
 use crate::shape::{self, RulePlan};
@@ -66,6 +66,8 @@ pub(crate) struct GeneralPlan {
     pub(crate) columns: Vec<String>,
     /// Why its windows are not shared.
     pub(crate) because: String,
+    /// The longest interval that it names.
+    pub(crate) longest: Span,
 }
 
 /// What came out of rule files.
@@ -138,6 +140,12 @@ impl Compiler {
             let message = format!("{} key columns: an alert has {LABELS} labels at most", key.len());
             return Err(one(Fault::error(alert.at.clone(), message)));
         }
+        if let Some(hidden) = key.iter().find(|column| written.options.labels.contains_key(*column)) {
+            let message = format!(
+                "label '{hidden}' would hide the key column of that name: expected another name for one of them"
+            );
+            return Err(one(Fault::error(alert.at.clone(), message)));
+        }
         let strategy = self
             .strategy(table, shape, RulePlan { matching, present, key: key.clone() })
             .map_err(|error| one(planning_fault(alert, table, &error)))?;
@@ -178,7 +186,13 @@ impl Compiler {
         let columns = needed_columns(&[&matching, &present])?;
         // Over no rows: what DataFusion finds out only when it runs is found out now.
         self.runtime.block_on(run(&state, &matching))?;
-        Ok(Strategy::General(Box::new(GeneralPlan { matching, present, columns, because })))
+        Ok(Strategy::General(Box::new(GeneralPlan {
+            longest: longest_interval(&matching),
+            matching,
+            present,
+            columns,
+            because,
+        })))
     }
 
     fn plan(&self, query: &Query) -> Result<LogicalPlan, DataFusionError> {

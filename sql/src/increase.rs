@@ -83,7 +83,11 @@ const SAMPLE_BYTES: usize = 16;
 impl Accumulator for Samples {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         let times = values[1].as_primitive::<TimestampMicrosecondType>();
-        let bits = if self.integer { IntegerCounter::bits(&values[0]) } else { FloatCounter::bits(&values[0]) };
+        let bits = if self.integer {
+            IntegerCounter::bits(values[0].as_ref())
+        } else {
+            FloatCounter::bits(values[0].as_ref())
+        };
         let seen = |row: &usize| values[0].is_valid(*row) && times.is_valid(*row);
         self.samples.extend((0..bits.len()).filter(seen).map(|row| (times.value(row), bits[row])));
         Ok(())

@@ -11,12 +11,12 @@ use arrow::array::{
 };
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, IntervalUnit, Schema, SchemaRef, TimeUnit};
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, ScalarValue, plan_err};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use tidewatch_model::limits::{GONE_AFTER, PRESENCE_SLIDE, RULE_GROUPS};
 use tidewatch_model::table::Table;
-use tidewatch_model::{Timestamp, WindowSpec};
+use tidewatch_model::{Span, Timestamp, WindowSpec};
 
 use crate::panes::times;
 use crate::rows_table::windowed_schema;
@@ -57,6 +57,24 @@ pub fn with_plain_intervals(plan: &LogicalPlan) -> Result<LogicalPlan> {
         })
     })?;
     Ok(plain.data)
+}
+
+/// The longest interval that a plan names: how long something may be silent before it matters.
+pub fn longest_interval(plan: &LogicalPlan) -> Span {
+    let mut longest = Span::ZERO;
+    // Neither closure fails.
+    let _ = plan.apply(|node| {
+        for expression in node.expressions() {
+            let _ = expression.apply(|part| {
+                if let Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) = part {
+                    longest = longest.max(Span(interval.nanoseconds / 1_000));
+                }
+                Ok(TreeNodeRecursion::Continue)
+            });
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    longest
 }
 
 /// The series of one table.

@@ -334,7 +334,9 @@ fn went_silent(alert: &mut Alert, at: Instant) -> Vec<Transition> {
 }
 
 fn describe(rule: &Rule, alert: &mut Alert, values: Values) {
-    if !rule.options.annotations.is_empty() {
+    if rule.options.annotations.is_empty() {
+        alert.annotations.clear();
+    } else {
         let context = Context::new(&alert.labels, &values);
         let rendered = rule
             .options

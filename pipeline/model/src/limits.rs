@@ -34,6 +34,8 @@ pub const LATE_ROWS: Span = Span::hours(24);
 pub const IDLE_TIMEOUT: Span = Span::seconds(30);
 /// Groups that one rule remembers; further ones are not watched, counted, and said so.
 pub const RULE_GROUPS: usize = 100_000;
+/// Series that one table's rules know together; the rows of further ones belong to no group, counted.
+pub const TABLE_SERIES: usize = 1_000_000;
 /// Rows that one table holds in memory for its windows; the oldest go first, counted.
 pub const WINDOW_ROWS: usize = 20_000_000;
 /// A statement of a rule file; longer ones are refused.

@@ -76,6 +76,11 @@ impl Judge {
         self.engine.remember(table, seen)
     }
 
+    /// See [`Engine::set_blind`].
+    pub fn set_blind(&mut self, table: &str, blind: bool) {
+        self.engine.set_blind(table, blind);
+    }
+
     /// Moves a table's watermark.
     pub fn advance(&mut self, table: &str, watermark: Timestamp, lagging: bool) -> Vec<Transition> {
         let Judge { engine, verdicts } = self;

@@ -8,7 +8,9 @@ use datafusion::common::DataFusionError;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use tidewatch_model::limits::{GONE_AFTER, RULE_GROUPS};
-use tidewatch_model::{Finding, GroupState, Key, NoDataPolicy, Outcome, Rule, Timestamp, Values, WindowSpec};
+use tidewatch_model::{
+    Finding, GroupState, Key, NoDataPolicy, Outcome, Rule, RuleShape, Span, Timestamp, Values, WindowSpec,
+};
 use tokio::runtime::Runtime;
 
 use crate::compile::GeneralPlan;
@@ -65,6 +67,11 @@ impl General {
         &self.plan.because
     }
 
+    /// The longest interval that it names.
+    pub fn longest(&self) -> Span {
+        self.plan.longest
+    }
+
     /// Groups known before a restart.
     pub fn restore(&mut self, groups: impl IntoIterator<Item = (Key, Timestamp)>) {
         self.groups.extend(groups);
@@ -90,6 +97,8 @@ impl General {
         });
         let keep_from = end.saturating_sub(GONE_AFTER).saturating_sub(self.spec.size).saturating_sub(self.spec.size);
         self.groups.retain(|_, last_seen| *last_seen >= keep_from);
+        // A series that a rule about silence does not know was seen before what is remembered: nobody can say.
+        let lagging = lagging || matches!(rule.shape, RuleShape::Presence(_));
         match found {
             Ok((matching, present)) => {
                 Outcome::Groups(self.states(matching, present, rule.options.no_data, end, lagging, watched))

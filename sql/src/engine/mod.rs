@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use arrow::array::RecordBatch;
 use datafusion::common::DataFusionError;
-use tidewatch_model::limits::{ROW_SILENCE, RULES};
+use tidewatch_model::limits::{ROW_SILENCE, RULES, SERIES_LOOKBACK};
 use tidewatch_model::table::{self, TableKind};
 use tidewatch_model::{Evaluation, Key, Outcome, Rule, RuleShape, Span, Timestamp};
 
@@ -108,6 +108,8 @@ struct TableState {
     has_general: bool,
     /// What rules about silence look at.
     presence: Option<Presence>,
+    /// Whether sources are just being heard again.
+    blind: bool,
     /// Seconds in which rows came, as far as windows are open: where time may jump.
     active: BTreeSet<Timestamp>,
     late_rows: u64,
@@ -179,11 +181,22 @@ impl Engine {
         self.tables.get(table)?.timelines.iter().filter_map(|timeline| timeline.next_start).min()
     }
 
-    /// The tables of rules about silence, with the event time from which their rows will be pushed: what was seen before must be
-    /// remembered for them.
-    pub fn wants_series(&self) -> impl Iterator<Item = (&str, Timestamp)> {
+    /// The tables of rules about silence, with the event times between which series were seen that must be remembered for them:
+    /// rows before the second will not be pushed.
+    pub fn wants_series(&self) -> impl Iterator<Item = (&str, Timestamp, Timestamp)> {
         let wanting = self.tables.iter().filter(|(_, table)| table.presence.is_some());
-        wanting.filter_map(|(name, _)| Some((name.as_str(), self.replay_from(name)?)))
+        wanting.filter_map(|(name, table)| {
+            let before = self.replay_from(name)?;
+            let rules =
+                table.timelines.iter().filter(|timeline| timeline.presence).flat_map(|timeline| &timeline.rules);
+            let longest = rules.filter_map(|rule| match &self.rules[*rule].kind {
+                Kind::General(general) => Some(general.longest()),
+                _ => None,
+            });
+            // Twice: once until it matters, and once for the time that the engine was away.
+            let twice = Span(longest.max().unwrap_or(Span::ZERO).0.saturating_mul(2));
+            Some((name.as_str(), before.saturating_sub(twice.max(SERIES_LOOKBACK)), before))
+        })
     }
 
     /// Takes series that were seen before the start: the identity columns of a table, and `ts`.
@@ -196,6 +209,14 @@ impl Engine {
         match (presence, table::find(table)) {
             (Some(presence), Some(found)) => presence.remember(found, seen).map_err(wrong),
             _ => Ok(()),
+        }
+    }
+
+    /// Says whether sources of a table are just being heard again, after a time in which nobody could be: what is silent then
+    /// may be on its way.
+    pub fn set_blind(&mut self, table: &str, blind: bool) {
+        if let Some(state) = self.tables.get_mut(table) {
+            state.blind = blind;
         }
     }
 
@@ -340,6 +361,7 @@ impl TableState {
         let presence = timelines.iter().any(|timeline| timeline.presence);
         Ok(TableState {
             presence: presence.then(|| Presence::new(found)).transpose()?,
+            blind: false,
             timelines,
             row_rules,
             shared,
@@ -487,7 +509,7 @@ impl TableState {
                 let start = end - general.spec.size;
                 let rows = match (&mut self.presence, running.rule.shape) {
                     // What our own input does not bring is not absent.
-                    (Some(_), RuleShape::Presence(_)) if lagging => Ok(vec![]),
+                    (Some(_), RuleShape::Presence(_)) if lagging || self.blind => Ok(vec![]),
                     (Some(presence), RuleShape::Presence(_)) => presence.rows(end).map(|rows| vec![rows]),
                     _ => self.panes.between(start, end).map_err(DataFusionError::from),
                 };

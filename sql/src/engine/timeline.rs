@@ -29,7 +29,8 @@ impl Timeline {
 
     /// Begins where the rule that is furthest behind stood; `None` is one that never was.
     pub fn restore(&mut self, emitted: Vec<Option<Timestamp>>) {
-        self.closed = emitted.iter().map(|emitted| emitted.unwrap_or(Timestamp::MIN)).min().unwrap_or(Timestamp::MIN);
+        // A new rule among them begins there too: before, not all rows are read again.
+        self.closed = emitted.iter().flatten().min().copied().unwrap_or(Timestamp::MIN);
         self.emitted = emitted.iter().all(Option::is_some).then_some(self.closed);
         let first = emitted.into_iter().flatten().min();
         self.next_start = first.map(|emitted| self.spec.last_closed_start(emitted) + self.spec.slide);

@@ -107,8 +107,9 @@ impl Test {
                         _ => None,
                     },
                 };
+                let plain = [Operator::Gt, Operator::GtEq, Operator::Lt, Operator::LtEq, Operator::Eq];
                 match found {
-                    Some((aggregate, Some(op), value)) => Test::Compare(aggregate, op, value),
+                    Some((aggregate, Some(op), value)) if plain.contains(&op) => Test::Compare(aggregate, op, value),
                     _ => Test::Perhaps,
                 }
             }

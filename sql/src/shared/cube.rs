@@ -88,7 +88,8 @@ impl<K: Kernel> Aggregate<K> {
     /// Packs the panes that all windows have taken in.
     fn pack(&mut self) {
         let Some(packing) = K::PACKING.filter(|_| self.panes.len() > UNPACKED_PANES) else { return };
-        let taken = self.windows.iter().map(|window| window.to).min().unwrap_or(Timestamp::MIN);
+        let standing = self.windows.iter().filter(|window| window.from < window.to);
+        let taken = standing.map(|window| window.to).min().unwrap_or(Timestamp::MIN);
         if taken <= self.packed_to {
             return;
         }
@@ -191,6 +192,11 @@ impl<K: Kernel> Cube for Aggregate<K> {
     }
 
     fn forget_before(&mut self, floor: Timestamp) {
+        for window in self.windows.iter_mut().filter(|window| window.to <= floor) {
+            // Nobody has asked for a whole window's time: it is made anew when somebody does, and holds nothing until then.
+            (window.from, window.to, window.stale) = (Timestamp::MIN, Timestamp::MIN, false);
+            (window.back, window.front) = (vec![], vec![]);
+        }
         // What a window covers it will have to subtract.
         let covered = self.windows.iter().filter(|window| window.from < window.to).map(|window| window.from);
         let floor = covered.fold(floor, Timestamp::min);

@@ -7,11 +7,14 @@ use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
-use tidewatch_model::Timestamp;
 use tidewatch_model::limits::{GONE_AFTER, WINDOW_SIZE};
+use tidewatch_model::{Span, Timestamp};
 
 /// The group of a row that belongs to none: there are too many.
 pub const NO_GROUP: u32 = u32::MAX;
+
+/// How often, at most, gone groups are looked for when there are too many.
+const SWEEP: Span = Span::minutes(1);
 
 /// The groups of one list of expressions.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub struct Grouping {
     columns: Option<Vec<ArrayRef>>,
     /// Rows that belong to no group, because there were too many.
     pub overflow_rows: u64,
+    /// When gone groups were looked for last, in event time.
+    swept: i64,
     /// How many groups there ever were: grows whenever a number gets a meaning.
     pub version: u64,
     /// How many numbers have had more than one.
@@ -54,6 +59,7 @@ impl Grouping {
             limit,
             columns: None,
             overflow_rows: 0,
+            swept: i64::MIN,
             version: 0,
             reused: 0,
         })
@@ -62,6 +68,16 @@ impl Grouping {
     /// How many numbers are in use or were; every group is below.
     pub fn len(&self) -> usize {
         self.tuples.len()
+    }
+
+    /// How many groups there may be.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Whether a number stands for a group.
+    pub fn is_known(&self, group: u32) -> bool {
+        self.tuples.get(group as usize).is_some_and(|tuple| self.converter.is_none() || !tuple.is_empty())
     }
 
     /// The group of each row; `times` are the rows' times.
@@ -101,7 +117,11 @@ impl Grouping {
             return *group;
         }
         if self.known.len() >= self.limit {
-            self.forget_gone(Timestamp(now));
+            // Looking at all of them for each row that finds no place would cost most when there is most to do.
+            if now >= self.swept.saturating_add(SWEEP.0) {
+                self.swept = now;
+                self.forget_gone(Timestamp(now));
+            }
             if self.known.len() >= self.limit {
                 return NO_GROUP;
             }

@@ -20,7 +20,7 @@ pub trait Counter: Debug + Send + Sync + 'static {
     /// Sums growths, exactly.
     type Sum: Clone + Default + Debug + Send;
     /// The bits of each row.
-    fn bits(array: &ArrayRef) -> Vec<i64>;
+    fn bits(array: &dyn Array) -> Vec<i64>;
     /// Adds the growth from one sample to the next.
     fn grow(sum: &mut Self::Sum, before: i64, after: i64);
     /// Adds another sum.
@@ -40,7 +40,7 @@ pub struct FloatCounter;
 
 impl Counter for IntegerCounter {
     type Sum = i128;
-    fn bits(array: &ArrayRef) -> Vec<i64> {
+    fn bits(array: &dyn Array) -> Vec<i64> {
         array.as_primitive::<Int64Type>().values().to_vec()
     }
     fn grow(sum: &mut i128, before: i64, after: i64) {
@@ -61,7 +61,7 @@ impl Counter for IntegerCounter {
 
 impl Counter for FloatCounter {
     type Sum = ExactSum;
-    fn bits(array: &ArrayRef) -> Vec<i64> {
+    fn bits(array: &dyn Array) -> Vec<i64> {
         array.as_primitive::<Float64Type>().values().iter().map(|value| value.to_bits() as i64).collect()
     }
     fn grow(sum: &mut ExactSum, before: i64, after: i64) {
@@ -192,11 +192,12 @@ impl<C: Counter> Kernel for Growth<C> {
 
     fn update(&self, pane: &mut Self::Pane, run: &Run) {
         pane.groups = pane.groups.max(run.group_count);
-        let bits = C::bits(&run.arguments[0]);
+        let first = run.rows.start;
+        let bits = C::bits(run.arguments[0].slice(first, run.rows.len()).as_ref());
         let times = run.arguments[1].as_primitive::<TimestampMicrosecondType>();
         run.each(run.arguments[0].nulls(), |row, group| {
             if times.is_valid(row) {
-                pane.arrived.push((group as u32, times.value(row), bits[row]));
+                pane.arrived.push((group as u32, times.value(row), bits[row - first]));
             }
         });
     }

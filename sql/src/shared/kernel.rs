@@ -305,7 +305,10 @@ impl Extreme for Integers {
         run.each(data.nulls(), |row, group| replace(&mut found[group], values[row], Self::order, better));
     }
     fn value(array: &ArrayRef, row: usize) -> i64 {
-        array.to_data().buffer::<i64>(0)[row]
+        match array.data_type() {
+            DataType::Int64 => array.as_primitive::<Int64Type>().value(row),
+            _ => array.to_data().buffer::<i64>(0)[row],
+        }
     }
     fn array(values: &[Option<i64>], data_type: &DataType) -> ArrayRef {
         let array: Int64Array = values.iter().copied().collect();
@@ -448,7 +451,9 @@ impl<E: Extreme> Kernel for Ends<E> {
         at(pane, run);
         let times = run.arguments[1].as_primitive::<TimestampMicrosecondType>();
         run.each(run.arguments[0].nulls(), |row, group| {
-            self.take(&mut pane[group], times.value(row), || E::value(&run.arguments[0], row));
+            if times.is_valid(row) {
+                self.take(&mut pane[group], times.value(row), || E::value(&run.arguments[0], row));
+            }
         });
     }
 

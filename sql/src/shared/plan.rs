@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Column, DFSchema, Result, ScalarValue, plan_err};
+use datafusion::common::{Column, DFSchema, Result, plan_err};
 use datafusion::execution::context::ExecutionProps;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::expr::AggregateFunction;
@@ -276,7 +276,7 @@ pub fn take_apart(
         if arguments.iter().chain(&filter).any(reads_window) {
             return no(&format!("{whole} reads the window's bounds"));
         }
-        let is_constant = |argument: &Expr| matches!(argument, Expr::Literal(value, _) if *value != ScalarValue::Null);
+        let is_constant = |argument: &Expr| matches!(argument, Expr::Literal(value, _) if !value.is_null());
         let arguments = match function {
             Function::Count if is_constant(first) => vec![],
             Function::Percentile => vec![first.clone()],
@@ -332,10 +332,7 @@ pub fn take_apart(
             (false, _) => values.push(simplify(&part)?),
         }
     }
-    for conditions in [&mut of_groups, &mut labels, &mut values] {
-        conditions.sort_by_cached_key(ToString::to_string);
-        conditions.dedup();
-    }
+    // In the order in which they were written: one may guard the next.
     let of_groups = conjunction(of_groups);
     Ok(Ok(SharedPlan { of_groups, labels, values, groups, by_identity, aggregates, having, outputs, schema }))
 }

@@ -16,7 +16,7 @@ use tidewatch_model::{Finding, GroupState, Key, NoDataPolicy, Outcome, Rule, Spa
 
 use super::bounds::Test;
 use super::plan::{SharedPlan, aggregate_name, group_name, physical};
-use super::table::{Place, SharedTable};
+use super::table::{Place, SharedTable, evaluate};
 use crate::explain::SharedExplanation;
 use crate::listener::Watched;
 use crate::rows_table::{WINDOW_END, WINDOW_START};
@@ -60,6 +60,8 @@ struct Selected {
     version: Option<u64>,
     /// By group.
     passes: Option<BooleanArray>,
+    /// Groups for which nobody can say, and why.
+    faults: Vec<(usize, String)>,
 }
 
 /// Which group a key is.
@@ -155,6 +157,11 @@ impl SharedRule {
         self.select(table)?;
         let passes = self.selected.passes.as_ref();
         let selected = |group: u32| passes.is_none_or(|passes| passes.value(group as usize));
+        if let Some((_, message)) =
+            self.selected.faults.iter().find(|(group, _)| table.has_rows(&self.place, *group as u32))
+        {
+            return Err(DataFusionError::Execution(message.clone()));
+        }
         if let Some(message) = table.fault(&self.place, start, end, &selected) {
             return Err(DataFusionError::Execution(message.to_string()));
         }
@@ -228,8 +235,8 @@ impl SharedRule {
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let options = RecordBatchOptions::new().with_row_count(Some(count));
         let batch = RecordBatch::try_new_with_options(schema, columns, &options)?;
-        let passes = condition.evaluate(&batch)?.into_array(count)?;
-        self.selected = Selected { version: Some(grouping.version), passes: Some(truths(&passes)) };
+        let (passes, faults) = evaluate(condition, &batch)?;
+        self.selected = Selected { version: Some(grouping.version), passes: Some(truths(&passes)), faults };
         Ok(())
     }
 
@@ -267,6 +274,9 @@ impl SharedRule {
         if let Watched::Keys(keys) = watched {
             for key in keys.iter().filter(|key| !answer.firing.contains_key(*key)) {
                 let group = self.number_of(table, key)?;
+                // A group that the rule does not look at has no rows for it.
+                let passes = self.selected.passes.as_ref();
+                let group = group.filter(|group| passes.is_none_or(|passes| passes.value(*group as usize)));
                 let state = group.map_or(missing.clone(), |group| state(table, &self.place, group));
                 states.insert(key.clone(), state);
             }
@@ -290,7 +300,7 @@ impl SharedRule {
         }
         // Numbers are given in order: what was looked at before is not looked at again.
         let from = if reused == 0 { self.numbers.looked_at.0 as u32 } else { 0 };
-        let groups: UInt32Array = (from..grouping.len() as u32).collect();
+        let groups: UInt32Array = (from..grouping.len() as u32).filter(|group| grouping.is_known(*group)).collect();
         let keys = self.keys(table, &groups)?;
         self.numbers.by_key.extend(keys.into_iter().zip(groups.values().iter().copied()));
         self.numbers.looked_at = (version, reused);

@@ -12,7 +12,7 @@ use datafusion::common::{DataFusionError, Result};
 use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::physical_expr::PhysicalExpr;
-use tidewatch_model::limits::RULE_GROUPS;
+use tidewatch_model::limits::{RULE_GROUPS, TABLE_SERIES};
 use tidewatch_model::table::TIME_COLUMN;
 use tidewatch_model::{Span, Timestamp, WindowSpec};
 
@@ -227,7 +227,9 @@ impl SharedTable {
         }
         let inputs = exprs.iter().map(|expression| self.input(scope, expression)).collect::<Result<Vec<_>>>()?;
         let types = inputs.iter().map(|input| self.streams[scope].inputs[*input].1.data_type(&self.schema));
-        let grouping = Grouping::new(&types.collect::<Result<Vec<_>>>()?, RULE_GROUPS)?;
+        // Series are numbered for all rules together, whatever each looks at.
+        let limit = if scope == 0 { TABLE_SERIES } else { RULE_GROUPS };
+        let grouping = Grouping::new(&types.collect::<Result<Vec<_>>>()?, limit)?;
         self.groupings.push(Numbered { exprs: exprs.to_vec(), scope, inputs, grouping });
         Ok(self.groupings.len() - 1)
     }
@@ -450,6 +452,7 @@ impl SharedTable {
         let panes = cluster.views[place.view].spec.size.0 / cluster.pane.0;
         let slots = place.slots.iter().map(|slot| cluster.views[place.view].slots[*slot].cube);
         let used: BTreeSet<usize> = slots.chain([ROWS]).collect();
+        let limit = self.groupings[cluster.grouping].grouping.limit();
         let cubes = used.into_iter().map(|cube| {
             let Filled { call, cube, rules, .. } = &cluster.cubes[cube];
             // Each pane once, and all together once more; each once again on the stack.
@@ -459,7 +462,7 @@ impl SharedTable {
                 rules: *rules,
                 sliding: if cube.subtracts() { "subtract" } else { "two stacks" },
                 bytes: cube.bytes(),
-                bytes_at_limit: cube.state_bytes() * states as usize * RULE_GROUPS,
+                bytes_at_limit: cube.state_bytes() * states as usize * limit,
             }
         });
         SharedExplanation {
@@ -470,7 +473,7 @@ impl SharedTable {
             panes,
             cubes: cubes.collect(),
             groups: self.groupings[cluster.grouping].grouping.len(),
-            group_limit: RULE_GROUPS,
+            group_limit: limit,
         }
     }
 
@@ -551,7 +554,7 @@ impl Chunk {
 }
 
 /// The values of an expression, and the rows where it fails, with why: NULL stands there.
-fn evaluate(expression: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<(ArrayRef, Vec<(usize, String)>)> {
+pub fn evaluate(expression: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<(ArrayRef, Vec<(usize, String)>)> {
     let whole = |batch: &RecordBatch| expression.evaluate(batch)?.into_array(batch.num_rows());
     if let Ok(values) = whole(batch) {
         return Ok((values, vec![]));
@@ -588,15 +591,13 @@ impl Cluster {
     fn take(&mut self, chunk: &Chunk, numbered: &Numbered, floor: Timestamp) {
         let Some(groups) = chunk.groups.get(&self.grouping) else { return };
         let group_count = numbered.grouping.len();
-        for (pane, rows) in runs(&chunk.times, self.pane) {
-            if pane < floor.floor(self.pane) {
-                continue;
-            }
-            for filled in &mut self.cubes {
-                let arguments: Vec<ArrayRef> =
-                    filled.arguments.iter().map(|input| chunk.inputs[*input].clone()).collect();
-                let mask: Option<BooleanArray> = filled.filter.map(|input| truths(&chunk.inputs[input]));
-                let rows = rows.clone();
+        let floor = floor.floor(self.pane);
+        let runs: Vec<(Timestamp, Range<usize>)> =
+            runs(&chunk.times, self.pane).filter(|(pane, _)| *pane >= floor).collect();
+        for filled in &mut self.cubes {
+            let arguments: Vec<ArrayRef> = filled.arguments.iter().map(|input| chunk.inputs[*input].clone()).collect();
+            let mask: Option<BooleanArray> = filled.filter.map(|input| truths(&chunk.inputs[input]));
+            for (pane, rows) in runs.iter().cloned() {
                 let run = Run { arguments: &arguments, mask: mask.as_ref(), groups, rows, group_count };
                 filled.cube.update(pane, &run);
             }

@@ -423,7 +423,11 @@ fn a_rule_about_silence_looks_at_all_series() {
     let mut engine = Engine::new(vec![compile(&text)]).unwrap();
     engine.restore("silent", Timestamp((day + 20) * SECOND), []);
     engine.remember("gpu", &gpu_batch(&[row(38, "n1", 1.0), row(50, "n2", 1.0)])).unwrap();
-    let shown = show(&advance_until(&mut engine, Timestamp((day + 52) * SECOND), false, Timestamp::MAX));
+    // The clock moves in small steps; in one step, all of it would be time in which nobody listened.
+    let shown: Vec<String> = [32, 42, 52]
+        .iter()
+        .flat_map(|second| show(&advance(&mut engine, Timestamp((day + second) * SECOND), false)))
+        .collect();
     let expected = [
         "30: n1 clear",
         "30: n2 clear",
@@ -444,7 +448,10 @@ fn what_was_seen_before_the_start_is_remembered() {
         "CREATE ALERT silent AS SELECT host, gpu_uuid FROM LAST_SEEN(gpu, ts) WHERE silence > INTERVAL '25 seconds'";
     let mut engine = Engine::new(vec![compile(text)]).unwrap();
     engine.restore("silent", Timestamp(30 * SECOND), []);
-    assert_eq!(engine.wants_series().collect::<Vec<_>>(), [("gpu", Timestamp(30 * SECOND))]);
+    assert_eq!(
+        engine.wants_series().collect::<Vec<_>>(),
+        [("gpu", Timestamp((30 - 3_600) * SECOND), Timestamp(30 * SECOND))]
+    );
     engine.remember("gpu", &gpu_batch(&[row(20, "n1", 1.0), row(29, "n2", 1.0)])).unwrap();
     push(&mut engine, &gpu_batch(&[row(35, "n2", 1.0)]), Feed::Live);
     assert_eq!(
@@ -475,4 +482,58 @@ fn silence_can_be_counted() {
         show(&advance(&mut engine, Timestamp(32 * SECOND), false)),
         ["10:  clear", "20:  clear", "30:  firing n=2"]
     );
+}
+
+#[test]
+fn what_nobody_asks_for_is_not_kept() {
+    let text = "CREATE ALERT hot AS SELECT host, avg(temperature_celsius) AS t, max(temperature_celsius) AS m, sum(power_watts) AS p
+        FROM HOP(gpu, ts, '10s', '1m') GROUP BY host HAVING avg(temperature_celsius) > 80";
+    let mut engine = Engine::new(vec![compile(text)]).unwrap();
+    let mut listener = One { evaluations: vec![], watched: vec![] };
+    let mut held = vec![];
+    for second in 0..4_000 {
+        // It fires once, at the beginning: only then are the other two aggregates asked for.
+        let temperature = if second < 100 { 90.0 } else { 50.0 };
+        engine.push("gpu", &gpu_batch(&[row(second, "n1", temperature)]), Feed::Live, &mut listener).unwrap();
+        engine.advance("gpu", Timestamp(second * SECOND), false, &mut listener);
+        held.push(engine.counts("gpu").shared_bytes);
+    }
+    assert!(
+        listener
+            .evaluations
+            .iter()
+            .any(|evaluation| matches!(&evaluation.outcome, Outcome::Groups(found) if !found.is_empty()))
+    );
+    assert!(held[3_999] <= held[300] * 2, "{} bytes, then {}", held[300], held[3_999]);
+}
+
+#[test]
+fn conditions_guard_each_other_as_written() {
+    let of = |rows: &[GpuRow], condition: &str| {
+        let text = format!(
+            "CREATE ALERT x AS SELECT host, count(*) AS n FROM TUMBLE(gpu, ts, '10s') WHERE {condition} GROUP BY host"
+        );
+        let mut engine = Engine::new(vec![compile(&text)]).unwrap();
+        push(&mut engine, &gpu_batch(rows), Feed::Live);
+        show(&advance(&mut engine, Timestamp(42 * SECOND), false))
+    };
+    let values = [row(1, "n1", 0.0), row(1, "n2", 5.0)];
+    let guarded = "temperature_celsius <> 0 AND 100 / CAST(temperature_celsius AS BIGINT) > 2";
+    assert_eq!(of(&values, guarded)[..2], ["10: n1 clear", "10: n2 firing n=1"]);
+    // A name that is no number fails the windows in which it has rows, and no others.
+    let names = [row(1, "n1", 1.0), row(1, "x", 1.0), row(11, "n1", 1.0)];
+    let numbered = of(&names, "CAST(replace(host, 'n', '') AS BIGINT) < 8");
+    assert!(numbered[0].starts_with("10: failed") && numbered[0].contains("'x'"), "{numbered:?}");
+    assert_eq!(numbered[1], "20: n1 firing n=1");
+}
+
+#[test]
+fn a_group_that_the_rule_does_not_look_at_any_more_has_no_data() {
+    let key = |host: &str| Key::from([("host".to_string(), host.to_string())]);
+    let text = "CREATE ALERT x AS SELECT host, count(*) AS n FROM TUMBLE(gpu, ts, '10s') WHERE host = 'n2' GROUP BY host HAVING count(*) > 5";
+    let mut engine = Engine::new(vec![compile(text)]).unwrap();
+    let mut listener = One { evaluations: vec![], watched: vec![key("n1"), key("n2")] };
+    engine.push("gpu", &gpu_batch(&[row(1, "n1", 1.0), row(1, "n2", 1.0)]), Feed::Live, &mut listener).unwrap();
+    engine.advance("gpu", Timestamp(12 * SECOND), false, &mut listener);
+    assert_eq!(show(&listener.evaluations), ["10: n1 no data", "10: n2 clear"]);
 }

@@ -132,6 +132,14 @@ fn identity() {
 }
 
 #[test]
+fn a_label_does_not_hide_a_key_column() {
+    check(
+        &format!("CREATE ALERT x WITH (\"label.host\" = 'a') AS {GOOD_SELECT}"),
+        &["label 'host' would hide the key column of that name"],
+    );
+}
+
+#[test]
 fn one_broken_rule_leaves_the_others() {
     let loaded = load(&format!(
         "CREATE ALERT a AS {GOOD_SELECT};\nCREATE ALERT b AS SELECT;\nCREATE ALERT c AS {GOOD_SELECT};\nCREATE ALERT a AS {GOOD_SELECT}"

@@ -233,8 +233,8 @@ pub struct Station {
     rules_complete: bool,
     /// When the alerts of rules that are gone are ended.
     removed_at: Option<Timestamp>,
-    /// By table: when the log said last that all is read.
-    confirmed_at: BTreeMap<&'static str, Timestamp>,
+    /// By table: what the log said about how far it goes.
+    confirmations: BTreeMap<&'static str, Confirmation>,
     stepped_at: Timestamp,
     /// See [`Parts::idle_timeout`].
     idle_timeout: Span,
@@ -260,8 +260,22 @@ const SETTLE_INTERVAL: Span = Span::seconds(10);
 const RETAIN_INTERVAL: Span = Span::minutes(1);
 /// How long a group keeps the alerts of a rule that an engine does not have: time to give all engines the same rules.
 const REMOVED_AFTER: Span = Span::minutes(10);
-/// For how long the log's word that all is read is believed.
-const CONFIRMED_FOR: Span = Span::seconds(5);
+/// How often the log is asked, at most, how far a table goes.
+const ASK_EVERY: Span = Span::seconds(2);
+/// For how long its word counts once all of it is read.
+const CONFIRMED_FOR: Span = Span::seconds(10);
+
+/// How far a table went when the log was asked, by source, and when all of that was read.
+#[derive(Debug, Default)]
+struct Confirmation {
+    ends: Vec<u64>,
+    asked_at: Timestamp,
+    confirmed_at: Timestamp,
+    /// Whether it did not answer the last time.
+    lost: bool,
+    /// Until then sources are being heard again.
+    blind_until: Timestamp,
+}
 /// How often the wall clock may move a watermark.
 const TICK_INTERVAL: Span = Span::seconds(1);
 
@@ -300,7 +314,7 @@ impl Station {
             rule_names,
             rules_complete: parts.rules_complete,
             removed_at: Some(now + REMOVED_AFTER),
-            confirmed_at: BTreeMap::new(),
+            confirmations: BTreeMap::new(),
             stepped_at: now,
             idle_timeout: parts.idle_timeout,
             seeing_from: now,
@@ -324,6 +338,10 @@ impl Station {
             self.seeing_from = now + self.idle_timeout;
         }
         self.stepped_at = now;
+        for table in TABLES {
+            let blind = self.is_blind(table.name, now);
+            self.judge.set_blind(table.name, blind);
+        }
         self.collect_deliveries(now)?;
         // Nothing new is read while what was decided is not written down.
         self.persist(now)?;
@@ -391,14 +409,13 @@ impl Station {
         self.ticked_at = now;
         let mut records = Vec::new();
         for table in TABLES {
-            let lagging = self.is_blind(table.name, now)
-                || self.sources.iter().any(|source| source.table.name == table.name && source.lag > 0);
+            let behind = self.sources.iter().any(|source| source.table.name == table.name && source.lag > 0);
             let Some(tick) = self.watermarks.get_mut(table.name).and_then(|watermark| watermark.advance(Some(now)))
             else {
                 continue;
             };
-            let lagging = lagging || !self.is_confirmed(table.name, now);
-            if lagging && tick.from_clock {
+            let lagging = self.is_blind(table.name, now) || !self.is_confirmed(table.name, now);
+            if (lagging || behind) && tick.from_clock {
                 continue;
             }
             if tick.from_clock {
@@ -415,24 +432,38 @@ impl Station {
 
     /// Whether a table's rows may be there and not be seen: what is absent is unknown then.
     fn is_blind(&self, table: &str, now: Timestamp) -> bool {
-        now < self.seeing_from || self.sources.iter().any(|source| source.table.name == table && source.unread)
+        let heard_again = self.confirmations.get(table).is_some_and(|asked| now < asked.blind_until);
+        heard_again
+            || now < self.seeing_from
+            || self.sources.iter().any(|source| source.table.name == table && source.unread)
     }
 
-    /// Whether the log itself says that there is nothing more of a table: a broker that does not answer looks like sources that are
-    /// silent.
+    /// Whether the log itself has said a short while ago how far a table goes, and all of that is read: a broker that does not
+    /// answer looks like sources that are silent. When it answers again, what was sent meanwhile is still on its way.
     fn is_confirmed(&mut self, table: &'static str, now: Timestamp) -> bool {
-        if self.confirmed_at.get(table).is_some_and(|at| now - *at < CONFIRMED_FOR) {
-            return true;
+        let sources = || self.sources.iter().filter(|source| source.table.name == table);
+        let asked = self.confirmations.entry(table).or_default();
+        if asked.ends.len() == sources().count() && sources().zip(&asked.ends).all(|(source, end)| source.next >= *end)
+        {
+            asked.confirmed_at = asked.confirmed_at.max(asked.asked_at);
         }
-        let of_table = self.sources.iter().filter(|source| source.table.name == table);
-        let read_all = |source: &Source| {
-            self.log.range(&source.topic, source.partition).is_ok_and(|range| range.end <= source.next)
-        };
-        let confirmed = of_table.clone().all(read_all);
-        if confirmed {
-            self.confirmed_at.insert(table, now);
+        if now - asked.asked_at >= ASK_EVERY {
+            let ends = sources().map(|source| Some(self.log.range(&source.topic, source.partition).ok()?.end));
+            match ends.collect::<Option<Vec<u64>>>() {
+                Some(ends) => {
+                    if sources().zip(&ends).all(|(source, end)| source.next >= *end) {
+                        asked.confirmed_at = now;
+                    }
+                    asked.ends = ends;
+                    asked.asked_at = now;
+                    if std::mem::take(&mut asked.lost) {
+                        asked.blind_until = now + self.idle_timeout;
+                    }
+                }
+                None => asked.lost = true,
+            }
         }
-        confirmed
+        !asked.lost && now - asked.confirmed_at < CONFIRMED_FOR
     }
 
     fn maintain(&mut self, now: Timestamp) -> Result<(), StationError> {

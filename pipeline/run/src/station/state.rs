@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use tidewatch_flow::admit::Admit;
 use tidewatch_flow::lifecycle::Fate;
 use tidewatch_lake::LakeScan;
-use tidewatch_model::limits::SERIES_LOOKBACK;
 use tidewatch_model::ports::{Log, Record, Store, read_to_end};
 use tidewatch_model::table::{self, TABLES, Table};
 use tidewatch_model::wire;
@@ -78,16 +77,16 @@ impl Station {
     /// Looks up the series that rules about silence must know: what fell silent shortly before the stop, or since, is in no row that
     /// will be read.
     pub(super) fn remember_series(&mut self, store: Arc<dyn Store>) -> Result<(), StationError> {
-        let wanted: Vec<(String, Timestamp)> =
-            self.judge.engine().wants_series().map(|(table, before)| (table.to_string(), before)).collect();
+        let wanted = self.judge.engine().wants_series();
+        let wanted: Vec<(String, Timestamp, Timestamp)> =
+            wanted.map(|(table, from, before)| (table.to_string(), from, before)).collect();
         if wanted.is_empty() {
             return Ok(());
         }
         let history = History::new(Arc::new(LakeScan::new(store)), 1)?;
-        for (name, before) in wanted {
+        for (name, from, before) in wanted {
             let Some(table) = table::find(&name) else { continue };
             let identity = table.identity().collect::<Vec<_>>().join(", ");
-            let from = before.saturating_sub(SERIES_LOOKBACK);
             let sql = format!(
                 "SELECT {identity}, max(ts) AS ts FROM {name} WHERE ts >= TIMESTAMP '{from}' AND ts < TIMESTAMP '{before}' GROUP BY {identity}"
             );
