@@ -258,6 +258,11 @@ fn close(left: &Value, right: &Value) -> bool {
     }
 }
 
+/// So many, unless PROPTEST_CASES says otherwise: .ci/soak runs more.
+fn cases(usually: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(usually)
+}
+
 /// The same bits, NaN included.
 fn same(left: &Fired, right: &Fired) -> bool {
     let bits = |value: &Value| match value {
@@ -274,7 +279,7 @@ fn same(left: &Fired, right: &Fired) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(500), ..ProptestConfig::default() })]
 
     #[test]
     fn the_engine_equals_plain_datafusion(
@@ -298,7 +303,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(100), ..ProptestConfig::default() })]
 
     #[test]
     fn sharing_changes_no_answer(rules in prop::collection::vec(written(), 2..8), rows in rows(true), batch in 1usize..20) {
