@@ -48,8 +48,9 @@ enum Stored<P> {
     Packed(Box<[u8]>),
 }
 
-/// Panes of cubes with more than so many are packed.
+/// Panes of cubes with more than so many are packed, if one comes less often than this: packing costs as much as a row or two.
 const UNPACKED_PANES: usize = 64;
+const PACKED_WIDTH: Span = Span::seconds(5);
 
 /// Where a window stands, and the states of all that it covers.
 #[derive(Debug)]
@@ -87,7 +88,12 @@ impl<K: Kernel> Aggregate<K> {
 
     /// Packs the panes that all windows have taken in.
     fn pack(&mut self) {
-        let Some(packing) = K::PACKING.filter(|_| self.panes.len() > UNPACKED_PANES) else { return };
+        let (Some((first, _)), Some((last, _))) = (self.panes.first_key_value(), self.panes.last_key_value()) else {
+            return;
+        };
+        let is_long =
+            self.panes.len() > UNPACKED_PANES && *last - *first > Span(PACKED_WIDTH.0 * self.panes.len() as i64);
+        let Some(packing) = K::PACKING.filter(|_| is_long) else { return };
         let standing = self.windows.iter().filter(|window| window.from < window.to);
         let taken = standing.map(|window| window.to).min().unwrap_or(Timestamp::MIN);
         if taken <= self.packed_to {
@@ -248,6 +254,9 @@ mod tests {
     use super::super::kernel::{Count, Exact, Extremes, Floats};
     use super::*;
 
+    /// Panes as long as those that are packed.
+    const WIDTH: i64 = 10_000_000;
+
     proptest! {
         /// Whatever the windows do, they answer as if they were made anew from the rows.
         #[test]
@@ -269,12 +278,12 @@ mod tests {
                     let values: ArrayRef = Arc::new(Float64Array::from(vec![value]));
                     let run = Run { arguments: &[values], mask: None, groups: &[group], rows: 0..1, group_count: 3 };
                     for cube in [&mut count as &mut dyn Cube, &mut sum, &mut max] {
-                        cube.update(Timestamp(pane), &run);
+                        cube.update(Timestamp(pane * WIDTH), &run);
                     }
                     taken.push((pane, group, value));
                 }
                 from += forward;
-                let (start, end) = (Timestamp(from), Timestamp(from + size));
+                let (start, end) = (Timestamp(from * WIDTH), Timestamp((from + size) * WIDTH));
                 count.slide(0, start, end);
                 let counts = count.answer(0, 3, Question::Plain);
                 sum.slide(0, start, end);
@@ -282,7 +291,7 @@ mod tests {
                 max.slide(0, start, end);
                 let maxima = max.answer(0, 3, Question::Plain);
                 for group in 0..3u32 {
-                    let inside: Vec<f64> = taken.iter().filter(|(pane, g, _)| *g == group && start.0 <= *pane && *pane < end.0).map(|row| row.2).collect();
+                    let inside: Vec<f64> = taken.iter().filter(|(pane, g, _)| *g == group && start.0 <= *pane * WIDTH && *pane * WIDTH < end.0).map(|row| row.2).collect();
                     prop_assert_eq!(counts.as_primitive::<Int64Type>().value(group as usize), inside.len() as i64);
                     let maximum = inside.iter().copied().reduce(f64::max);
                     let found = maxima.as_primitive::<Float64Type>();
