@@ -133,9 +133,10 @@ impl Compiler {
             RuleShape::Row if shape::aggregate_of(&plan).is_some() => return Err(one(no_window_bound(alert, table))),
             RuleShape::Row => shape::row(&plan, table, written.key.as_deref()),
         };
-        let RulePlan { matching, present, key } = parts
+        let parts = parts
             .map_err(|error| one(planning_fault(alert, table, &error)))?
             .map_err(|reason| one(Fault::error(alert.at.clone(), reason)))?;
+        let key = parts.key.clone();
         if key.len() > LABELS {
             let message = format!("{} key columns: an alert has {LABELS} labels at most", key.len());
             return Err(one(Fault::error(alert.at.clone(), message)));
@@ -146,9 +147,7 @@ impl Compiler {
             );
             return Err(one(Fault::error(alert.at.clone(), message)));
         }
-        let strategy = self
-            .strategy(table, shape, RulePlan { matching, present, key: key.clone() })
-            .map_err(|error| one(planning_fault(alert, table, &error)))?;
+        let strategy = self.strategy(table, shape, parts).map_err(|error| one(planning_fault(alert, table, &error)))?;
         remarks
             .extend(remarks_on(alert, select, table, &plan, shape).into_iter().map(|fault| fault.of_rule(&alert.name)));
         let sql = alert.query.to_string();
@@ -174,8 +173,9 @@ impl Compiler {
             return Ok(Strategy::Row(Box::new(take_row_apart(&state, &parts, table)?)));
         }
         let (matching, present, because) = if let RuleShape::Presence(_) = shape {
-            let plain = |plan| with_plain_intervals(plan);
-            (plain(&parts.matching)?, plain(&parts.present)?, "it looks at all series".to_string())
+            let (matching, present) = (&parts.matching, &parts.present);
+            let because = "it looks at all series".to_string();
+            (with_plain_intervals(matching)?, with_plain_intervals(present)?, because)
         } else {
             match take_apart(&state, &parts.matching, table)? {
                 Ok(plan) => return Ok(Strategy::Shared(Arc::new(plan))),

@@ -30,6 +30,7 @@ mod shape;
 mod shared;
 mod sketch;
 mod spelling;
+mod stand_in;
 mod statement;
 mod values;
 mod window_call;

@@ -17,13 +17,12 @@ use datafusion::sql::sqlparser::ast::TableFactor;
 use tidewatch_model::table::{self, TABLES};
 
 use crate::ends::ends;
-use crate::exact_aggregate::exact_aggregates;
-use crate::float_extremes::float_extremes;
 use crate::increase::growths;
 use crate::percentile::approx_percentile;
 use crate::presence::schema_of;
 use crate::ratio::ratio;
 use crate::rows_table::{RowsTable, windowed_schema};
+use crate::stand_in::stand_ins;
 use crate::window_call::window_call;
 
 /// Plans `HOP(...)` and `TUMBLE(...)` in FROM as a table with `window_start` and `window_end` behind its columns.
@@ -72,7 +71,7 @@ fn session_state(partitions: usize) -> Result<SessionState> {
     config.options_mut().execution.time_zone = Some("UTC".to_string());
     let context =
         SessionContext::new_with_state(SessionStateBuilder::new().with_default_features().with_config(config).build());
-    for aggregate in exact_aggregates().into_iter().chain(float_extremes()).chain(ends()).chain(growths()) {
+    for aggregate in stand_ins().into_iter().chain(ends()).chain(growths()) {
         context.register_udaf(aggregate);
     }
     context.register_udaf(approx_percentile());

@@ -64,12 +64,8 @@ pub fn windows_to_from(query: &mut Query) {
     let TableFactor::Table { name, args: args @ None, .. } = &mut from.relation else { return };
     let Some(place) = groups.iter().position(|group| called(group, &FUNCTIONS).is_some()) else { return };
     let Some((function, arguments)) = called(&groups[place], &FUNCTIONS) else { return };
-    let table =
-        Expr::CompoundIdentifier(name.0.iter().filter_map(|part| part.as_ident().cloned()).collect::<Vec<Ident>>());
-    let table = match table {
-        Expr::CompoundIdentifier(parts) if parts.len() == 1 => Expr::Identifier(parts[0].clone()),
-        other => other,
-    };
+    let mut parts: Vec<Ident> = name.0.iter().filter_map(|part| part.as_ident().cloned()).collect();
+    let table = if parts.len() == 1 { Expr::Identifier(parts.remove(0)) } else { Expr::CompoundIdentifier(parts) };
     let table = FunctionArg::Unnamed(FunctionArgExpr::Expr(table));
     let all = std::iter::once(table).chain(arguments).collect();
     *args = Some(TableFunctionArgs { args: all, settings: None });

@@ -1,10 +1,10 @@
 //! From Arrow columns to the values that leave the engine.
 
-use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::{cast, prep_null_mask_filter};
 use arrow::datatypes::{
-    DataType, Float64Type, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
-    TimestampMicrosecondType,
+    DataType, Float64Type, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, SchemaRef,
+    TimeUnit, TimestampMicrosecondType,
 };
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -47,6 +47,12 @@ pub fn result_rows(batches: &[RecordBatch], key: &[String], time: Option<&str>) 
         }
     }
     Ok(rows)
+}
+
+/// A batch of so many rows; the number must be said where there are no columns.
+pub fn batch_of(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch, ArrowError> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(schema.clone(), columns, &options)
 }
 
 /// A condition over rows, with NULL as false.

@@ -43,7 +43,7 @@ impl AlertBook {
     /// The alerts of a rule that are pending or firing.
     pub fn alive(&self, rule: &str) -> impl Iterator<Item = &Alert> {
         let alerts = self.alerts.get(rule).into_iter().flat_map(BTreeMap::values);
-        alerts.filter(|alert| matches!(alert.state, AlertState::Pending | AlertState::Firing))
+        alerts.filter(|alert| alert.state.is_alive())
     }
 
     /// Puts alerts back, as they were before a restart.
@@ -216,8 +216,7 @@ fn end_events(rule: &Rule, alerts: &mut BTreeMap<String, Alert>, at: Instant) ->
 fn one_group(rule: &Rule, alerts: &mut BTreeMap<String, Alert>, finding: &Finding, at: Instant) -> Vec<Transition> {
     let labels = labels_of(rule, finding);
     let fingerprint = fingerprint(&labels);
-    let existing =
-        alerts.get_mut(&fingerprint).filter(|alert| matches!(alert.state, AlertState::Pending | AlertState::Firing));
+    let existing = alerts.get_mut(&fingerprint).filter(|alert| alert.state.is_alive());
     let out_of_order = |alert: &Alert| rule.shape == RuleShape::Row && at.ts < alert.last_match;
     match (&finding.state, existing) {
         (GroupState::Unknown, _) => vec![],

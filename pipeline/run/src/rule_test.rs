@@ -144,8 +144,7 @@ impl RuleTest {
     fn compare(&self, judge: &Judge, expectation: &Expectation) -> Vec<String> {
         let describe = |labels: &BTreeMap<String, String>, state: AlertState| format!("{state} {labels:?}");
         let of_rule = judge.alerts().filter(|alert| alert.rule == expectation.alertname);
-        let alive: Vec<_> =
-            of_rule.filter(|alert| matches!(alert.state, AlertState::Pending | AlertState::Firing)).collect();
+        let alive: Vec<_> = of_rule.filter(|alert| alert.state.is_alive()).collect();
         let mut found: Vec<String> = alive
             .iter()
             .map(|alert| {

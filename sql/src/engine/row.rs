@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::array::RecordBatch;
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::Result;
@@ -19,7 +19,7 @@ use crate::listener::Watched;
 use crate::panes::times;
 use crate::shape::ROW_TIME;
 use crate::shared::plan::physical;
-use crate::values::{ResultRow, result_rows, truths};
+use crate::values::{ResultRow, batch_of, result_rows, truths};
 
 /// A rule without a window, and the keys whose silence it watches.
 pub struct RowRule {
@@ -60,9 +60,7 @@ impl Select {
 
     fn rows(&self, batch: &RecordBatch, key: &[String]) -> Result<Vec<ResultRow>> {
         let columns = self.expressions.iter().map(|output| output.evaluate(batch)?.into_array(batch.num_rows()));
-        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let columns = columns.collect::<Result<Vec<_>>>()?;
-        let selected = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
+        let selected = batch_of(&self.schema, columns.collect::<Result<Vec<_>>>()?, batch.num_rows())?;
         Ok(result_rows(&[selected], key, Some(ROW_TIME))?)
     }
 }

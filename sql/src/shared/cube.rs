@@ -237,11 +237,6 @@ impl<K: Kernel> Cube for Aggregate<K> {
     }
 }
 
-/// The start of the pane that holds an instant.
-pub fn pane_of(ts: i64, width: Span) -> Timestamp {
-    Timestamp(ts).floor(width)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

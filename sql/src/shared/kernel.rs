@@ -7,8 +7,9 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, StringArray, make_array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, StringArray};
 use arrow::buffer::NullBuffer;
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondType};
 
 use super::grouping::NO_GROUP;
@@ -312,10 +313,8 @@ impl Extreme for Integers {
     }
     fn array(values: &[Option<i64>], data_type: &DataType) -> ArrayRef {
         let array: Int64Array = values.iter().copied().collect();
-        match array.to_data().into_builder().data_type(data_type.clone()).build() {
-            Ok(data) => make_array(data),
-            Err(_) => Arc::new(array),
-        }
+        // A timestamp is an Int64 with a unit: the cast takes the number as it is.
+        cast(&array, data_type).unwrap_or_else(|_| Arc::new(array))
     }
 }
 

@@ -3,24 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray, UInt32Array,
-};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, TimestampMicrosecondArray, UInt32Array};
 use arrow::compute::{filter_record_batch, take, take_arrays};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::{DataFusionError, Result};
-use datafusion::logical_expr::Expr;
 use datafusion::physical_expr::PhysicalExpr;
 use tidewatch_model::limits::GONE_AFTER;
 use tidewatch_model::{Finding, GroupState, Key, NoDataPolicy, Outcome, Rule, Span, Timestamp, Values, WindowSpec};
 
 use super::bounds::Test;
+use super::chunk::evaluate;
 use super::plan::{SharedPlan, aggregate_name, group_name, physical};
-use super::table::{Place, SharedTable, evaluate};
+use super::table::{Place, SharedTable};
 use crate::explain::SharedExplanation;
 use crate::listener::Watched;
 use crate::rows_table::{WINDOW_END, WINDOW_START};
-use crate::values::{result_rows, truths};
+use crate::values::{batch_of, result_rows, truths};
 
 /// A rule, ready to be asked at the end of each window.
 #[derive(Debug)]
@@ -72,15 +70,20 @@ struct Numbers {
     looked_at: (u64, u64),
 }
 
-/// What a window gave.
-struct Answer {
-    firing: BTreeMap<Key, Values>,
+/// What fires in a window.
+type Firing = BTreeMap<Key, Values>;
+
+impl Selected {
+    /// Whether a group is among them.
+    fn has(&self, group: usize) -> bool {
+        self.passes.as_ref().is_none_or(|passes| passes.value(group))
+    }
 }
 
 impl SharedRule {
     /// A rule at its place.
     pub fn new(rule: &Rule, plan: &Arc<SharedPlan>, spec: WindowSpec, place: Place) -> Result<SharedRule> {
-        let after: Vec<&Expr> = plan.having.iter().chain(plan.outputs.iter().map(|(expr, _)| expr)).collect();
+        let after = plan.having.iter().chain(plan.outputs.iter().map(|(expression, _)| expression));
         let mut names = BTreeSet::new();
         for expression in after {
             names.extend(expression.column_refs().into_iter().map(|column| column.name.clone()));
@@ -144,7 +147,7 @@ impl SharedRule {
     /// Evaluates the window that ends at `end`, whose rows are all there.
     pub fn evaluate(&mut self, table: &mut SharedTable, end: Timestamp, lagging: bool, watched: &Watched) -> Outcome {
         let start = end - self.spec.size;
-        match self.firing(table, start, end).and_then(|answer| self.states(table, answer, end, lagging, watched)) {
+        match self.firing(table, start, end).and_then(|firing| self.states(table, firing, end, lagging, watched)) {
             Ok(findings) => Outcome::Groups(findings),
             Err(DataFusionError::Execution(message)) => Outcome::Failed(message),
             Err(error) => Outcome::Failed(error.strip_backtrace()),
@@ -152,17 +155,15 @@ impl SharedRule {
     }
 
     /// The groups for which the condition holds.
-    fn firing(&mut self, table: &mut SharedTable, start: Timestamp, end: Timestamp) -> Result<Answer> {
+    fn firing(&mut self, table: &mut SharedTable, start: Timestamp, end: Timestamp) -> Result<Firing> {
         let present = table.slide(&self.place, start, end)?;
         self.select(table)?;
-        let passes = self.selected.passes.as_ref();
-        let selected = |group: u32| passes.is_none_or(|passes| passes.value(group as usize));
         if let Some((_, message)) =
             self.selected.faults.iter().find(|(group, _)| table.has_rows(&self.place, *group as u32))
         {
             return Err(DataFusionError::Execution(message.clone()));
         }
-        if let Some(message) = table.fault(&self.place, start, end, &selected) {
+        if let Some(message) = table.fault(&self.place, start, end, &|group| self.selected.has(group as usize)) {
             return Err(DataFusionError::Execution(message.to_string()));
         }
         if present.count == 0
@@ -170,9 +171,10 @@ impl SharedRule {
                 table.answers(&self.place, aggregate, start, end).map(|(_, bounds)| bounds)
             })?
         {
-            return Ok(Answer { firing: BTreeMap::new() });
+            return Ok(Firing::new());
         }
         // Positions among the groups with rows; all of them, when absent.
+        let passes = self.selected.passes.as_ref();
         let positions: Option<UInt32Array> = passes.map(|passes| match &present.groups {
             None => passes.values().set_indices().map(|group| group as u32).collect(),
             Some(groups) => {
@@ -182,7 +184,7 @@ impl SharedRule {
         });
         let count = positions.as_ref().map_or(present.count, UInt32Array::len);
         if count == 0 {
-            return Ok(Answer { firing: BTreeMap::new() });
+            return Ok(Firing::new());
         }
         let constant = |instant: Timestamp| -> ArrayRef {
             Arc::new(TimestampMicrosecondArray::from_value(instant.0, count).with_timezone("UTC"))
@@ -200,23 +202,18 @@ impl SharedRule {
             };
             columns.push(column);
         }
-        let options = RecordBatchOptions::new().with_row_count(Some(count));
-        let mut rows = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
+        let mut rows = batch_of(&self.schema, columns, count)?;
         if let Some(having) = &self.having {
             let holds = truths(&having.evaluate(&rows)?.into_array(count)?);
             if holds.true_count() == 0 {
-                return Ok(Answer { firing: BTreeMap::new() });
+                return Ok(Firing::new());
             }
             rows = filter_record_batch(&rows, &holds)?;
         }
         let outputs = self.outputs.iter().map(|output| output.evaluate(&rows)?.into_array(rows.num_rows()));
-        let outputs = RecordBatch::try_new_with_options(
-            self.output_schema.clone(),
-            outputs.collect::<Result<Vec<_>>>()?,
-            &RecordBatchOptions::new().with_row_count(Some(rows.num_rows())),
-        )?;
+        let outputs = batch_of(&self.output_schema, outputs.collect::<Result<Vec<_>>>()?, rows.num_rows())?;
         let rows = result_rows(&[outputs], &self.key, None)?;
-        Ok(Answer { firing: rows.into_iter().map(|row| (row.key, row.values)).collect() })
+        Ok(rows.into_iter().map(|row| (row.key, row.values)).collect())
     }
 
     /// Which groups the rule looks at.
@@ -228,13 +225,7 @@ impl SharedRule {
         }
         let count = grouping.len();
         let columns = grouping.columns()?.to_vec();
-        let fields = columns
-            .iter()
-            .enumerate()
-            .map(|(index, column)| Field::new(group_name(index), column.data_type().clone(), true));
-        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        let options = RecordBatchOptions::new().with_row_count(Some(count));
-        let batch = RecordBatch::try_new_with_options(schema, columns, &options)?;
+        let batch = named(columns, (0..).map(group_name), count)?;
         let (passes, faults) = evaluate(condition, &batch)?;
         self.selected = Selected { version: Some(grouping.version), passes: Some(truths(&passes)), faults };
         Ok(())
@@ -244,7 +235,7 @@ impl SharedRule {
     fn states(
         &mut self,
         table: &mut SharedTable,
-        answer: Answer,
+        firing: Firing,
         end: Timestamp,
         lagging: bool,
         watched: &Watched,
@@ -259,12 +250,13 @@ impl SharedRule {
             let all = *watched == Watched::All;
             let keep_from =
                 end.saturating_sub(GONE_AFTER).saturating_sub(self.spec.size).saturating_sub(self.spec.size);
-            let passes = self.selected.passes.as_ref();
             let last_seen = table.last_seen(&self.place).iter().enumerate();
             let known = last_seen.filter(|(group, last_seen)| {
-                let selected = passes.is_none_or(|passes| passes.value(*group));
                 let silent = !table.has_rows(&self.place, *group as u32);
-                selected && **last_seen != Timestamp::MIN && **last_seen >= keep_from && (all || silent)
+                self.selected.has(*group)
+                    && **last_seen != Timestamp::MIN
+                    && **last_seen >= keep_from
+                    && (all || silent)
             });
             let groups: UInt32Array = known.map(|(group, _)| group as u32).collect();
             let keys = self.keys(table, &groups)?;
@@ -272,16 +264,15 @@ impl SharedRule {
             states.extend(states_of.map(|(group, key)| (key, state(table, &self.place, *group))));
         }
         if let Watched::Keys(keys) = watched {
-            for key in keys.iter().filter(|key| !answer.firing.contains_key(*key)) {
+            for key in keys.iter().filter(|key| !firing.contains_key(*key)) {
                 let group = self.number_of(table, key)?;
                 // A group that the rule does not look at has no rows for it.
-                let passes = self.selected.passes.as_ref();
-                let group = group.filter(|group| passes.is_none_or(|passes| passes.value(*group as usize)));
+                let group = group.filter(|group| self.selected.has(*group as usize));
                 let state = group.map_or(missing.clone(), |group| state(table, &self.place, group));
                 states.insert(key.clone(), state);
             }
         }
-        states.extend(answer.firing.into_iter().map(|(key, values)| (key, GroupState::Firing(values))));
+        states.extend(firing.into_iter().map(|(key, values)| (key, GroupState::Firing(values))));
         Ok(states.into_iter().map(|(key, state)| Finding { key, state }).collect())
     }
 
@@ -310,13 +301,16 @@ impl SharedRule {
     /// The keys of groups.
     fn keys(&self, table: &mut SharedTable, groups: &UInt32Array) -> Result<Vec<Key>> {
         let columns = take_arrays(table.grouping(&self.place).columns()?, groups, None)?;
-        let fields =
-            columns.iter().zip(&self.key).map(|(column, name)| Field::new(name, column.data_type().clone(), true));
-        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        let options = RecordBatchOptions::new().with_row_count(Some(groups.len()));
-        let batch = RecordBatch::try_new_with_options(schema, columns, &options)?;
+        let batch = named(columns, self.key.iter().cloned(), groups.len())?;
         Ok(result_rows(&[batch], &self.key, None)?.into_iter().map(|row| row.key).collect())
     }
+}
+
+/// Columns under these names.
+fn named(columns: Vec<ArrayRef>, names: impl IntoIterator<Item = String>, rows: usize) -> Result<RecordBatch> {
+    let fields = columns.iter().zip(names).map(|(column, name)| Field::new(name, column.data_type().clone(), true));
+    let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    Ok(batch_of(&schema, columns, rows)?)
 }
 
 fn chosen(column: &ArrayRef, positions: Option<&UInt32Array>) -> Result<ArrayRef> {

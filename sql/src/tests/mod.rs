@@ -5,6 +5,7 @@
 mod engine;
 mod faults;
 mod oracle;
+mod presence;
 mod promql;
 
 use std::sync::Arc;
@@ -13,8 +14,7 @@ use arrow::array::{
     ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
 };
 use tidewatch_model::table;
-
-use tidewatch_model::{Evaluation, Timestamp};
+use tidewatch_model::{Evaluation, GroupState, Outcome, Timestamp};
 
 use crate::{CompiledRule, Compiler, Engine, Feed, Listener, Loaded, Watched};
 
@@ -94,4 +94,38 @@ fn push(engine: &mut Engine, batch: &RecordBatch, feed: Feed) -> Vec<Evaluation>
     let mut listener = Everything { evaluations: vec![], until: Timestamp::MIN };
     engine.push("gpu", batch, feed, &mut listener).unwrap();
     listener.evaluations
+}
+
+/// In microseconds.
+const SECOND: i64 = 1_000_000;
+
+/// A row of `gpu`.
+fn row(second: i64, host: &'static str, temperature: f64) -> GpuRow {
+    GpuRow { ts: second * SECOND, host, gpu: "g0", temperature: Some(temperature), power: None }
+}
+
+/// `end: key=state` per group, in seconds.
+fn show(evaluations: &[Evaluation]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for evaluation in evaluations {
+        let end = evaluation.window_end.0 / SECOND;
+        match &evaluation.outcome {
+            Outcome::Failed(error) => lines.push(format!("{end}: failed {error}")),
+            Outcome::Groups(findings) => lines.extend(findings.iter().map(|finding| {
+                let key: Vec<&str> = finding.key.values().map(String::as_str).collect();
+                let state = match &finding.state {
+                    GroupState::Firing(values) => {
+                        let values: Vec<String> =
+                            values.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                        format!("firing {}", values.join(" "))
+                    }
+                    GroupState::Clear => "clear".to_string(),
+                    GroupState::NoData => "no data".to_string(),
+                    GroupState::Unknown => "unknown".to_string(),
+                };
+                format!("{end}: {} {state}", key.join(","))
+            })),
+        }
+    }
+    lines
 }

@@ -12,7 +12,7 @@ use datafusion::prelude::SessionContext;
 use proptest::prelude::*;
 use tidewatch_model::{Evaluation, GroupState, Key, Outcome, Span, Timestamp, Value, Values, WindowSpec};
 
-use super::{GpuRow, advance_until, compile, gpu_batch, load, push};
+use super::{GpuRow, SECOND, advance_until, compile, gpu_batch, load, push};
 use crate::ends::ends;
 use crate::increase::growths;
 use crate::percentile::approx_percentile;
@@ -21,7 +21,6 @@ use crate::session::history_session;
 use crate::values::result_rows;
 use crate::{Engine, Feed};
 
-const SECOND: i64 = 1_000_000;
 /// Rules wait two seconds for stragglers.
 const DELAY: i64 = 2 * SECOND;
 

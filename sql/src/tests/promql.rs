@@ -10,10 +10,8 @@ use arrow::datatypes::DataType;
 use tidewatch_model::table::{self, TIME_COLUMN, Table};
 use tidewatch_model::{Outcome, RuleShape, Timestamp};
 
-use super::{Everything, compile};
+use super::{Everything, SECOND, compile};
 use crate::{Engine, Feed};
-
-const SECOND: i64 = 1_000_000;
 
 /// Rows of any table: two series, one row each every ten seconds, values that grow.
 fn rows(table: &Table, ticks: i64) -> RecordBatch {

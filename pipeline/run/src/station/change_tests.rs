@@ -4,7 +4,9 @@
 
 use tidewatch_collect::simulate::Fleet;
 use tidewatch_lake::verify;
+use tidewatch_model::AlertState;
 use tidewatch_model::limits::RECORD_BYTES;
+use tidewatch_model::ports::Record;
 use tidewatch_notifiers::ScriptedNotifier;
 
 use super::letters::{CUT, dead_letter};

@@ -8,6 +8,7 @@ mod change_tests;
 mod letters;
 mod messages;
 mod scope;
+mod sight;
 mod source;
 mod state;
 #[cfg(test)]
@@ -17,13 +18,13 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use tidewatch_flow::outbox::Outbox;
-use tidewatch_flow::watermark::{Tick, Watermark};
+use tidewatch_flow::watermark::Watermark;
 use tidewatch_lake::{LakeError, LakeOptions, LakeWriter, SettleOptions, Settler};
-use tidewatch_model::limits::{LOG_RETENTION, LOG_RETENTION_BYTES, SUSPENDED};
-use tidewatch_model::ports::{Log, LogError, Notify, Random, Record, Store, TopicOptions};
+use tidewatch_model::limits::{LOG_RETENTION, LOG_RETENTION_BYTES};
+use tidewatch_model::ports::{Log, LogError, Notify, Random, Store, TopicOptions};
 use tidewatch_model::table::TABLES;
 use tidewatch_model::wire::{Origin, WireError};
-use tidewatch_model::{Alert, AlertState, Span, Timestamp, Transition};
+use tidewatch_model::{Alert, Span, Timestamp, Transition};
 use tidewatch_sql::{CompiledRule, EngineError, QueryError};
 
 use crate::judge::Judge;
@@ -234,7 +235,7 @@ pub struct Station {
     /// When the alerts of rules that are gone are ended.
     removed_at: Option<Timestamp>,
     /// By table: what the log said about how far it goes.
-    confirmations: BTreeMap<&'static str, Confirmation>,
+    confirmations: BTreeMap<&'static str, sight::Confirmation>,
     stepped_at: Timestamp,
     /// See [`Parts::idle_timeout`].
     idle_timeout: Span,
@@ -260,25 +261,6 @@ const SETTLE_INTERVAL: Span = Span::seconds(10);
 const RETAIN_INTERVAL: Span = Span::minutes(1);
 /// How long a group keeps the alerts of a rule that an engine does not have: time to give all engines the same rules.
 const REMOVED_AFTER: Span = Span::minutes(10);
-/// How often the log is asked, at most, how far a table goes.
-const ASK_EVERY: Span = Span::seconds(2);
-/// For how long its word counts once all of it is read.
-const CONFIRMED_FOR: Span = Span::seconds(10);
-
-/// How far a table went when the log was asked, by source, and when all of that was read.
-#[derive(Debug, Default)]
-struct Confirmation {
-    ends: Vec<u64>,
-    asked_at: Timestamp,
-    confirmed_at: Timestamp,
-    /// Whether it did not answer the last time.
-    lost: bool,
-    /// Until then sources are being heard again.
-    blind_until: Timestamp,
-}
-/// How often the wall clock may move a watermark.
-const TICK_INTERVAL: Span = Span::seconds(1);
-
 impl Station {
     /// Opens everything, restores the state, and goes back in the log as far as open windows need.
     ///
@@ -334,14 +316,7 @@ impl Station {
     /// # Errors
     /// What keeps it from going on now; nothing is lost, and the next step tries again.
     pub fn step(&mut self, now: Timestamp) -> Result<bool, StationError> {
-        if now - self.stepped_at > SUSPENDED {
-            self.seeing_from = now + self.idle_timeout;
-        }
-        self.stepped_at = now;
-        for table in TABLES {
-            let blind = self.is_blind(table.name, now);
-            self.judge.set_blind(table.name, blind);
-        }
+        self.look_around(now);
         self.collect_deliveries(now)?;
         // Nothing new is read while what was decided is not written down.
         self.persist(now)?;
@@ -397,73 +372,7 @@ impl Station {
 
     /// Alerts that are pending or firing.
     pub fn live_alerts(&self) -> Vec<Alert> {
-        let alive = |alert: &&Alert| matches!(alert.state, AlertState::Pending | AlertState::Firing);
-        self.judge.alerts().filter(alive).cloned().collect()
-    }
-
-    /// Moves the watermarks of tables whose sources are silent, by the wall clock, and writes those ticks down.
-    fn tick(&mut self, now: Timestamp) -> Result<(), StationError> {
-        if now - self.ticked_at < TICK_INTERVAL {
-            return Ok(());
-        }
-        self.ticked_at = now;
-        let mut records = Vec::new();
-        for table in TABLES {
-            let behind = self.sources.iter().any(|source| source.table.name == table.name && source.lag > 0);
-            let Some(tick) = self.watermarks.get_mut(table.name).and_then(|watermark| watermark.advance(Some(now)))
-            else {
-                continue;
-            };
-            let lagging = self.is_blind(table.name, now) || !self.is_confirmed(table.name, now);
-            if (lagging || behind) && tick.from_clock {
-                continue;
-            }
-            if tick.from_clock {
-                records.push(tick_record(table.name, tick, now));
-            }
-            let transitions = self.judge.advance(table.name, tick.watermark, lagging);
-            self.pending.extend(transitions);
-        }
-        if !records.is_empty() {
-            self.log.append(TICK_TOPIC, 0, &records)?;
-        }
-        Ok(())
-    }
-
-    /// Whether a table's rows may be there and not be seen: what is absent is unknown then.
-    fn is_blind(&self, table: &str, now: Timestamp) -> bool {
-        let heard_again = self.confirmations.get(table).is_some_and(|asked| now < asked.blind_until);
-        heard_again
-            || now < self.seeing_from
-            || self.sources.iter().any(|source| source.table.name == table && source.unread)
-    }
-
-    /// Whether the log itself has said a short while ago how far a table goes, and all of that is read: a broker that does not
-    /// answer looks like sources that are silent. When it answers again, what was sent meanwhile is still on its way.
-    fn is_confirmed(&mut self, table: &'static str, now: Timestamp) -> bool {
-        let sources = || self.sources.iter().filter(|source| source.table.name == table);
-        let asked = self.confirmations.entry(table).or_default();
-        if asked.ends.len() == sources().count() && sources().zip(&asked.ends).all(|(source, end)| source.next >= *end)
-        {
-            asked.confirmed_at = asked.confirmed_at.max(asked.asked_at);
-        }
-        if now - asked.asked_at >= ASK_EVERY {
-            let ends = sources().map(|source| Some(self.log.range(&source.topic, source.partition).ok()?.end));
-            match ends.collect::<Option<Vec<u64>>>() {
-                Some(ends) => {
-                    if sources().zip(&ends).all(|(source, end)| source.next >= *end) {
-                        asked.confirmed_at = now;
-                    }
-                    asked.ends = ends;
-                    asked.asked_at = now;
-                    if std::mem::take(&mut asked.lost) {
-                        asked.blind_until = now + self.idle_timeout;
-                    }
-                }
-                None => asked.lost = true,
-            }
-        }
-        !asked.lost && now - asked.confirmed_at < CONFIRMED_FOR
+        self.judge.alerts().filter(|alert| alert.state.is_alive()).cloned().collect()
     }
 
     fn maintain(&mut self, now: Timestamp) -> Result<(), StationError> {
@@ -527,16 +436,6 @@ impl Station {
         }
         stats.lake_waiting_rows = self.lake.waiting_rows();
         stats.notices_waiting = self.outbox.waiting();
-    }
-}
-
-fn tick_record(table: &str, tick: Tick, now: Timestamp) -> Record {
-    let text = serde_json::json!({ "table": table, "watermark": tick.watermark, "at": now });
-    Record {
-        key: table.as_bytes().to_vec(),
-        headers: vec![],
-        value: Some(text.to_string().into_bytes()),
-        timestamp: now,
     }
 }
 

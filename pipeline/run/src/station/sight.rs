@@ -1,0 +1,118 @@
+//! What absence means: how far event time has come where no row says so, and whether we would have seen a row.
+
+use tidewatch_flow::watermark::Tick;
+use tidewatch_model::limits::SUSPENDED;
+use tidewatch_model::ports::Record;
+use tidewatch_model::table::TABLES;
+use tidewatch_model::{Span, Timestamp};
+
+use super::source::Source;
+use super::{Station, StationError, TICK_TOPIC};
+
+/// How often the wall clock may move a watermark.
+const TICK_INTERVAL: Span = Span::seconds(1);
+/// How often the log is asked, at most, how far a table goes.
+const ASK_EVERY: Span = Span::seconds(2);
+/// For how long its word counts once all of it is read.
+const CONFIRMED_FOR: Span = Span::seconds(10);
+
+/// How far a table went when the log was asked, by source, and when all of that was read.
+#[derive(Debug, Default)]
+pub struct Confirmation {
+    ends: Vec<u64>,
+    asked_at: Timestamp,
+    confirmed_at: Timestamp,
+    /// Whether it did not answer the last time.
+    lost: bool,
+    /// Until then sources are being heard again.
+    blind_until: Timestamp,
+}
+
+impl Station {
+    /// Takes note of a pause that we made ourselves, and tells the rules about silence what they can't know now.
+    pub(super) fn look_around(&mut self, now: Timestamp) {
+        if now - self.stepped_at > SUSPENDED {
+            self.seeing_from = now + self.idle_timeout;
+        }
+        self.stepped_at = now;
+        for table in TABLES {
+            let blind = self.is_blind(table.name, now);
+            self.judge.set_blind(table.name, blind);
+        }
+    }
+
+    /// Moves the watermarks of tables whose sources are silent, by the wall clock, and writes those ticks down.
+    pub(super) fn tick(&mut self, now: Timestamp) -> Result<(), StationError> {
+        if now - self.ticked_at < TICK_INTERVAL {
+            return Ok(());
+        }
+        self.ticked_at = now;
+        let mut records = Vec::new();
+        for table in TABLES {
+            let behind = self.sources.iter().any(|source| source.table.name == table.name && source.lag > 0);
+            let Some(tick) = self.watermarks.get_mut(table.name).and_then(|watermark| watermark.advance(Some(now)))
+            else {
+                continue;
+            };
+            let lagging = self.is_blind(table.name, now) || !self.is_confirmed(table.name, now);
+            if (lagging || behind) && tick.from_clock {
+                continue;
+            }
+            if tick.from_clock {
+                records.push(tick_record(table.name, tick, now));
+            }
+            let transitions = self.judge.advance(table.name, tick.watermark, lagging);
+            self.pending.extend(transitions);
+        }
+        if !records.is_empty() {
+            self.log.append(TICK_TOPIC, 0, &records)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a table's rows may be there and not be seen: what is absent is unknown then.
+    fn is_blind(&self, table: &str, now: Timestamp) -> bool {
+        let heard_again = self.confirmations.get(table).is_some_and(|asked| now < asked.blind_until);
+        heard_again
+            || now < self.seeing_from
+            || self.sources.iter().any(|source| source.table.name == table && source.unread)
+    }
+
+    /// Whether the log itself has said a short while ago how far a table goes, and all of that is read: a broker that does not
+    /// answer looks like sources that are silent. When it answers again, what was sent meanwhile is still on its way.
+    fn is_confirmed(&mut self, table: &'static str, now: Timestamp) -> bool {
+        let sources = || self.sources.iter().filter(|source| source.table.name == table);
+        let all_read = |ends: &[u64]| sources().zip(ends).all(|(source, end): (&Source, &u64)| source.next >= *end);
+        let asked = self.confirmations.entry(table).or_default();
+        if !asked.ends.is_empty() && all_read(&asked.ends) {
+            asked.confirmed_at = asked.confirmed_at.max(asked.asked_at);
+        }
+        if now - asked.asked_at >= ASK_EVERY {
+            let ends = sources().map(|source| Some(self.log.range(&source.topic, source.partition).ok()?.end));
+            match ends.collect::<Option<Vec<u64>>>() {
+                Some(ends) => {
+                    if all_read(&ends) {
+                        asked.confirmed_at = now;
+                    }
+                    asked.ends = ends;
+                    asked.asked_at = now;
+                    if std::mem::take(&mut asked.lost) {
+                        asked.blind_until = now + self.idle_timeout;
+                    }
+                }
+                None => asked.lost = true,
+            }
+        }
+        !asked.lost && now - asked.confirmed_at < CONFIRMED_FOR
+    }
+}
+
+fn tick_record(table: &str, tick: Tick, now: Timestamp) -> Record {
+    let text = serde_json::json!({ "table": table, "watermark": tick.watermark, "at": now });
+    Record {
+        key: table.as_bytes().to_vec(),
+        headers: vec![],
+        value: Some(text.to_string().into_bytes()),
+        timestamp: now,
+    }
+}
