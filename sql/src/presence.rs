@@ -22,7 +22,7 @@ use crate::panes::times;
 use crate::rows_table::windowed_schema;
 use crate::shared::{Grouping, NO_GROUP};
 
-/// How often silence is looked at. The slide of a window rule, too: such rules are judged like windows of this size.
+/// Rules about silence are judged like windows of this slide and size.
 pub const PRESENCE: WindowSpec = WindowSpec { slide: PRESENCE_SLIDE, size: PRESENCE_SLIDE };
 
 /// The columns of `LAST_SEEN(table, ts)`: the table's identity, `last_ts`, `silence`, `silence_seconds`, and the window's bounds.

@@ -124,6 +124,11 @@ impl Rows {
         let identity = identity.collect::<Result<Vec<_>, _>>()?;
         let times = column(TIME_COLUMN)?;
         let times = times.as_primitive::<TimestampMicrosecondType>().values();
+        let mut order: Vec<u32> = (0..times.len() as u32).collect();
+        if identity.is_empty() {
+            order.sort_by_key(|row| times[*row as usize]);
+            return Ok(order);
+        }
         let ascending = SortOptions { descending: false, nulls_first: false };
         let field = |column: &ArrayRef| SortField::new_with_options(column.data_type().clone(), ascending);
         let keys = RowConverter::new(identity.iter().map(field).collect())?.convert_columns(&identity)?;
@@ -131,12 +136,7 @@ impl Rows {
         let mut tuples: Vec<Row> = Vec::new();
         let mut last: Option<(Row, u32)> = None;
         let mut of_row: Vec<u32> = Vec::with_capacity(times.len());
-        for row in 0..times.len() {
-            // Without identity columns all rows are of one.
-            let Some(key) = (!identity.is_empty()).then(|| keys.row(row)) else {
-                of_row.push(0);
-                continue;
-            };
+        for key in keys.iter() {
             let tuple = match last {
                 Some((before, tuple)) if before == key => tuple,
                 _ => *known.entry(key).or_insert_with(|| {
@@ -149,16 +149,15 @@ impl Rows {
         }
         let mut by_rank: Vec<u32> = (0..tuples.len() as u32).collect();
         by_rank.sort_unstable_by_key(|tuple| tuples[*tuple as usize]);
-        let mut counts = vec![0u32; tuples.len().max(1)];
+        let mut counts = vec![0u32; tuples.len()];
         of_row.iter().for_each(|tuple| counts[*tuple as usize] += 1);
         let mut places = vec![0u32; counts.len()];
         let mut place = 0;
-        for tuple in if by_rank.is_empty() { vec![0] } else { by_rank } {
+        for tuple in by_rank {
             places[tuple as usize] = place;
             place += counts[tuple as usize];
         }
         let starts = places.clone();
-        let mut order = vec![0u32; times.len()];
         for (row, tuple) in of_row.iter().enumerate() {
             let place = &mut places[*tuple as usize];
             order[*place as usize] = row as u32;
