@@ -26,7 +26,7 @@ use general::{General, Queries};
 use of_table::TableState;
 use row::RowRule;
 
-/// Why the engine could not be made or fed; an evaluation that fails is an [`Outcome::Failed`] instead.
+/// Why the engine could not be made or fed; an evaluation that fails is a failed outcome (`tidewatch_model::Outcome::Failed`) instead.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// DataFusion could not be set up: a bug, or a machine without threads.
