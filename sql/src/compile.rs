@@ -1,5 +1,6 @@
 //! From a rule file to rules that can be evaluated, with every fault that was found on the way.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -9,29 +10,30 @@ use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    self, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Query, Select, SetExpr, Spanned, TableFactor,
-    visit_expressions_mut,
+    self, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Query, SetExpr, Spanned, visit_expressions_mut,
 };
 use datafusion::sql::sqlparser::tokenizer::Token;
 use sha2::{Digest, Sha256};
 use tidewatch_model::alert::hex;
-use tidewatch_model::limits::LABELS;
-use tidewatch_model::table::{self, ColumnType, TABLES, Table};
+use tidewatch_model::limits::{LABELS, PLAN_ROWS_PER_BATCH};
+use tidewatch_model::table::{self, ColumnType, Table};
 use tidewatch_model::{Rule, RuleShape, Span};
 use tokio::runtime::Runtime;
 
+use crate::dimension::Dimensions;
 use crate::ends::is_last;
 use crate::fault::{Fault, Level, Location, suggestion};
 use crate::increase::growth_question;
-use crate::options::check_options;
+use crate::lineage::Knowing;
+use crate::options::{bounds, check_options};
 use crate::presence::{longest_interval, with_plain_intervals};
-use crate::rows_table::columns_read;
+use crate::reads::{Reads, check_relations};
+use crate::rows_table::{Source, columns_read};
 use crate::session::{rule_session, run};
 use crate::shape::{self, RulePlan};
 pub(crate) use crate::shared::plan::RowPlan;
 use crate::shared::plan::{SharedPlan, take_apart, take_row_apart};
-use crate::statement::{WrittenAlert, lower_first, read_statements};
-use crate::window_call::{table_name, window_call};
+use crate::statement::{WrittenAlert, lower_first, place, read_statements};
 
 /// A rule with its plans.
 #[derive(Debug, Clone)]
@@ -53,6 +55,8 @@ pub(crate) enum Strategy {
     General(Box<GeneralPlan>),
     /// Row by row.
     Row(Box<RowPlan>),
+    /// By running its plan over each batch of rows.
+    RowGeneral(Box<GeneralPlan>),
 }
 
 /// The plans of a rule that DataFusion runs.
@@ -60,14 +64,23 @@ pub(crate) enum Strategy {
 pub(crate) struct GeneralPlan {
     /// Optimised; yields the rows that fire.
     pub(crate) matching: LogicalPlan,
-    /// Optimised; yields the identities that had rows.
-    pub(crate) present: LogicalPlan,
-    /// Columns that the two read.
-    pub(crate) columns: Vec<String>,
+    /// Which identities had rows.
+    pub(crate) present: Present,
+    /// By table of rows over time: the columns that the plans read.
+    pub(crate) columns: BTreeMap<String, Vec<String>>,
     /// Why its windows are not shared.
     pub(crate) because: String,
     /// The longest interval that it names.
     pub(crate) longest: Span,
+}
+
+/// How it is known which identities had rows, whether or not they fire.
+#[derive(Debug, Clone)]
+pub(crate) enum Present {
+    /// An optimised plan yields them.
+    Plan(LogicalPlan),
+    /// Those that every one of these leaves has.
+    Leaves(Knowing),
 }
 
 /// What came out of rule files.
@@ -83,6 +96,7 @@ pub struct Loaded {
 pub struct Compiler {
     session: SessionContext,
     runtime: Runtime,
+    dimensions: Dimensions,
 }
 
 impl Loaded {
@@ -93,13 +107,21 @@ impl Loaded {
 }
 
 impl Compiler {
-    /// A compiler over the registry's tables.
+    /// A compiler over the registry's tables and the dimension tables whose columns are known.
     ///
     /// # Errors
     /// When DataFusion can't be set up.
     pub fn new() -> Result<Compiler, DataFusionError> {
+        Compiler::with(&Dimensions::default())
+    }
+
+    /// A compiler over the registry's tables and these dimension tables.
+    ///
+    /// # Errors
+    /// When DataFusion can't be set up.
+    pub fn with(dimensions: &Dimensions) -> Result<Compiler, DataFusionError> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(DataFusionError::IoError)?;
-        Ok(Compiler { session: rule_session()?, runtime })
+        Ok(Compiler { session: rule_session(dimensions)?, runtime, dimensions: dimensions.clone() })
     }
 
     /// Compiles the text of one file into `loaded`. A name that is already taken there is an error.
@@ -121,42 +143,40 @@ impl Compiler {
 
     fn compile(&self, alert: &WrittenAlert, remarks: &mut Vec<Fault>) -> Result<CompiledRule, Vec<Fault>> {
         let one = |fault: Fault| vec![fault];
-        let select = plain_select(alert).map_err(one)?;
-        let (table, shape) = source_of(alert, select).map_err(one)?;
-        let written = check_options(&alert.options, table.kind, shape)?;
-        let plan = self.plan(&alert.query).map_err(|error| one(planning_fault(alert, table, &error)))?;
+        let here = |reason: String| vec![Fault::error(alert.at.clone(), reason)];
+        check_query(alert).map_err(one)?;
+        check_relations(alert, &alert.query, &self.dimensions).map_err(one)?;
+        let bounds = bounds(&alert.options).map_err(one)?;
+        let plan = self.plan(&alert.query).map_err(|error| one(self.planning_fault(alert, &error)))?;
         if let Some(reason) = shape::refusal(&plan) {
-            return Err(one(Fault::error(alert.at.clone(), reason)));
+            return Err(here(reason));
         }
-        let parts = match shape {
-            RuleShape::Window(_) | RuleShape::Presence(_) => shape::windowed(&plan, table, written.key.as_deref()),
-            RuleShape::Row if shape::aggregate_of(&plan).is_some() => return Err(one(no_window_bound(alert, table))),
-            RuleShape::Row => shape::row(&plan, table, written.key.as_deref()),
-        };
-        let parts = parts
-            .map_err(|error| one(planning_fault(alert, table, &error)))?
-            .map_err(|reason| one(Fault::error(alert.at.clone(), reason)))?;
+        let reads = Reads::of(&plan);
+        let shape = reads.shape(&plan, bounds).map_err(here)?;
+        let written = check_options(&alert.options, reads.kind(), shape)?;
+        let parts = shape::take_apart(&plan, &reads, shape, written.key.as_deref())
+            .map_err(|error| one(self.planning_fault(alert, &error)))?
+            .map_err(here)?;
         let key = parts.key.clone();
         if key.len() > LABELS {
-            let message = format!("{} key columns: an alert has {LABELS} labels at most", key.len());
-            return Err(one(Fault::error(alert.at.clone(), message)));
+            return Err(here(format!("{} key columns: an alert has {LABELS} labels at most", key.len())));
         }
         if let Some(hidden) = key.iter().find(|column| written.options.labels.contains_key(*column)) {
-            let message = format!(
+            return Err(here(format!(
                 "label '{hidden}' would hide the key column of that name: expected another name for one of them"
-            );
-            return Err(one(Fault::error(alert.at.clone(), message)));
+            )));
         }
-        let strategy = self.strategy(table, shape, parts).map_err(|error| one(planning_fault(alert, table, &error)))?;
-        remarks
-            .extend(remarks_on(alert, select, table, &plan, shape).into_iter().map(|fault| fault.of_rule(&alert.name)));
+        let strategy = self.strategy(&reads, shape, parts).map_err(|error| one(self.planning_fault(alert, &error)))?;
+        remarks.extend(remarks_on(alert, &reads, &plan, shape).into_iter().map(|fault| fault.of_rule(&alert.name)));
         let sql = alert.query.to_string();
+        let tables: Vec<String> = reads.streams.iter().map(|table| table.name.to_string()).collect();
         let rule = Rule {
             name: alert.name.clone(),
             version: hex(&Sha256::digest(sql.as_bytes())[..8]),
             sql,
-            table: table.name.to_string(),
-            table_kind: table.kind,
+            table: tables[0].clone(),
+            joined: tables[1..].to_vec(),
+            table_kind: reads.kind(),
             shape,
             key,
             options: written.options,
@@ -167,32 +187,56 @@ impl Compiler {
     }
 
     /// The cheapest way to evaluate a rule.
-    fn strategy(&self, table: &Table, shape: RuleShape, parts: RulePlan) -> Result<Strategy, DataFusionError> {
+    fn strategy(&self, reads: &Reads, shape: RuleShape, parts: RulePlan) -> Result<Strategy, DataFusionError> {
         let state = self.session.state();
-        if shape == RuleShape::Row {
-            return Ok(Strategy::Row(Box::new(take_row_apart(&state, &parts, table)?)));
-        }
-        let (matching, present, because) = if let RuleShape::Presence(_) = shape {
-            let (matching, present) = (&parts.matching, &parts.present);
-            let because = "it looks at all series".to_string();
-            (with_plain_intervals(matching)?, with_plain_intervals(present)?, because)
-        } else {
-            match take_apart(&state, &parts.matching, table)? {
-                Ok(plan) => return Ok(Strategy::Shared(Arc::new(plan))),
-                Err(because) => (parts.matching, parts.present, because),
+        let is_alone = reads.is_alone();
+        let because = match (shape, reads.leaves.as_slice()) {
+            (RuleShape::Row, _) if is_alone => {
+                return Ok(Strategy::Row(Box::new(take_row_apart(&state, &parts, reads.streams[0])?)));
+            }
+            (RuleShape::Presence(_), _) => "it looks at all series".to_string(),
+            (RuleShape::Window(_), [Source::Window(..)]) => {
+                match take_apart(&state, &parts.matching, reads.streams[0])? {
+                    Ok(plan) => return Ok(Strategy::Shared(Arc::new(plan))),
+                    Err(because) => because,
+                }
+            }
+            _ if is_alone => "its window is that of 'every' and 'over'".to_string(),
+            _ => "it reads more than one table".to_string(),
+        };
+        let plain = |plan: &LogicalPlan| state.optimize(&with_plain_intervals(plan)?);
+        let matching = plain(&parts.matching)?;
+        let mut columns = columns_read(&matching);
+        let present = match parts.present {
+            Present::Plan(present) => {
+                let present = plain(&present)?;
+                for (table, read) in columns_read(&present) {
+                    columns.entry(table).or_default().extend(read);
+                }
+                Present::Plan(present)
+            }
+            Present::Leaves(leaves) => {
+                for (source, known) in leaves.values() {
+                    if let Some(table) = source.stream() {
+                        columns
+                            .entry(table.to_string())
+                            .or_default()
+                            .extend(known.iter().map(|(_, column)| column.clone()));
+                    }
+                }
+                Present::Leaves(leaves)
             }
         };
-        let (matching, present) = (state.optimize(&matching)?, state.optimize(&present)?);
-        let columns = needed_columns(&[&matching, &present])?;
+        for read in columns.values_mut() {
+            read.push(table::TIME_COLUMN.to_string());
+            read.sort();
+            read.dedup();
+        }
         // Over no rows: what DataFusion finds out only when it runs is found out now.
-        self.runtime.block_on(run(&state, &matching))?;
-        Ok(Strategy::General(Box::new(GeneralPlan {
-            longest: longest_interval(&matching),
-            matching,
-            present,
-            columns,
-            because,
-        })))
+        self.runtime.block_on(run(&state, &matching, PLAN_ROWS_PER_BATCH))?;
+        let longest = longest_interval(&matching);
+        let plan = Box::new(GeneralPlan { matching, present, columns, because, longest });
+        Ok(if shape == RuleShape::Row { Strategy::RowGeneral(plan) } else { Strategy::General(plan) })
     }
 
     fn plan(&self, query: &Query) -> Result<LogicalPlan, DataFusionError> {
@@ -200,6 +244,32 @@ impl Compiler {
         add_time(&mut query);
         let statement = Statement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
         self.runtime.block_on(self.session.state().statement_to_plan(statement))
+    }
+
+    /// A planning error, at the place of the name that it complains about.
+    fn planning_fault(&self, alert: &WrittenAlert, error: &DataFusionError) -> Fault {
+        let root = error.find_root();
+        if let DataFusionError::SchemaError(schema_error, _) = root
+            && let SchemaError::FieldNotFound { field, valid_fields } = schema_error.as_ref()
+        {
+            let near = suggestion(&field.name, valid_fields.iter().map(|valid| valid.name.as_str()));
+            let tables: BTreeSet<&str> = valid_fields
+                .iter()
+                .filter_map(|valid| valid.relation.as_ref())
+                .map(|relation| relation.table())
+                .collect();
+            let of = match Vec::from_iter(tables).as_slice() {
+                [] => String::new(),
+                [table] => format!(" in table '{table}'"),
+                tables => format!(" in any of {}", tables.join(", ")),
+            };
+            let message = format!("unknown column '{}'{of}{near}", field.name);
+            return Fault::error(place_of_word(alert, &field.name), message);
+        }
+        let text = root.strip_backtrace();
+        let text = text.split_once(": ").map_or(text.as_str(), |(_, rest)| rest).replace('\n', " ");
+        let quoted = text.split(['\'', '"', '`']).nth(1).unwrap_or_default();
+        Fault::error(place_of_word(alert, quoted), lower_first(&text))
     }
 }
 
@@ -222,131 +292,14 @@ fn needs_time(function: &str) -> bool {
     growth_question(function).is_some() || is_last(function).is_some()
 }
 
-/// `ts` and everything that the plans read, each once.
-fn needed_columns(plans: &[&LogicalPlan]) -> Result<Vec<String>, DataFusionError> {
-    let mut columns = vec![table::TIME_COLUMN.to_string()];
-    for plan in plans {
-        columns.extend(columns_read(plan)?);
+/// What no rule may have at its top.
+fn check_query(alert: &WrittenAlert) -> Result<(), Fault> {
+    let query = &alert.query;
+    if query.order_by.is_some() || query.limit_clause.is_some() || query.fetch.is_some() {
+        let at = place(alert, query.span().start);
+        return Err(Fault::error(at, "ORDER BY and LIMIT have no meaning in a rule: every row is an alert"));
     }
-    let mut seen = std::collections::HashSet::new();
-    columns.retain(|column| seen.insert(column.clone()));
-    Ok(columns)
-}
-
-/// The SELECT of a rule, when it is nothing but one.
-fn plain_select(alert: &WrittenAlert) -> Result<&Select, Fault> {
-    let later = |what: &str, at: Location| {
-        Fault::error(
-            at,
-            format!("{what} needs the general path (options 'every' and 'over'), which this version does not have yet"),
-        )
-    };
-    let at = || place(alert, alert.query.span().start);
-    if alert.query.with.is_some() {
-        return Err(later("WITH", at()));
-    }
-    if alert.query.order_by.is_some() || alert.query.limit_clause.is_some() || alert.query.fetch.is_some() {
-        return Err(Fault::error(at(), "ORDER BY and LIMIT have no meaning in a rule: every row is an alert"));
-    }
-    match alert.query.body.as_ref() {
-        SetExpr::Select(select) if select.distinct.is_some() => Err(later("DISTINCT", at())),
-        SetExpr::Select(select) if select.qualify.is_some() => {
-            Err(Fault::error(at(), "QUALIFY is not supported by this version yet"))
-        }
-        SetExpr::Select(select) => Ok(select),
-        SetExpr::SetOperation { op, .. } => Err(later(&op.to_string(), at())),
-        _ => Err(Fault::error(at(), "expected a SELECT")),
-    }
-}
-
-/// The table that a rule reads, and whether through a window.
-fn source_of(alert: &WrittenAlert, select: &Select) -> Result<(&'static Table, RuleShape), Fault> {
-    let at = place(alert, select.span().start);
-    let [from] = select.from.as_slice() else {
-        let message = match select.from.is_empty() {
-            true => "expected FROM and a table".to_string(),
-            false => "a join needs the general path (options 'every' and 'over'), which this version does not have yet"
-                .to_string(),
-        };
-        return Err(Fault::error(at, message));
-    };
-    if !from.joins.is_empty() {
-        let message =
-            "a join needs the general path (options 'every' and 'over'), which this version does not have yet";
-        return Err(Fault::error(place(alert, from.span().start), message));
-    }
-    match window_call(&from.relation) {
-        Some(Ok(call)) => {
-            let found = known_table(&call.table, place(alert, from.relation.span().start))?;
-            let shape = if call.presence { RuleShape::Presence } else { RuleShape::Window };
-            Ok((found, shape(call.spec)))
-        }
-        Some(Err(fault)) => Err(Fault::error(place(alert, fault.at), fault.message)),
-        None => row_source(alert, &from.relation),
-    }
-}
-
-fn row_source(alert: &WrittenAlert, relation: &TableFactor) -> Result<(&'static Table, RuleShape), Fault> {
-    let at = place(alert, relation.span().start);
-    match relation {
-        TableFactor::Table { name, args: None, .. } => {
-            let written = table_name(name).unwrap_or_else(|| name.to_string());
-            Ok((known_table(&written, at)?, RuleShape::Row))
-        }
-        TableFactor::Table { name, .. } | TableFactor::Function { name, .. } => {
-            let near = suggestion(&name.to_string(), ["HOP", "TUMBLE", "LAST_SEEN"]);
-            let message = format!(
-                "unknown table function '{name}': expected HOP(table, ts, slide, size), TUMBLE(table, ts, size) or LAST_SEEN(table, ts){near}"
-            );
-            Err(Fault::error(at, message))
-        }
-        other => Err(Fault::error(
-            at,
-            format!("'{other}' in FROM needs the general path, which this version does not have yet"),
-        )),
-    }
-}
-
-fn known_table(name: &str, at: Location) -> Result<&'static Table, Fault> {
-    match table::find(name) {
-        Some(table) if table.is_own() => {
-            let message =
-                format!("a rule can't read '{name}': the alerts that it makes are rows there, so it would feed itself");
-            Err(Fault::error(at, message))
-        }
-        Some(table) => Ok(table),
-        None => {
-            let near = suggestion(name, TABLES.iter().map(|table| table.name));
-            Err(Fault::error(at, format!("unknown table '{name}'{near}; 'tidewatch tables' lists them")))
-        }
-    }
-}
-
-fn no_window_bound(alert: &WrittenAlert, table: &Table) -> Fault {
-    let name = table.name;
-    Fault::error(
-        alert.at.clone(),
-        format!(
-            "no window bound: an aggregate over '{name}' would never end; \
-             expected FROM HOP({name}, ts, INTERVAL '10 seconds', INTERVAL '1 minute') or TUMBLE({name}, ts, INTERVAL '1 minute')"
-        ),
-    )
-}
-
-/// A planning error, at the place of the name that it complains about.
-fn planning_fault(alert: &WrittenAlert, table: &Table, error: &DataFusionError) -> Fault {
-    let root = error.find_root();
-    if let DataFusionError::SchemaError(schema_error, _) = root
-        && let SchemaError::FieldNotFound { field, .. } = schema_error.as_ref()
-    {
-        let near = suggestion(&field.name, table.columns.iter().map(|column| column.name));
-        let message = format!("unknown column '{}' in table '{}'{near}", field.name, table.name);
-        return Fault::error(place_of_word(alert, &field.name), message);
-    }
-    let text = root.strip_backtrace();
-    let text = text.split_once(": ").map_or(text.as_str(), |(_, rest)| rest).replace('\n', " ");
-    let quoted = text.split(['\'', '"', '`']).nth(1).unwrap_or_default();
-    Fault::error(place_of_word(alert, quoted), lower_first(&text))
+    Ok(())
 }
 
 /// Where a word of the SELECT stands; the name of the alert when it is not there.
@@ -361,23 +314,13 @@ fn place_of_word(alert: &WrittenAlert, name: &str) -> Location {
     }
 }
 
-fn place(alert: &WrittenAlert, at: datafusion::sql::sqlparser::tokenizer::Location) -> Location {
-    match at.line {
-        0 => alert.at.clone(),
-        _ => Location::new(&alert.at.file, at),
-    }
-}
-
 /// Things that run and may not do what their author expects.
-fn remarks_on(
-    alert: &WrittenAlert,
-    select: &Select,
-    table: &Table,
-    plan: &LogicalPlan,
-    shape: RuleShape,
-) -> Vec<Fault> {
+fn remarks_on(alert: &WrittenAlert, reads: &Reads, plan: &LogicalPlan, shape: RuleShape) -> Vec<Fault> {
     let mut remarks = Vec::new();
-    if let (RuleShape::Window(_), GroupByExpr::Expressions(groups, _)) = (shape, &select.group_by) {
+    if let (RuleShape::Window(_), [Source::Window(..)], SetExpr::Select(select)) =
+        (shape, reads.leaves.as_slice(), alert.query.body.as_ref())
+        && let GroupByExpr::Expressions(groups, _) = &select.group_by
+    {
         let names_window = groups.iter().any(|group| group.to_string().to_lowercase().starts_with("window_"));
         if !groups.is_empty() && !names_window {
             remarks.push(Fault::note(alert.at.clone(), "GROUP BY without window_start, window_end means them"));
@@ -386,7 +329,7 @@ fn remarks_on(
     let _ = plan.apply_with_subqueries(|node| {
         for expression in node.expressions() {
             let _ = expression.apply(|part| {
-                remarks.extend(remark_on_expression(alert, table, part));
+                remarks.extend(remark_on_expression(alert, &reads.streams, part));
                 Ok(TreeNodeRecursion::Continue)
             });
         }
@@ -396,7 +339,7 @@ fn remarks_on(
     remarks
 }
 
-fn remark_on_expression(alert: &WrittenAlert, table: &Table, expression: &Expr) -> Option<Fault> {
+fn remark_on_expression(alert: &WrittenAlert, tables: &[&Table], expression: &Expr) -> Option<Fault> {
     let Expr::BinaryExpr(binary) = expression else { return None };
     match binary.op {
         Operator::Divide | Operator::Modulo if !matches!(binary.right.as_ref(), Expr::Literal(..)) => {
@@ -408,7 +351,8 @@ fn remark_on_expression(alert: &WrittenAlert, table: &Table, expression: &Expr) 
         Operator::Gt | Operator::GtEq => {
             let columns = binary.left.column_refs();
             let nan = columns.iter().find(|column| {
-                table.column(&column.name).is_some_and(|found| found.column_type == ColumnType::Float64WithNan)
+                let mut found = tables.iter().filter_map(|table| table.column(&column.name));
+                found.any(|found| found.column_type == ColumnType::Float64WithNan)
             })?;
             let message = format!(
                 "'{}' may hold NaN, and NaN > x is true: say isnan({}) or NOT isnan({}) too",

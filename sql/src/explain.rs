@@ -10,9 +10,10 @@ use tidewatch_model::Span;
 pub struct Explanation {
     /// The rule.
     pub rule: String,
-    /// The table that it reads.
+    /// The tables of rows over time that it reads.
     pub table: String,
-    /// `shared`: on windows that rules share; `general`: its plan runs over the rows of each window; `row`: row by row.
+    /// `shared`: on windows that rules share; `general`: its plan runs over the rows of each window; `presence`: its plan runs over all
+    /// series; `row`: row by row.
     pub strategy: &'static str,
     /// Why it is not `shared`, where it could be.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -20,6 +21,9 @@ pub struct Explanation {
     /// Its window.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<WindowExplanation>,
+    /// Rows that may pass through its plan in one evaluation, where its plan is run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget_rows: Option<u64>,
     /// What it shares; for `shared` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shared: Option<SharedExplanation>,
@@ -92,15 +96,20 @@ impl fmt::Display for Explanation {
         let how = match self.strategy {
             "shared" => "shared windows",
             "general" => "its plan runs over the rows of each window",
+            "presence" => "its plan runs over all series",
             _ => "row by row, on arrival",
         };
         writeln!(f, "{} on {}: {how}", self.rule, self.table)?;
         if let Some(because) = &self.because {
-            writeln!(f, "  not shared: {because}")?;
+            let not = if self.strategy == "row" { "its plan runs over each batch" } else { "not shared" };
+            writeln!(f, "  {not}: {because}")?;
         }
         if let Some(window) = &self.window {
             let (size, slide) = (seconds(window.size_seconds), seconds(window.slide_seconds));
             writeln!(f, "  window    {size} every {slide}, {} after its end", seconds(window.delay_seconds))?;
+        }
+        if let Some(rows) = self.budget_rows {
+            writeln!(f, "  budget    {rows} rows through its plan at each slide")?;
         }
         let Some(shared) = &self.shared else { return Ok(()) };
         let groups =

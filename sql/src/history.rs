@@ -17,6 +17,7 @@ use tidewatch_model::ports::{Scan, ScanError, ScanFile};
 use tidewatch_model::table::{self, TABLES};
 use tokio::runtime::Runtime;
 
+use crate::dimension::Dimensions;
 use crate::fault::suggestion;
 use crate::session::{history_session, stream};
 use futures::StreamExt;
@@ -40,6 +41,7 @@ pub struct History {
     scan: Arc<dyn Scan>,
     runtime: Runtime,
     partitions: usize,
+    dimensions: Dimensions,
 }
 
 impl History {
@@ -52,7 +54,13 @@ impl History {
             .worker_threads(partitions.max(1))
             .build()
             .map_err(|error| QueryError::Failed(error.to_string()))?;
-        Ok(History { scan, runtime, partitions: partitions.max(1) })
+        Ok(History { scan, runtime, partitions: partitions.max(1), dimensions: Dimensions::default() })
+    }
+
+    /// With these dimension tables.
+    #[must_use]
+    pub fn with_dimensions(self, dimensions: Dimensions) -> History {
+        History { dimensions, ..self }
     }
 
     /// Runs one read-only statement and hands each batch of the answer to `take`; timestamps are microseconds. The
@@ -111,6 +119,9 @@ impl History {
             } else if let Some(known) = table::find(name) {
                 let empty = MemTable::try_new(known.schema(), vec![vec![]]).map_err(question)?;
                 context.register_table(name, Arc::new(empty)).map_err(question)?;
+            } else if let Some(rows) = self.dimensions.rows(name) {
+                let memory = MemTable::try_new(rows.schema(), vec![vec![rows.clone()]]).map_err(question)?;
+                context.register_table(name, Arc::new(memory)).map_err(question)?;
             }
         }
         Ok(())
@@ -134,7 +145,8 @@ impl History {
             return QueryError::Question(text);
         };
         let name = missing.rsplit('.').next().unwrap_or(missing);
-        let near = suggestion(name, TABLES.iter().map(|table| table.name));
+        let known = TABLES.iter().map(|table| table.name).chain(self.dimensions.tables().map(|(name, _)| name));
+        let near = suggestion(name, known);
         QueryError::Question(format!("unknown table '{name}'{near}"))
     }
 }

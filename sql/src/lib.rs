@@ -6,6 +6,7 @@
 
 pub mod bundled;
 mod compile;
+mod dimension;
 mod ends;
 mod engine;
 mod exact;
@@ -16,7 +17,9 @@ mod fault;
 mod float_extremes;
 mod history;
 mod increase;
+mod lineage;
 mod listener;
+mod meter;
 mod moments;
 mod options;
 mod packed;
@@ -24,6 +27,7 @@ mod panes;
 mod percentile;
 mod presence;
 mod ratio;
+mod reads;
 mod rows_table;
 mod session;
 mod shape;
@@ -36,6 +40,7 @@ mod values;
 mod window_call;
 
 pub use compile::{CompiledRule, Compiler, Loaded};
+pub use dimension::{DimensionError, Dimensions};
 pub use engine::{Engine, EngineError, Feed, TableCounts};
 pub use exact::ExactSum;
 pub use explain::{CubeExplanation, Explanation, SharedExplanation, WindowExplanation};

@@ -4,18 +4,29 @@ use std::collections::{BTreeMap, HashSet};
 
 use tidewatch_model::limits::{EVENT_HOLD, LABELS, RULE_DELAY};
 use tidewatch_model::table::TableKind;
-use tidewatch_model::{NoDataPolicy, RuleOptions, RuleShape, Severity, Span};
+use tidewatch_model::{NoDataPolicy, RuleOptions, RuleShape, Severity, Span, WindowSpec};
 
 use crate::fault::{Fault, suggestion};
 use crate::statement::WrittenOption;
+use crate::window_call::check_spec;
 
 /// Every option that this version obeys. `"label.x"` and `"annotation.x"` come on top.
-pub const OPTIONS: [&str; 9] =
-    ["severity", "for", "keep_firing_for", "no_data", "delay", "key", "summary", "description", "runbook_url"];
+pub const OPTIONS: [&str; 11] = [
+    "severity",
+    "for",
+    "keep_firing_for",
+    "no_data",
+    "delay",
+    "key",
+    "every",
+    "over",
+    "summary",
+    "description",
+    "runbook_url",
+];
 
 /// Options that the rule language has and this version does not obey yet: refused by name rather than ignored.
-pub const LATER_OPTIONS: [&str; 7] =
-    ["for_evaluations", "recover_when", "limit", "every", "over", "backfill", "notify"];
+pub const LATER_OPTIONS: [&str; 5] = ["for_evaluations", "recover_when", "limit", "backfill", "notify"];
 
 /// The checked options, and the key columns that `key = '...'` names.
 #[derive(Debug)]
@@ -24,6 +35,30 @@ pub struct CheckedOptions {
     pub options: RuleOptions,
     /// `key = 'a, b'`, when given.
     pub key: Option<Vec<String>>,
+}
+
+/// The window that the options `every` and `over` make: its slide and its size.
+pub fn bounds(written: &[WrittenOption]) -> Result<Option<WindowSpec>, Fault> {
+    let find = |name: &str| written.iter().find(|option| option.name == name);
+    let (every, over) = match (find("every"), find("over")) {
+        (None, None) => return Ok(None),
+        (Some(every), Some(over)) => (every, over),
+        (Some(one), None) => {
+            return Err(Fault::error(one.at.clone(), "every needs the option over: how far back it looks"));
+        }
+        (None, Some(one)) => {
+            return Err(Fault::error(one.at.clone(), "over needs the option every: how often it looks"));
+        }
+    };
+    let read = |option: &WrittenOption| {
+        let span = span(&option.name, &option.value).map_err(|message| Fault::error(option.at.clone(), message))?;
+        match span.0 > 0 {
+            true => Ok(span),
+            false => Err(Fault::error(option.at.clone(), format!("{}: expected more than zero", option.name))),
+        }
+    };
+    let spec = WindowSpec { slide: read(every)?, size: read(over)? };
+    check_spec(spec).map(Some).map_err(|message| Fault::error(over.at.clone(), format!("every, over: {message}")))
 }
 
 /// Checks what was written; every fault is reported, not only the first.
@@ -73,6 +108,8 @@ fn apply(checked: &mut CheckedOptions, name: &str, value: &str) -> Result<(), St
         "no_data" => options.no_data = value.parse().map_err(|error| format!("no_data: {error}"))?,
         "delay" => options.delay = span(name, value)?,
         "key" => checked.key = Some(key_columns(value)?),
+        // They made the rule's shape already.
+        "every" | "over" => {}
         "summary" | "description" | "runbook_url" => {
             options.annotations.insert(name.to_string(), value.to_string());
         }

@@ -8,20 +8,25 @@ use datafusion::datasource::provider_as_source;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::config::SessionConfig;
 use datafusion::execution::context::SessionContext;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::LogicalPlanBuilder;
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion::physical_plan::{collect, execute_stream};
 use datafusion::sql::sqlparser::ast::TableFactor;
+use tidewatch_model::limits::PLAN_BYTES;
 use tidewatch_model::table::{self, TABLES};
 
+use crate::dimension::Dimensions;
 use crate::ends::ends;
 use crate::increase::growths;
+use crate::meter::metered;
 use crate::percentile::approx_percentile;
 use crate::presence::schema_of;
 use crate::ratio::ratio;
-use crate::rows_table::{RowsTable, windowed_schema};
+use crate::rows_table::{RowsTable, Source, windowed_schema};
 use crate::stand_in::stand_ins;
 use crate::window_call::window_call;
 
@@ -43,34 +48,46 @@ impl RelationPlanner for WindowPlanner {
         let Some(found) = table::find(&call.table) else {
             return Err(datafusion::common::DataFusionError::Plan(format!("unknown table '{}'", call.table)));
         };
-        let schema = if call.presence { schema_of(found) } else { windowed_schema(&found.schema()) };
-        let source = provider_as_source(Arc::new(RowsTable::empty(schema)));
+        let (source, schema) = match call.presence {
+            true => (Source::Presence(call.table.clone()), schema_of(found)),
+            false => (Source::Window(call.table.clone(), call.spec), windowed_schema(&found.schema())),
+        };
+        let source = provider_as_source(Arc::new(RowsTable::empty(source, schema)));
         let plan = LogicalPlanBuilder::scan(call.table.as_str(), source, None)?.build()?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, call.alias))))
     }
 }
 
-/// A session for rules: every registry table, empty; one partition, so results come in a fixed order.
-pub fn rule_session() -> Result<SessionContext> {
-    let context = SessionContext::new_with_state(session_state(1)?);
+/// A session for rules: every registry table and every dimension table, empty; one partition, so results come in a fixed order;
+/// memory as far as one evaluation may have it.
+pub fn rule_session(dimensions: &Dimensions) -> Result<SessionContext> {
+    let memory = RuntimeEnvBuilder::new()
+        .with_memory_limit(PLAN_BYTES, 1.0)
+        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled));
+    let context = SessionContext::new_with_state(session_state(1, memory.build()?)?);
     context.state_ref().write().register_relation_planner(Arc::new(WindowPlanner))?;
     for table in TABLES {
-        context.register_table(table.name, Arc::new(RowsTable::empty(table.schema())))?;
+        let source = Source::Rows(table.name.to_string());
+        context.register_table(table.name, Arc::new(RowsTable::empty(source, table.schema())))?;
+    }
+    for (name, rows) in dimensions.tables() {
+        let source = Source::Dimension(name.to_string());
+        context.register_table(name, Arc::new(RowsTable::empty(source, rows.schema())))?;
     }
     Ok(context)
 }
 
 /// A session for questions about history: no tables yet.
 pub fn history_session(partitions: usize) -> Result<SessionContext> {
-    Ok(SessionContext::new_with_state(session_state(partitions)?))
+    Ok(SessionContext::new_with_state(session_state(partitions, RuntimeEnv::default())?))
 }
 
-fn session_state(partitions: usize) -> Result<SessionState> {
+fn session_state(partitions: usize, runtime: RuntimeEnv) -> Result<SessionState> {
     let mut config = SessionConfig::new().with_target_partitions(partitions).with_information_schema(true);
     config.options_mut().sql_parser.collect_spans = true;
     config.options_mut().execution.time_zone = Some("UTC".to_string());
-    let context =
-        SessionContext::new_with_state(SessionStateBuilder::new().with_default_features().with_config(config).build());
+    let builder = SessionStateBuilder::new().with_default_features().with_config(config);
+    let context = SessionContext::new_with_state(builder.with_runtime_env(Arc::new(runtime)).build());
     for aggregate in stand_ins().into_iter().chain(ends()).chain(growths()) {
         context.register_udaf(aggregate);
     }
@@ -79,13 +96,14 @@ fn session_state(partitions: usize) -> Result<SessionState> {
     Ok(context.state())
 }
 
-/// Runs an optimised plan. The physical plan is made afresh each time: a plan that is run twice piles up its metrics.
-pub async fn run(state: &SessionState, plan: &LogicalPlan) -> Result<Vec<RecordBatch>> {
+/// Runs an optimised plan, which may pass so many rows through its operators. The physical plan is made afresh each time: a plan
+/// that is run twice piles up its metrics.
+pub async fn run(state: &SessionState, plan: &LogicalPlan, rows: u64) -> Result<Vec<RecordBatch>> {
     let physical = state.query_planner().create_physical_plan(plan, state).await?;
-    collect(physical, state.task_ctx()).await
+    collect(metered(physical, rows)?, state.task_ctx()).await
 }
 
-/// Like [`run`], batch by batch.
+/// Runs an optimised plan without such a bound, batch by batch.
 pub async fn stream(state: &SessionState, plan: &LogicalPlan) -> Result<SendableRecordBatchStream> {
     let physical = state.query_planner().create_physical_plan(plan, state).await?;
     execute_stream(physical, state.task_ctx())

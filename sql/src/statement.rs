@@ -242,6 +242,14 @@ fn expected(what: &str, found: &Token, at: Location) -> Fault {
     Fault::error(at, format!("expected {what}, found {found}"))
 }
 
+/// Where something of the SELECT stands; the name of the alert when that is not known.
+pub fn place(alert: &WrittenAlert, at: ParserLocation) -> Location {
+    match at.line {
+        0 => alert.at.clone(),
+        _ => Location::new(&alert.at.file, at),
+    }
+}
+
 /// Alert names are label values, file names and topic keys: the same narrow form everywhere.
 fn check_name(name: &str, at: &Location) -> Result<(), Fault> {
     let mut letters = name.chars();

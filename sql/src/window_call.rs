@@ -170,7 +170,8 @@ fn literal(expression: &Expr) -> Option<String> {
     }
 }
 
-fn check_spec(spec: WindowSpec) -> Result<WindowSpec, String> {
+/// Whether windows of this slide and size can be held.
+pub fn check_spec(spec: WindowSpec) -> Result<WindowSpec, String> {
     if spec.size > WINDOW_SIZE {
         return Err(format!("a window of {} is over the limit of {WINDOW_SIZE}", spec.size));
     }

@@ -18,6 +18,7 @@ fn rule(hold: i64, keep: i64, no_data: NoDataPolicy) -> Rule {
         version: "v1".to_string(),
         sql: String::new(),
         table: "gpu".to_string(),
+        joined: vec![],
         table_kind: TableKind::Sample,
         shape: RuleShape::Window(WindowSpec { slide: minute, size: minute }),
         key: vec!["host".to_string()],

@@ -38,6 +38,19 @@ pub const RULE_GROUPS: usize = 100_000;
 pub const TABLE_SERIES: usize = 1_000_000;
 /// Rows that one table holds in memory for its windows; the oldest go first, counted.
 pub const WINDOW_ROWS: usize = 20_000_000;
+/// Rows that a rule whose plan is run may pass through the operators of that plan, per second of its slide: about a tenth of a
+/// core. An evaluation that takes more fails, and the rule rests.
+pub const PLAN_ROWS_PER_SECOND: u64 = 1_000_000;
+/// The same for a rule without a window, per batch of rows.
+pub const PLAN_ROWS_PER_BATCH: u64 = 2_000_000;
+/// Bytes that one evaluation of a rule whose plan is run may hold; one that needs more fails, and the rule rests.
+pub const PLAN_BYTES: usize = 1 << 30;
+/// Slides that a rule rests after it took too much; twice as many each further time.
+pub const PLAN_REST: u32 = 8;
+/// The longest rest, in slides.
+pub const PLAN_REST_LONGEST: u32 = 512;
+/// Rows of a dimension table; a longer one is refused.
+pub const DIMENSION_ROWS: usize = 1_000_000;
 /// A statement of a rule file; longer ones are refused.
 pub const RULE_BYTES: usize = 32 << 10;
 /// Static labels, key columns, and annotations of a rule, each; more are refused.

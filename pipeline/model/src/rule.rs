@@ -87,8 +87,11 @@ pub struct Rule {
     pub version: String,
     /// The normalised SELECT.
     pub sql: String,
-    /// The table that it reads.
+    /// The table that it reads; the first, where it reads several.
     pub table: String,
+    /// The other tables of rows over time that it reads.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub joined: Vec<String>,
     /// Whether that table holds samples or events.
     pub table_kind: TableKind,
     /// When it is evaluated.
@@ -99,6 +102,13 @@ pub struct Rule {
     pub options: RuleOptions,
     /// Where it was written: `file:line:column`.
     pub source: String,
+}
+
+impl Rule {
+    /// Every table of rows over time that it reads, each once.
+    pub fn tables(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.table.as_str()).chain(self.joined.iter().map(String::as_str))
+    }
 }
 
 /// A word that is none of the accepted ones.

@@ -10,6 +10,7 @@ use tidewatch_model::Span;
 use tidewatch_sql::suggestion;
 use toml::de::{DeTable, DeValue};
 
+use crate::dimension_files::TableFile;
 use crate::mapping::{From, Mapping};
 
 /// The checked configuration.
@@ -21,6 +22,8 @@ pub struct Config {
     pub rules_paths: Vec<PathBuf>,
     /// Whether the bundled rules run.
     pub rules_bundled: bool,
+    /// Dimension tables: their names and files.
+    pub tables_files: Vec<TableFile>,
     /// Where HTTP listens.
     pub http_address: SocketAddr,
     /// File with the bearer token that every route then asks for; needed for an address that is not loopback.
@@ -67,6 +70,7 @@ impl Default for Config {
             data_dir: PathBuf::from("tidewatch-data"),
             rules_paths: vec![],
             rules_bundled: true,
+            tables_files: vec![],
             http_address: SocketAddr::from(([127, 0, 0, 1], 7575)),
             http_token_file: None,
             collect_enabled: true,
@@ -102,7 +106,7 @@ fn optional_path(path: &Option<PathBuf>) -> String {
     path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
 }
 
-const SETTINGS: [Setting; 22] = [
+const SETTINGS: [Setting; 23] = [
     Setting {
         name: "data.dir",
         meaning: "where the log, the lake and the state live",
@@ -130,6 +134,16 @@ const SETTINGS: [Setting; 22] = [
             Ok(())
         },
         show: |config| config.rules_bundled.to_string(),
+    },
+    Setting {
+        name: "tables.files",
+        meaning: "dimension tables that rules may join: 'NAME=FILE' (.csv, .jsonl, .parquet), as a list",
+        set: |config, text| {
+            let texts = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+            config.tables_files = texts.map(str::parse).collect::<Result<_, _>>()?;
+            Ok(())
+        },
+        show: |config| config.tables_files.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
     },
     Setting {
         name: "http.address",
@@ -408,6 +422,11 @@ pub fn check_together(config: &Config, faults: &mut Vec<ConfigFault>) {
         faults.push(ConfigFault(format!(
             "kafka.group: '{PROGRESS_GROUP}' is the group that positions are told to: expected another name"
         )));
+    }
+    for (index, file) in config.tables_files.iter().enumerate() {
+        if config.tables_files[..index].iter().any(|before| before.name == file.name) {
+            faults.push(ConfigFault(format!("tables.files: table '{}' is given twice", file.name)));
+        }
     }
     for (index, mapping) in config.kafka_topics.iter().enumerate() {
         if config.kafka_topics[..index].iter().any(|before| before.topic == mapping.topic) {

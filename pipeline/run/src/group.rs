@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tidewatch_lake::LakeError;
 use tidewatch_model::ports::{Change, Membership};
 use tidewatch_model::{Alert, Span, Timestamp};
+use tidewatch_sql::Dimensions;
 
 use crate::station::{Part, Parts, Station, StationError, Stats};
 
@@ -109,6 +110,12 @@ impl Stations {
         }
         self.stats = self.past.clone();
         failure.map_or(Ok(()), Err)
+    }
+
+    /// Gives the dimension tables other rows, from now on.
+    pub fn set_dimensions(&mut self, dimensions: Dimensions) {
+        self.running.values_mut().for_each(|station| station.set_dimensions(&dimensions));
+        self.parts.dimensions = dimensions;
     }
 
     /// The sum of what happened since the start.

@@ -164,7 +164,8 @@ fn read_file(file: &Path, table: &Table, unit: TimeUnitChoice) -> Result<Vec<Rec
     }
 }
 
-fn read_parquet(file: &Path) -> Result<Vec<RecordBatch>, String> {
+/// The rows of a Parquet file.
+pub fn read_parquet(file: &Path) -> Result<Vec<RecordBatch>, String> {
     let opened = File::open(file).map_err(|error| error.to_string())?;
     let reader = ParquetRecordBatchReaderBuilder::try_new(opened)
         .and_then(|builder| builder.build())

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use arrow::array::RecordBatch;
 use tidewatch_flow::lifecycle::{AlertBook, Fate};
 use tidewatch_model::{Alert, Evaluation, Key, Outcome, Rule, RuleShape, Timestamp, Transition};
-use tidewatch_sql::{CompiledRule, Engine, EngineError, Feed, Listener, Watched};
+use tidewatch_sql::{CompiledRule, Dimensions, Engine, EngineError, Feed, Listener, Watched};
 
 /// The engine, the alerts, and the rules by name.
 pub struct Judge {
@@ -86,6 +86,18 @@ impl Judge {
         let Judge { engine, verdicts } = self;
         engine.advance(table, watermark, lagging, verdicts);
         std::mem::take(&mut verdicts.transitions)
+    }
+
+    /// See [`Engine::advance_joined`].
+    pub fn advance_joined(&mut self, table: &str, reached: Timestamp) -> Vec<Transition> {
+        let Judge { engine, verdicts } = self;
+        engine.advance_joined(table, reached, verdicts);
+        std::mem::take(&mut verdicts.transitions)
+    }
+
+    /// See [`Engine::set_dimensions`].
+    pub fn set_dimensions(&mut self, dimensions: &Dimensions) {
+        self.engine.set_dimensions(dimensions);
     }
 
     /// Errors of evaluations since the last call, with the names of their rules.

@@ -7,6 +7,7 @@
 mod alert_rows;
 mod command;
 mod config;
+mod dimension_files;
 mod failure;
 mod group;
 mod input;

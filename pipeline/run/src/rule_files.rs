@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use tidewatch_flow::template;
-use tidewatch_sql::{Compiler, Fault, Level, Loaded, Location, bundled};
+use tidewatch_sql::{Compiler, Dimensions, Fault, Level, Loaded, Location, bundled};
 
 use crate::failure::Failure;
 
@@ -45,12 +45,12 @@ fn collect(path: &Path, ending: &str, found: &mut Vec<PathBuf>) -> Result<(), Fa
     Ok(())
 }
 
-/// Compiles rules from files, after the bundled ones when asked for.
+/// Compiles rules from files, and the bundled ones when asked for, over these dimension tables.
 ///
 /// # Errors
 /// A path that can't be read; faults within the files are in the result.
-pub fn load(paths: &[PathBuf], with_bundled: bool) -> Result<Loaded, Failure> {
-    let compiler = Compiler::new().map_err(Failure::no)?;
+pub fn load(paths: &[PathBuf], with_bundled: bool, dimensions: &Dimensions) -> Result<Loaded, Failure> {
+    let compiler = Compiler::with(dimensions).map_err(Failure::no)?;
     let mut loaded = Loaded::default();
     for file in sql_files(paths)? {
         let text =

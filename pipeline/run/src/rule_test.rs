@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tidewatch_model::wire::json::{TimeUnitChoice, decode_lines};
 use tidewatch_model::{AlertState, Span, Timestamp, table};
-use tidewatch_sql::{CompiledRule, Feed};
+use tidewatch_sql::{CompiledRule, Dimensions, Feed};
 
 use crate::judge::Judge;
 
@@ -35,6 +36,9 @@ pub struct RuleTest {
     /// Time zero; a round instant.
     #[serde(default = "default_start")]
     start: Timestamp,
+    /// Rows of dimension tables, by table.
+    #[serde(default)]
+    tables: BTreeMap<String, Vec<Map<String, Value>>>,
     #[serde(default)]
     input_series: Vec<Series>,
     #[serde(default)]
@@ -88,7 +92,7 @@ impl RuleTest {
     ///
     /// # Errors
     /// Input that can't be read.
-    pub fn run(&self, rules: &[CompiledRule]) -> Result<Vec<String>, String> {
+    pub fn run(&self, rules: &[CompiledRule], dimensions: &Dimensions) -> Result<Vec<String>, String> {
         let mut rules = rules.to_vec();
         for compiled in &mut rules {
             // Rows of a test are never late: a window closes exactly when time reaches its end.
@@ -100,6 +104,7 @@ impl RuleTest {
             return Err(format!("no alert '{}' in the rule files", missing.alertname));
         }
         let mut judge = Judge::new(rules).map_err(|error| error.to_string())?;
+        judge.set_dimensions(&self.dimensions(dimensions)?);
         let mut rows = self.rows()?;
         let mut expectations: Vec<&Expectation> = self.alert_rule_test.iter().collect();
         expectations.sort_by_key(|expectation| expectation.eval_time);
@@ -114,6 +119,32 @@ impl RuleTest {
             );
         }
         Ok(differences)
+    }
+
+    /// The dimension tables, with the rows that the test gives.
+    fn dimensions(&self, known: &Dimensions) -> Result<Dimensions, String> {
+        let mut dimensions = known.clone();
+        for (name, rows) in &self.tables {
+            let wrong = |message: String| format!("tables: {name}: {message}");
+            let schema = known.rows(name).map(RecordBatch::schema);
+            let schema =
+                schema.ok_or_else(|| wrong("no such dimension table: expected --table NAME=FILE too".to_string()))?;
+            if let Some(unknown) = rows.iter().flat_map(Map::keys).find(|column| schema.index_of(column).is_err()) {
+                return Err(wrong(format!("no column '{unknown}'")));
+            }
+            let mut lines = Vec::new();
+            for row in rows {
+                lines.extend(Value::Object(row.clone()).to_string().into_bytes());
+                lines.push(b'\n');
+            }
+            let reader = arrow::json::ReaderBuilder::new(schema.clone()).build(lines.as_slice());
+            let batches = reader.and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            let whole = batches
+                .and_then(|batches| concat_batches(&schema, &batches))
+                .map_err(|error| wrong(error.to_string()))?;
+            dimensions.set(name, whole).map_err(|error| wrong(error.to_string()))?;
+        }
+        Ok(dimensions)
     }
 
     /// The rows of all series and events by time, as JSON objects with their tables.
@@ -230,7 +261,8 @@ fn feed(
 }
 
 fn advance_all(judge: &mut Judge, to: Timestamp) {
-    let tables: std::collections::BTreeSet<String> = judge.rules().map(|rule| rule.table.clone()).collect();
+    let tables: std::collections::BTreeSet<String> =
+        judge.rules().flat_map(|rule| rule.tables().map(str::to_string).collect::<Vec<_>>()).collect();
     for table in tables {
         judge.advance(&table, to, false);
     }

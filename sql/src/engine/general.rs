@@ -3,27 +3,34 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use arrow::array::RecordBatch;
-use datafusion::common::DataFusionError;
+use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::LogicalPlan;
-use tidewatch_model::limits::{GONE_AFTER, RULE_GROUPS};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col};
+use tidewatch_model::limits::{GONE_AFTER, PLAN_REST, PLAN_REST_LONGEST, PLAN_ROWS_PER_SECOND, RULE_GROUPS};
+use tidewatch_model::table;
 use tidewatch_model::{
     Finding, GroupState, Key, NoDataPolicy, Outcome, Rule, RuleShape, Span, Timestamp, Values, WindowSpec,
 };
 use tokio::runtime::Runtime;
 
-use crate::compile::GeneralPlan;
+use crate::compile::{GeneralPlan, Present};
+use crate::dimension::Dimensions;
 use crate::listener::Watched;
-use crate::rows_table::bind;
+use crate::rows_table::{Part, RowsTable, Source, bind, windowed_schema};
 use crate::session::{rule_session, run};
 use crate::values::{ResultRow, result_rows};
+use datafusion::datasource::provider_as_source;
 
 /// Runs plans.
 pub struct Queries {
     state: SessionState,
     runtime: Runtime,
+    /// The rows of dimension tables.
+    pub dimensions: Dimensions,
 }
+
+/// Where a plan's rows over time come from.
+pub type Feed<'a> = dyn FnMut(&Source) -> Result<Vec<Part>> + 'a;
 
 /// A rule, and the groups that it knows.
 pub struct General {
@@ -34,37 +41,105 @@ pub struct General {
     groups: BTreeMap<Key, Timestamp>,
     /// Groups that are not watched because there are too many.
     pub overflow_groups: u64,
+    rest: Rest,
+}
+
+/// A rule that took more than its budget is left alone for a while, so that it costs the others little.
+#[derive(Debug, Default)]
+struct Rest {
+    /// Slides still to rest.
+    left: u32,
+    /// Slides of the last rest.
+    last: u32,
+    /// What it took too much of.
+    because: String,
+}
+
+impl Rest {
+    /// Whether this slide is one of rest.
+    fn rests(&mut self) -> bool {
+        let rests = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        rests
+    }
+
+    fn tired(&mut self, because: String) {
+        self.last = (self.last * 2).clamp(PLAN_REST, PLAN_REST_LONGEST);
+        self.left = self.last;
+        self.because = because;
+    }
 }
 
 impl Queries {
     /// With our functions.
-    pub fn new() -> Result<Queries, DataFusionError> {
+    pub fn new() -> Result<Queries> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(DataFusionError::IoError)?;
-        Ok(Queries { state: rule_session()?.state(), runtime })
+        let dimensions = Dimensions::default();
+        Ok(Queries { state: rule_session(&dimensions)?.state(), runtime, dimensions })
     }
 
-    fn rows(
+    /// The rows of a plan, which may pass `budget` rows through its operators.
+    pub fn rows(
         &self,
         plan: &LogicalPlan,
-        rows: Vec<RecordBatch>,
-        window: (Timestamp, Timestamp),
+        feed: &mut Feed<'_>,
         key: &[String],
-    ) -> Result<Vec<ResultRow>, DataFusionError> {
-        let bound = bind(plan, rows, window)?;
-        let batches = self.runtime.block_on(run(&self.state, &bound))?;
-        Ok(result_rows(&batches, key, None)?)
+        time: Option<&str>,
+        budget: u64,
+    ) -> Result<Vec<ResultRow>> {
+        let bound = bind(plan, &mut |source| match source {
+            Source::Dimension(name) => {
+                let rows = self.dimensions.rows(name);
+                Ok(rows.map(|rows| (Timestamp::MIN, Timestamp::MIN, rows.clone())).into_iter().collect())
+            }
+            source => feed(source),
+        })?;
+        let batches = self.runtime.block_on(run(&self.state, &bound, budget))?;
+        Ok(result_rows(&batches, key, time)?)
     }
+
+    /// What a leaf knows of identities: its distinct values of these columns, under the names that the rule gives them.
+    fn known(
+        &self,
+        source: &Source,
+        columns: &[(String, String)],
+        feed: &mut Feed<'_>,
+        budget: u64,
+    ) -> Result<BTreeSet<Key>> {
+        let Some(found) = source.stream().and_then(table::find) else { return Ok(BTreeSet::new()) };
+        let schema = match source {
+            Source::Presence(_) => crate::presence::schema_of(found),
+            _ => windowed_schema(&found.schema()),
+        };
+        let rows = provider_as_source(std::sync::Arc::new(RowsTable::empty(source.clone(), schema)));
+        let names: Vec<Expr> = columns.iter().map(|(name, column)| col(column.as_str()).alias(name)).collect();
+        let plan = LogicalPlanBuilder::scan(found.name, rows, None)?.project(names)?.distinct()?.build()?;
+        let plan = self.state.optimize(&plan)?;
+        let key: Vec<String> = columns.iter().map(|(name, _)| name.clone()).collect();
+        Ok(self.rows(&plan, feed, &key, None, budget)?.into_iter().map(|row| row.key).collect())
+    }
+}
+
+/// What a plan found: the rows that fire, and the identities that had rows.
+struct Found {
+    matching: Vec<ResultRow>,
+    present: Vec<Key>,
 }
 
 impl General {
     /// With its plan.
     pub fn new(plan: GeneralPlan, spec: WindowSpec) -> Self {
-        General { plan, spec, groups: BTreeMap::new(), overflow_groups: 0 }
+        General { plan, spec, groups: BTreeMap::new(), overflow_groups: 0, rest: Rest::default() }
     }
 
     /// Why its windows are not shared.
     pub fn because(&self) -> &str {
         &self.plan.because
+    }
+
+    /// Rows that may pass through its plan in one evaluation.
+    pub fn budget(&self) -> u64 {
+        (PLAN_ROWS_PER_SECOND as f64 * self.spec.slide.0 as f64 / 1e6) as u64
     }
 
     /// The longest interval that it names.
@@ -77,48 +152,82 @@ impl General {
         self.groups.extend(groups);
     }
 
-    /// Evaluates the window that ends at `end`, which has these rows.
+    /// Evaluates the window that ends at `end`. `heard`: whether it has any rows over time at all. `lagging`: whether our own input
+    /// is behind.
     pub fn evaluate(
         &mut self,
         queries: &Queries,
-        rows: Result<Vec<RecordBatch>, DataFusionError>,
+        feed: &mut Feed<'_>,
         rule: &Rule,
         end: Timestamp,
-        lagging: bool,
+        (heard, lagging): (bool, bool),
         watched: &Watched,
     ) -> Outcome {
-        let window = (end - self.spec.size, end);
-        let found = rows.and_then(|rows| match rows.is_empty() {
-            true => Ok((vec![], vec![])),
-            false => Ok((
-                queries.rows(&self.plan.matching, rows.clone(), window, &rule.key)?,
-                queries.rows(&self.plan.present, rows, window, &rule.key)?,
-            )),
-        });
         let keep_from = end.saturating_sub(GONE_AFTER).saturating_sub(self.spec.size).saturating_sub(self.spec.size);
         self.groups.retain(|_, last_seen| *last_seen >= keep_from);
+        if self.rest.rests() {
+            return Outcome::Failed(format!("it rests for {} slides: {}", self.rest.left + 1, self.rest.because));
+        }
+        // Rows that are missing may make a row of the result as well as take one away.
+        let blind = lagging && !rule.joined.is_empty();
+        let found = match heard && !blind {
+            true => self.find(queries, feed, rule, watched),
+            false => Ok(Found { matching: vec![], present: vec![] }),
+        };
         // A series that a rule about silence does not know was seen before what is remembered: nobody can say.
         let lagging = lagging || matches!(rule.shape, RuleShape::Presence(_));
         match found {
-            Ok((matching, present)) => {
-                Outcome::Groups(self.states(matching, present, rule.options.no_data, end, lagging, watched))
+            Ok(found) => {
+                self.rest.last = 0;
+                Outcome::Groups(self.states(found, rule.options.no_data, end, lagging, watched))
             }
-            Err(error) => Outcome::Failed(error.strip_backtrace()),
+            Err(error) => {
+                let message = error.strip_backtrace();
+                if let DataFusionError::ResourcesExhausted(because) = error.find_root() {
+                    self.rest.tired(because.clone());
+                }
+                Outcome::Failed(message)
+            }
         }
+    }
+
+    fn find(&self, queries: &Queries, feed: &mut Feed<'_>, rule: &Rule, watched: &Watched) -> Result<Found> {
+        let budget = self.budget();
+        let matching = queries.rows(&self.plan.matching, feed, &rule.key, None, budget)?;
+        let present = match &self.plan.present {
+            Present::Plan(plan) => {
+                queries.rows(plan, feed, &rule.key, None, budget)?.into_iter().map(|row| row.key).collect()
+            }
+            Present::Leaves(leaves) => {
+                let asked: Vec<&Key> = match watched {
+                    Watched::All => self.groups.keys().collect(),
+                    Watched::Keys(keys) => keys.iter().collect(),
+                };
+                let mut present: Vec<Key> = asked.into_iter().cloned().collect();
+                for (source, columns) in leaves.values() {
+                    if present.is_empty() {
+                        break;
+                    }
+                    let known = queries.known(source, columns, feed, budget)?;
+                    present.retain(|key| known.contains(&part_of(key, columns)));
+                }
+                present
+            }
+        };
+        Ok(Found { matching, present })
     }
 
     fn states(
         &mut self,
-        matching: Vec<ResultRow>,
-        present: Vec<ResultRow>,
+        found: Found,
         no_data: NoDataPolicy,
         end: Timestamp,
         lagging: bool,
         watched: &Watched,
     ) -> Vec<Finding> {
         // Without an aggregate a group may match more than once; the newest row, which comes last, speaks for it.
-        let mut firing: BTreeMap<Key, Values> = matching.into_iter().map(|row| (row.key, row.values)).collect();
-        for key in present.into_iter().map(|row| row.key).chain(firing.keys().cloned()) {
+        let mut firing: BTreeMap<Key, Values> = found.matching.into_iter().map(|row| (row.key, row.values)).collect();
+        for key in found.present.into_iter().chain(firing.keys().cloned()) {
             if self.groups.len() < RULE_GROUPS || self.groups.contains_key(&key) {
                 self.groups.insert(key, end);
             } else {
@@ -146,4 +255,10 @@ impl General {
         });
         findings.collect()
     }
+}
+
+/// The part of an identity that these columns say.
+fn part_of(key: &Key, columns: &[(String, String)]) -> Key {
+    let named = |(name, _): &(String, String)| key.get(name).map(|value| (name.clone(), value.clone()));
+    columns.iter().filter_map(named).collect()
 }

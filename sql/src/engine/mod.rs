@@ -4,27 +4,28 @@
 //! A windowed rule is evaluated on shared windows ([`crate::shared`]) where all of its aggregates have kernels, else by
 //! running its plan over the rows of its window (`general`). Rules without a window are asked for each batch (`row`).
 
+mod advance;
 mod general;
 mod of_table;
 mod row;
 mod timeline;
 
-use std::collections::{BTreeMap, HashMap};
-
 use arrow::array::RecordBatch;
 use datafusion::common::DataFusionError;
 use tidewatch_model::limits::{RULES, SERIES_LOOKBACK};
 use tidewatch_model::table::{self, TableKind};
-use tidewatch_model::{Key, Rule, Span, Timestamp};
+use tidewatch_model::{Key, Rule, RuleShape, Span, Timestamp};
 
-use crate::compile::CompiledRule;
+use crate::compile::{CompiledRule, Strategy};
+use crate::dimension::Dimensions;
 use crate::explain::{Explanation, WindowExplanation};
 use crate::listener::Listener;
 use crate::presence::Presence;
 use crate::shared::rule::SharedRule;
 use general::{General, Queries};
-use of_table::TableState;
+use of_table::{TableState, Wanted, instants};
 use row::RowRule;
+use timeline::Timeline;
 
 /// Why the engine could not be made or fed; an evaluation that fails is a failed outcome (`tidewatch_model::Outcome::Failed`) instead.
 #[derive(Debug, thiserror::Error)]
@@ -77,12 +78,17 @@ pub struct Engine {
     queries: Queries,
     /// In the order of their names.
     rules: Vec<Running>,
-    tables: HashMap<String, TableState>,
+    /// In the order of their names.
+    tables: Vec<TableState>,
+    /// When windows end.
+    timelines: Vec<Timeline>,
 }
 
 /// One rule and where it stands.
 struct Running {
     rule: Rule,
+    /// Its tables, by their place in the engine's list.
+    tables: Vec<usize>,
     /// End of the last window emitted, or the last instant.
     emitted: Option<Timestamp>,
     /// Until when what is silent already changes nothing.
@@ -108,18 +114,78 @@ impl Engine {
         }
         // What ends at the same time is told in the order of names.
         rules.sort_by(|left, right| left.rule.name.cmp(&right.rule.name));
-        let mut by_table: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        for (index, compiled) in rules.iter().enumerate() {
-            by_table.entry(&compiled.rule.table).or_default().push(index);
+        Self::of_sorted(&rules).map_err(EngineError::Start)
+    }
+
+    fn of_sorted(rules: &[CompiledRule]) -> Result<Engine, DataFusionError> {
+        let mut names: Vec<&str> = rules.iter().flat_map(|compiled| compiled.rule.tables()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let place = |name: &str| names.binary_search(&name).unwrap_or_default();
+        let mut wanted: Vec<Wanted<'_>> = names.iter().map(|_| Wanted::default()).collect();
+        let mut timelines: Vec<Timeline> = Vec::new();
+        for (index, CompiledRule { rule, strategy, .. }) in rules.iter().enumerate() {
+            let mut tables: Vec<usize> = rule.tables().map(place).collect();
+            let own = &mut wanted[tables[0]];
+            tables.sort_unstable();
+            if let Some(spec) = rule.shape.window() {
+                let (delay, presence) = (rule.options.delay, matches!(rule.shape, RuleShape::Presence(_)));
+                let fits = |line: &&mut Timeline| {
+                    (&line.tables, line.spec, line.delay, line.presence) == (&tables, spec, delay, presence)
+                };
+                match timelines.iter_mut().find(fits) {
+                    Some(timeline) => timeline.rules.push(index),
+                    None => timelines.push(Timeline::new(tables, spec, delay, presence, index)),
+                }
+                own.presence |= presence;
+            }
+            match (strategy, rule.shape.window()) {
+                (Strategy::Shared(plan), Some(spec)) => own.shared.push((plan, spec, rule.options.delay)),
+                (Strategy::General(plan), _) => {
+                    for (table, columns) in &plan.columns {
+                        wanted[place(table)].columns.extend(columns.iter().cloned());
+                    }
+                }
+                _ => own.row_rules.push(index),
+            }
         }
-        let mut running: BTreeMap<usize, Running> = BTreeMap::new();
-        let mut tables = HashMap::new();
-        for (name, of_table) in by_table {
-            let state = TableState::new(name, &of_table, &rules, &mut running).map_err(EngineError::Start)?;
-            tables.insert(name.to_string(), state);
+        let mut tables = Vec::new();
+        let mut places = Vec::new();
+        for (name, wanted) in names.iter().zip(wanted) {
+            let found = table::find(name).ok_or_else(|| DataFusionError::Plan(format!("unknown table '{name}'")))?;
+            let (state, of_table) = TableState::new(found, wanted)?;
+            tables.push(state);
+            places.push(of_table.into_iter());
         }
-        let queries = Queries::new().map_err(EngineError::Start)?;
-        Ok(Engine { queries, rules: running.into_values().collect(), tables })
+        let mut running = Vec::new();
+        for CompiledRule { rule, strategy, .. } in rules {
+            let own = place(&rule.table);
+            let kind = match (strategy, rule.shape.window(), table::find(&rule.table)) {
+                (Strategy::Shared(plan), Some(spec), _) => {
+                    let place = places[own].next();
+                    let place = place.ok_or_else(|| DataFusionError::Internal("a plan without a place".to_string()))?;
+                    Kind::Shared(Box::new(SharedRule::new(rule, plan, spec, place)?))
+                }
+                (Strategy::General(plan), Some(spec), _) => {
+                    Kind::General(Box::new(General::new(plan.as_ref().clone(), spec)))
+                }
+                (Strategy::Row(plan), _, Some(found)) => Kind::Row(Box::new(RowRule::new(plan, &found.schema())?)),
+                (Strategy::RowGeneral(plan), ..) => Kind::Row(Box::new(RowRule::of_plan(plan.as_ref().clone()))),
+                _ => return Err(DataFusionError::Internal(format!("rule '{}' has no window", rule.name))),
+            };
+            let tables = rule.tables().map(place).collect();
+            running.push(Running::new(rule, tables, kind));
+        }
+        Ok(Engine { queries: Queries::new()?, rules: running, tables, timelines })
+    }
+
+    /// Gives the dimension tables their rows, from now on.
+    pub fn set_dimensions(&mut self, dimensions: &Dimensions) {
+        self.queries.dimensions = dimensions.clone();
+    }
+
+    fn place(&self, table: &str) -> Option<usize> {
+        self.tables.binary_search_by(|state| state.name.as_str().cmp(table)).ok()
     }
 
     /// Puts a rule where it stood before a restart: `emitted` is the end of its last window, `groups` are those whose
@@ -133,8 +199,7 @@ impl Engine {
             Kind::General(general) => general.restore(groups),
             Kind::Row(row) => row.restore(groups, emitted),
         }
-        let Some(table) = self.tables.get_mut(&running.rule.table) else { return };
-        for timeline in table.timelines.iter_mut().filter(|timeline| timeline.rules.contains(&index)) {
+        for timeline in self.timelines.iter_mut().filter(|timeline| timeline.rules.contains(&index)) {
             timeline.restore(timeline.rules.iter().map(|rule| self.rules[*rule].emitted).collect());
         }
     }
@@ -143,11 +208,10 @@ impl Engine {
     /// that a restart before that one closed does not begin later.
     pub fn positions(&self) -> impl Iterator<Item = (&str, Timestamp)> {
         let windows = self
-            .tables
-            .values()
-            .flat_map(|table| &table.timelines)
+            .timelines
+            .iter()
             .flat_map(|timeline| timeline.rules.iter().filter_map(|rule| Some((*rule, timeline.stands()?))));
-        let rows = self.tables.values().flat_map(|table| &table.row_rules);
+        let rows = self.tables.iter().flat_map(|table| &table.row_rules);
         let rows = rows.filter_map(|rule| Some((*rule, self.rules[*rule].emitted?)));
         windows.chain(rows).map(|(rule, stands)| {
             let running = &self.rules[rule];
@@ -157,18 +221,19 @@ impl Engine {
 
     /// The event time from which a table's rows must be read again after a restart; `None` when none are needed.
     pub fn replay_from(&self, table: &str) -> Option<Timestamp> {
-        self.tables.get(table)?.timelines.iter().filter_map(|timeline| timeline.next_start).min()
+        let at = self.place(table)?;
+        let lines = self.timelines.iter().filter(|timeline| timeline.tables.contains(&at));
+        lines.filter_map(|timeline| timeline.next_start).min()
     }
 
     /// The tables of rules about silence, with the event times between which series were seen that must be remembered for them:
     /// rows before the second will not be pushed.
     pub fn wants_series(&self) -> impl Iterator<Item = (&str, Timestamp, Timestamp)> {
-        let wanting = self.tables.iter().filter(|(_, table)| table.presence.is_some());
-        wanting.filter_map(|(name, table)| {
+        let wanting = self.tables.iter().enumerate().filter(|(_, table)| table.presence.is_some());
+        wanting.filter_map(|(at, TableState { name, .. })| {
             let before = self.replay_from(name)?;
-            let rules =
-                table.timelines.iter().filter(|timeline| timeline.presence).flat_map(|timeline| &timeline.rules);
-            let longest = rules.filter_map(|rule| match &self.rules[*rule].kind {
+            let lines = self.timelines.iter().filter(|timeline| timeline.presence && timeline.tables.contains(&at));
+            let longest = lines.flat_map(|timeline| &timeline.rules).filter_map(|rule| match &self.rules[*rule].kind {
                 Kind::General(general) => Some(general.longest()),
                 _ => None,
             });
@@ -184,7 +249,7 @@ impl Engine {
     /// A batch without these columns.
     pub fn remember(&mut self, table: &str, seen: &RecordBatch) -> Result<(), EngineError> {
         let wrong = |source| EngineError::Batch { table: table.to_string(), source };
-        let presence = self.tables.get_mut(table).and_then(|state| state.presence.as_mut());
+        let presence = self.place(table).and_then(|at| self.tables[at].presence.as_mut());
         match (presence, table::find(table)) {
             (Some(presence), Some(found)) => presence.remember(found, seen).map_err(wrong),
             _ => Ok(()),
@@ -194,14 +259,14 @@ impl Engine {
     /// Says whether sources of a table are just being heard again, after a time in which nobody could be: what is silent then
     /// may be on its way.
     pub fn set_blind(&mut self, table: &str, blind: bool) {
-        if let Some(state) = self.tables.get_mut(table) {
-            state.blind = blind;
+        if let Some(at) = self.place(table) {
+            self.tables[at].blind = blind;
         }
     }
 
     /// What the engine counts about a table.
     pub fn counts(&self, table: &str) -> TableCounts {
-        self.tables.get(table).map_or_else(TableCounts::default, |table| TableCounts {
+        self.place(table).map(|at| &self.tables[at]).map_or_else(TableCounts::default, |table| TableCounts {
             held_rows: table.panes.rows(),
             shared_bytes: table.shared.bytes(),
             late_rows: table.late_rows,
@@ -215,20 +280,35 @@ impl Engine {
             let rule = &running.rule;
             let (strategy, because) = match &running.kind {
                 Kind::Shared(_) => ("shared", None),
+                Kind::General(general) if matches!(rule.shape, RuleShape::Presence(_)) => {
+                    ("presence", Some(general.because().to_string()))
+                }
                 Kind::General(general) => ("general", Some(general.because().to_string())),
-                Kind::Row(_) => ("row", None),
+                Kind::Row(row) => ("row", row.because().map(str::to_string)),
             };
             let window = rule.shape.window().map(|spec| {
                 let [size_seconds, slide_seconds, delay_seconds] =
                     [spec.size, spec.slide, rule.options.delay].map(|span| span.0 as f64 / 1e6);
                 WindowExplanation { size_seconds, slide_seconds, delay_seconds }
             });
-            let shared = match (&running.kind, self.tables.get(&rule.table)) {
-                (Kind::Shared(shared), Some(table)) => Some(shared.explain(&table.shared)),
+            let shared = match &running.kind {
+                Kind::Shared(shared) => Some(shared.explain(&self.tables[running.tables[0]].shared)),
                 _ => None,
             };
-            let (rule, table) = (rule.name.clone(), rule.table.clone());
-            Explanation { rule, table, strategy, because, window, shared }
+            let budget_rows = match &running.kind {
+                Kind::General(general) => Some(general.budget()),
+                _ => None,
+            };
+            let tables: Vec<&str> = rule.tables().collect();
+            Explanation {
+                rule: rule.name.clone(),
+                table: tables.join(", "),
+                strategy,
+                because,
+                window,
+                budget_rows,
+                shared,
+            }
         })
     }
 
@@ -241,7 +321,7 @@ impl Engine {
         });
         let tables = self
             .tables
-            .values()
+            .iter()
             .map(|table| table.shared.overflow_rows() + table.presence.as_ref().map_or(0, Presence::overflow_rows));
         rules.chain(tables).sum()
     }
@@ -258,14 +338,19 @@ impl Engine {
         listener: &mut dyn Listener,
     ) -> Result<(), EngineError> {
         let wrong = |source| EngineError::Batch { table: table.to_string(), source };
-        let Some(state) = self.tables.get_mut(table) else { return Ok(()) };
-        state.push(batch).map_err(wrong)?;
+        let Some(at) = self.place(table) else { return Ok(()) };
+        let Some(first) = instants(batch).map_err(wrong)?.iter().min() else { return Ok(()) };
+        let lines = self.timelines.iter_mut().filter(|timeline| timeline.tables.contains(&at));
+        if lines.map(|timeline| timeline.saw(Timestamp(*first))).count() > 0 {
+            let floor = self.floor(at);
+            self.tables[at].push(batch, floor).map_err(wrong)?;
+        }
         if feed == Feed::Replay {
             return Ok(());
         }
-        for index in &state.row_rules {
+        for index in &self.tables[at].row_rules {
             let Running { rule, kind: Kind::Row(row), quiet_until, .. } = &mut self.rules[*index] else { continue };
-            let evaluations = row.evaluate(rule, batch, || listener.watched(&rule.name));
+            let evaluations = row.evaluate(&self.queries, rule, batch, || listener.watched(&rule.name));
             if row.saw_watched {
                 *quiet_until = Timestamp::MIN;
             }
@@ -275,23 +360,11 @@ impl Engine {
         }
         Ok(())
     }
-
-    /// Moves a table's watermark (before any rule's delay). Hands over what the windows that closed yield, one by one, in
-    /// order of their ends, then of rule names. `lagging` says that our own input is behind, so that missing rows mean
-    /// nothing.
-    ///
-    /// Windows without any row of the table are left out where the listener said that they would change nothing: a gap of a
-    /// day costs a few evaluations, not one per slide.
-    pub fn advance(&mut self, table: &str, watermark: Timestamp, lagging: bool, listener: &mut dyn Listener) {
-        let Engine { queries, rules, tables } = self;
-        let Some(state) = tables.get_mut(table) else { return };
-        state.advance(watermark, lagging, rules, queries, listener);
-    }
 }
 
 impl Running {
-    fn new(rule: &Rule, kind: Kind) -> Self {
-        Running { rule: rule.clone(), emitted: None, quiet_until: Timestamp::MIN, kind }
+    fn new(rule: &Rule, tables: Vec<usize>, kind: Kind) -> Self {
+        Running { rule: rule.clone(), tables, emitted: None, quiet_until: Timestamp::MIN, kind }
     }
 
     /// For a rule without a window: takes the time; says whether it may be due.

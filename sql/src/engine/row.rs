@@ -7,27 +7,25 @@ use arrow::array::RecordBatch;
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::Result;
-use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
-use tidewatch_model::limits::{GONE_AFTER, ROW_SILENCE, ROW_SILENCE_CHECK, RULE_GROUPS};
+use tidewatch_model::limits::{GONE_AFTER, PLAN_ROWS_PER_BATCH, ROW_SILENCE, ROW_SILENCE_CHECK, RULE_GROUPS};
 use tidewatch_model::table::TableKind;
 use tidewatch_model::{Evaluation, Finding, GroupState, Key, Outcome, Rule, Timestamp};
 
-use crate::compile::RowPlan;
+use super::general::Queries;
+use crate::compile::{GeneralPlan, Present, RowPlan};
 use crate::listener::Watched;
 use crate::panes::times;
+use crate::rows_table::Source;
 use crate::shape::ROW_TIME;
 use crate::shared::plan::physical;
 use crate::values::{ResultRow, batch_of, result_rows, truths};
 
 /// A rule without a window, and the keys whose silence it watches.
 pub struct RowRule {
-    labels: Option<Arc<dyn PhysicalExpr>>,
-    values: Option<Arc<dyn PhysicalExpr>>,
-    matching: Select,
-    /// The key columns and the time.
-    present: Select,
+    way: Way,
     /// On samples: keys that ever fired, with the time of their last row.
     groups: BTreeMap<Key, Timestamp>,
     /// The last minute that was looked at.
@@ -38,6 +36,60 @@ pub struct RowRule {
     pub saw_watched: bool,
     /// Keys whose silence is not watched because there are too many.
     pub overflow_groups: u64,
+}
+
+/// How rows are judged.
+enum Way {
+    /// By expressions over the table's columns.
+    Expressions(Box<Expressions>),
+    /// By running a plan over each batch.
+    Plan(Box<GeneralPlan>),
+}
+
+struct Expressions {
+    labels: Option<Arc<dyn PhysicalExpr>>,
+    values: Option<Arc<dyn PhysicalExpr>>,
+    matching: Select,
+    /// The key columns and the time.
+    present: Select,
+}
+
+/// The rows of one batch.
+struct Judged<'a> {
+    way: &'a Way,
+    queries: &'a Queries,
+    key: &'a [String],
+    /// Those that exist for the rule.
+    rows: RecordBatch,
+}
+
+impl Judged<'_> {
+    /// Rows that fire.
+    fn matching(&self) -> Result<Vec<ResultRow>> {
+        match self.way {
+            Way::Expressions(of) => {
+                let matching = passing(of.values.as_ref(), &self.rows)?;
+                if matching.num_rows() == 0 { Ok(vec![]) } else { of.matching.rows(&matching, self.key) }
+            }
+            Way::Plan(plan) => self.run(&plan.matching),
+        }
+    }
+
+    /// Keys and times of all of them.
+    fn present(&self) -> Result<Vec<ResultRow>> {
+        match self.way {
+            Way::Expressions(of) => of.present.rows(&self.rows, self.key),
+            Way::Plan(plan) => match &plan.present {
+                Present::Plan(present) => self.run(present),
+                Present::Leaves(_) => Ok(vec![]),
+            },
+        }
+    }
+
+    fn run(&self, plan: &LogicalPlan) -> Result<Vec<ResultRow>> {
+        let mut feed = |_: &Source| Ok(vec![(Timestamp::MIN, Timestamp::MIN, self.rows.clone())]);
+        self.queries.rows(plan, &mut feed, self.key, Some(ROW_TIME), PLAN_ROWS_PER_BATCH)
+    }
 }
 
 /// A SELECT list.
@@ -71,17 +123,36 @@ impl RowRule {
         let condition = |conditions: &[Expr]| {
             conjunction(conditions.to_vec()).map(|condition| physical(&condition, table)).transpose()
         };
-        Ok(RowRule {
+        Ok(RowRule::judging(Way::Expressions(Box::new(Expressions {
             labels: condition(&plan.labels)?,
             values: condition(&plan.values)?,
             matching: Select::new(&plan.matching, table)?,
             present: Select::new(&plan.present, table)?,
+        }))))
+    }
+
+    /// With a plan that is run over each batch.
+    pub fn of_plan(plan: GeneralPlan) -> RowRule {
+        RowRule::judging(Way::Plan(Box::new(plan)))
+    }
+
+    fn judging(way: Way) -> RowRule {
+        RowRule {
+            way,
             groups: BTreeMap::new(),
             looked: Timestamp::MIN,
             closed: Timestamp::MIN,
             saw_watched: false,
             overflow_groups: 0,
-        })
+        }
+    }
+
+    /// Why it is not judged by expressions, if it is not.
+    pub fn because(&self) -> Option<&str> {
+        match &self.way {
+            Way::Expressions(_) => None,
+            Way::Plan(plan) => Some(&plan.because),
+        }
     }
 
     /// Keys whose alerts were alive before a restart.
@@ -91,9 +162,15 @@ impl RowRule {
     }
 
     /// One evaluation per distinct ts among the rows of a batch that fire or are watched.
-    pub fn evaluate(&mut self, rule: &Rule, batch: &RecordBatch, watched: impl FnOnce() -> Watched) -> Vec<Evaluation> {
+    pub fn evaluate(
+        &mut self,
+        queries: &Queries,
+        rule: &Rule,
+        batch: &RecordBatch,
+        watched: impl FnOnce() -> Watched,
+    ) -> Vec<Evaluation> {
         self.saw_watched = false;
-        let instants = match self.instants(rule, batch, watched) {
+        let instants = match self.instants(queries, rule, batch, watched) {
             Ok(instants) => instants,
             Err(error) => {
                 let newest = times(batch).and_then(|times| times.values().iter().max().copied()).unwrap_or_default();
@@ -112,18 +189,19 @@ impl RowRule {
 
     fn instants(
         &mut self,
+        queries: &Queries,
         rule: &Rule,
         batch: &RecordBatch,
         watched: impl FnOnce() -> Watched,
     ) -> Result<BTreeMap<Timestamp, BTreeMap<Key, GroupState>>> {
-        let labelled = passing(self.labels.as_ref(), batch)?;
-        let matching = passing(self.values.as_ref(), &labelled)?;
-        let matching = match matching.num_rows() {
-            0 => vec![],
-            _ => self.matching.rows(&matching, &rule.key)?,
+        let rows = match &self.way {
+            Way::Expressions(of) => passing(of.labels.as_ref(), batch)?,
+            Way::Plan(_) => batch.clone(),
         };
+        let judged = Judged { way: &self.way, queries, key: &rule.key, rows };
+        let matching = judged.matching()?;
         let mut instants: BTreeMap<Timestamp, BTreeMap<Key, GroupState>> = BTreeMap::new();
-        if rule.table_kind == TableKind::Sample && labelled.num_rows() > 0 {
+        if rule.table_kind == TableKind::Sample && judged.rows.num_rows() > 0 {
             let mut asked: BTreeSet<&Key> = self.groups.keys().collect();
             let watched = watched();
             if let Watched::Keys(keys) = &watched {
@@ -131,7 +209,7 @@ impl RowRule {
             }
             asked.extend(matching.iter().map(|row| &row.key));
             if watched == Watched::All || !asked.is_empty() {
-                for row in self.present.rows(&labelled, &rule.key)? {
+                for row in judged.present()? {
                     if watched == Watched::All || asked.contains(&row.key) {
                         instants.entry(row.ts.unwrap_or_default()).or_default().insert(row.key, GroupState::Clear);
                     }

@@ -1,10 +1,12 @@
-//! When the windows of one slide, size and delay end.
+//! When the windows of one slide, size and delay end, over the same tables.
 
 use tidewatch_model::{Span, Timestamp, WindowSpec};
 
-/// The windows of the rules that agree in slide, size and delay.
+/// The windows of the rules that agree in tables, slide, size and delay.
 #[derive(Debug)]
 pub struct Timeline {
+    /// The tables, by their place in the engine's list.
+    pub tables: Vec<usize>,
     /// Slide and size.
     pub spec: WindowSpec,
     /// How long they wait for stragglers.
@@ -23,8 +25,9 @@ pub struct Timeline {
 
 impl Timeline {
     /// With its first rule.
-    pub fn new(spec: WindowSpec, delay: Span, presence: bool, rule: usize) -> Self {
-        Timeline { spec, delay, presence, rules: vec![rule], next_start: None, closed: Timestamp::MIN, emitted: None }
+    pub fn new(tables: Vec<usize>, spec: WindowSpec, delay: Span, presence: bool, rule: usize) -> Self {
+        let (rules, closed) = (vec![rule], Timestamp::MIN);
+        Timeline { tables, spec, delay, presence, rules, next_start: None, closed, emitted: None }
     }
 
     /// Begins where the rule that is furthest behind stood; `None` is one that never was.

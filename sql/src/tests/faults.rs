@@ -36,7 +36,7 @@ fn options() {
     check(
         &with("serverity = 'info'"),
         &[
-            "unknown option 'serverity': expected one of severity, for, keep_firing_for, no_data, delay, key, summary, description, runbook_url, \"label.x\", \"annotation.x\"; did you mean 'severity'? [x]",
+            "unknown option 'serverity': expected one of severity, for, keep_firing_for, no_data, delay, key, every, over, summary, description, runbook_url, \"label.x\", \"annotation.x\"; did you mean 'severity'? [x]",
         ],
     );
     check(&with("severity = 'page'"), &["severity: 'page' is not one of info, warning, critical"]);
@@ -97,22 +97,60 @@ fn a_rule_does_not_feed_itself() {
 }
 
 #[test]
-fn what_comes_later_is_refused_by_name() {
+fn what_has_no_bound_is_refused() {
     check(
         "CREATE ALERT x AS SELECT g.host FROM gpu g JOIN host h ON g.host = h.host",
-        &["a join needs the general path"],
+        &[
+            "no window bound: it reads several tables of rows over time; expected HOP or TUMBLE with one slide and one size on each, or the options every",
+        ],
     );
     check(
         "CREATE ALERT x AS SELECT host FROM gpu WHERE host IN (SELECT host FROM host)",
-        &["a subquery needs the general path"],
+        &["no window bound: it reads several tables"],
     );
-    check("CREATE ALERT x AS WITH a AS (SELECT 1) SELECT host FROM gpu", &["WITH needs the general path"]);
+    check(
+        "CREATE ALERT x AS SELECT h.host FROM HOP(gpu, ts, '10s', '1m') g JOIN TUMBLE(host, ts, '1m') h ON g.host = h.host",
+        &["no window bound: it reads several tables"],
+    );
+    check("CREATE ALERT x AS SELECT DISTINCT host FROM gpu", &["no window bound: DISTINCT over 'gpu' would never end"]);
     check(
         "CREATE ALERT x AS SELECT host, avg(power_watts) OVER (PARTITION BY host) AS a FROM gpu",
-        &["OVER is not supported"],
+        &["no window bound: OVER over 'gpu'"],
+    );
+    check(
+        "CREATE ALERT x AS SELECT host FROM gpu UNION ALL SELECT host FROM expected",
+        &["no window bound: a UNION over 'gpu'"],
+    );
+    check("CREATE ALERT x AS SELECT host FROM expected", &["it reads no table of rows over time"]);
+    check(
+        "CREATE ALERT x WITH (every = '10s') AS SELECT host FROM gpu",
+        &["rules.sql:1:22: error: every needs the option over"],
+    );
+    check(
+        "CREATE ALERT x WITH (every = '1m', over = '10s') AS SELECT host FROM gpu",
+        &["every, over: the slide 1m is longer than the size 10s"],
+    );
+    check(
+        "CREATE ALERT x WITH (every = '10s', over = '30s') AS SELECT host FROM TUMBLE(gpu, ts, '1m')",
+        &["a window of 1m does not fit in over = '30s'"],
     );
     check("CREATE ALERT x AS SELECT host FROM gpu WHERE ts < now()", &["now() is not deterministic"]);
     check("CREATE ALERT x AS SELECT host FROM gpu ORDER BY host", &["ORDER BY and LIMIT have no meaning in a rule"]);
+    check(
+        "CREATE ALERT x AS WITH RECURSIVE a AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM a) SELECT host FROM gpu, a",
+        &["WITH RECURSIVE may never end"],
+    );
+    check("CREATE ALERT x AS SELECT host FROM HOP(expected, ts, '10s', '1m')", &["'expected' is a dimension table"]);
+    check(
+        "CREATE ALERT x AS SELECT host FROM gpu WHERE host IN (SELECT host FROM expcted)",
+        &["did you mean 'expected'?"],
+    );
+    check(
+        "CREATE ALERT x WITH (every = '10s', over = '1m') AS SELECT h.load1 + g.power_watts AS n FROM gpu g JOIN host h ON g.host = h.host",
+        &[
+            "nothing identifies the alerts: expected an identity column of a table in the SELECT list, or the option key with some of n",
+        ],
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod engine;
 mod faults;
+mod general;
 mod oracle;
 mod presence;
 mod promql;

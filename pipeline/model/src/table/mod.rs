@@ -3,6 +3,7 @@
 //!
 //! Every table has `ts` as its first column: the time at which the row was collected or the event happened.
 
+mod dimension;
 mod registry;
 
 use std::sync::{Arc, LazyLock};
@@ -10,6 +11,7 @@ use std::sync::{Arc, LazyLock};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use serde::{Deserialize, Serialize};
 
+pub use dimension::{DIMENSIONS, Dimension, XIDS, find_dimension};
 pub use registry::TABLES;
 
 use crate::time::Span;

@@ -12,6 +12,7 @@ use tidewatch_model::{Span, Timestamp, Transition};
 use tidewatch_sql::{Feed, Level};
 
 use crate::alert_rows::transition_object;
+use crate::dimension_files::TableFlags;
 use crate::failure::Failure;
 use crate::input::{Input, Mapping};
 use crate::judge::Judge;
@@ -48,6 +49,8 @@ pub struct Args {
     /// How to print; JSON lines unless asked otherwise.
     #[arg(long, value_enum)]
     format: Option<Format>,
+    #[command(flatten)]
+    tables: TableFlags,
 }
 
 /// Units of an epoch number.
@@ -61,12 +64,13 @@ pub enum EpochUnit {
     Micros,
 }
 
-/// Event time that is fed at once. Within it tables are fed one after the other; no rule reads two.
+/// Event time that is fed at once. Within it tables are fed one after the other; windows over several close at its end.
 const STEP: Span = Span::seconds(10);
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let loaded = rule_files::load(&args.rules, args.rules.is_empty())?;
+    let dimensions = args.tables.load()?;
+    let loaded = rule_files::load(&args.rules, args.rules.is_empty(), &dimensions)?;
     for fault in loaded.faults.iter().filter(|fault| fault.level != Level::Note) {
         eprintln!("{fault}");
     }
@@ -74,7 +78,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return Err(Failure::no("the rules have errors: nothing was run"));
     }
     let tables = read_inputs(args)?;
-    let judge = Judge::new(loaded.rules).map_err(Failure::no)?;
+    let mut judge = Judge::new(loaded.rules).map_err(Failure::no)?;
+    judge.set_dimensions(&dimensions);
     let transitions = replay(judge, &tables)?;
     let objects: Vec<_> = transitions.iter().map(|transition| transition_object(transition, None)).collect();
     match &args.expect {
@@ -128,6 +133,11 @@ fn replay(mut judge: Judge, tables: &[(&'static str, RecordBatch)]) -> Result<Ve
     let last = tables.iter().filter_map(|(_, rows)| times(rows).last()).max();
     let (Some(first), Some(last)) = (first, last) else { return Ok(vec![]) };
     let mut positions = vec![0; tables.len()];
+    let joined: BTreeSet<String> = judge
+        .rules()
+        .filter(|rule| !rule.joined.is_empty())
+        .flat_map(|rule| rule.tables().map(str::to_string).collect::<Vec<_>>())
+        .collect();
     let mut transitions = Vec::new();
     let mut until = Timestamp(*first).floor(STEP) + STEP;
     let mut progress = crate::progress::Progress::new("backtest", (*last - *first) as u64);
@@ -139,6 +149,13 @@ fn replay(mut judge: Judge, tables: &[(&'static str, RecordBatch)]) -> Result<Ve
                 transitions.extend(judge.push(table, &part, Feed::Live).map_err(Failure::no)?);
                 transitions.extend(judge.advance(table, Timestamp(times(rows)[end - 1]), false));
                 *position = end;
+            }
+        }
+        // A table without rows of late holds no window over several tables back.
+        let reached = tables.iter().zip(&positions).filter(|(_, position)| **position > 0);
+        if let Some(reached) = reached.map(|((_, rows), position)| times(rows)[position - 1]).max() {
+            for table in &joined {
+                transitions.extend(judge.advance_joined(table, Timestamp(reached)));
             }
         }
         progress.set((until.0 - *first) as u64);

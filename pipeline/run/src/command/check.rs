@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use tidewatch_sql::Level;
 
+use crate::dimension_files::TableFlags;
 use crate::failure::Failure;
 use crate::rule_files;
 
@@ -15,6 +16,8 @@ use crate::rule_files;
 pub struct Args {
     /// Files or folders; the bundled rules when none is given.
     paths: Vec<PathBuf>,
+    #[command(flatten)]
+    tables: TableFlags,
     /// Treat warnings as errors.
     #[arg(long)]
     strict: bool,
@@ -22,7 +25,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let loaded = rule_files::load(&args.paths, args.paths.is_empty())?;
+    let loaded = rule_files::load(&args.paths, args.paths.is_empty(), &args.tables.load()?)?;
     let mut lines: Vec<String> =
         loaded.faults.iter().filter(|fault| fault.level != Level::Note).map(ToString::to_string).collect();
     lines.extend(loaded.faults.iter().filter(|fault| fault.level == Level::Note).map(ToString::to_string));

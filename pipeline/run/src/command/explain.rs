@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use tidewatch_sql::{Engine, Level};
 
+use crate::dimension_files::TableFlags;
 use crate::failure::Failure;
 use crate::rule_files;
 
@@ -16,6 +17,8 @@ use crate::rule_files;
 pub struct Args {
     /// Files or folders; the bundled rules when none is given.
     paths: Vec<PathBuf>,
+    #[command(flatten)]
+    tables: TableFlags,
     /// Only this rule.
     #[arg(long)]
     rule: Option<String>,
@@ -26,7 +29,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let loaded = rule_files::load(&args.paths, args.paths.is_empty())?;
+    let loaded = rule_files::load(&args.paths, args.paths.is_empty(), &args.tables.load()?)?;
     let errors: Vec<String> =
         loaded.faults.iter().filter(|fault| fault.level == Level::Error).map(ToString::to_string).collect();
     if !errors.is_empty() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tidewatch_sql::{History, QueryError};
 
 use crate::config::Config;
+use crate::dimension_files;
 use crate::failure::Failure;
 use crate::lake_access;
 use crate::output::{BatchPrinter, Format, format_or_default};
@@ -30,7 +31,8 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     };
     let scan = Arc::new(lake_access::open_scan(config)?);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let history = History::new(scan, threads).map_err(failure)?;
+    let dimensions = dimension_files::load(&config.tables_files).map_err(Failure::usage)?;
+    let history = History::new(scan, threads).map_err(failure)?.with_dimensions(dimensions);
     let format = format_or_default(args.format);
     let mut printer = BatchPrinter::new(format, std::io::stdout().lock());
     let mut rows_seen = false;

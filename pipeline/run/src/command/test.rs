@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use tidewatch_sql::{CompiledRule, Compiler, Loaded, bundled};
+use tidewatch_sql::{CompiledRule, Compiler, Dimensions, Loaded, bundled};
 
+use crate::dimension_files::TableFlags;
 use crate::failure::Failure;
 use crate::rule_files;
 use crate::rule_test::TestFile;
@@ -16,11 +17,14 @@ use crate::rule_test::TestFile;
 pub struct Args {
     /// Files or folders; the bundled rules' tests when none is given.
     paths: Vec<PathBuf>,
+    #[command(flatten)]
+    tables: TableFlags,
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let mut outcome = Outcome::default();
+    let dimensions = args.tables.load()?;
+    let mut outcome = Outcome { passed: 0, failures: vec![], dimensions };
     if args.paths.is_empty() {
         for file in bundled::FILES {
             outcome.file(file.path, file.test, |_| Ok(compile(file.path, file.sql)));
@@ -29,7 +33,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     for path in rule_files::files_with(&args.paths, ".test.yaml")? {
         let text =
             std::fs::read_to_string(&path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
-        outcome.file(&path.display().to_string(), &text, |names| load_beside(&path, names));
+        outcome.file(&path.display().to_string(), &text, |names| load_beside(&path, names, &args.tables));
     }
     let summary = format!("{} passed, {} failed", outcome.passed, outcome.failures.len());
     for failure in &outcome.failures {
@@ -43,10 +47,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
-#[derive(Default)]
 struct Outcome {
     passed: usize,
     failures: Vec<String>,
+    dimensions: Dimensions,
 }
 
 impl Outcome {
@@ -69,7 +73,7 @@ impl Outcome {
     }
 
     fn test(&mut self, file: &str, test: &crate::rule_test::RuleTest, rules: &[CompiledRule]) {
-        match test.run(rules) {
+        match test.run(rules, &self.dimensions) {
             Ok(differences) if differences.is_empty() => self.passed += 1,
             Ok(differences) => self.failures.push(format!("{file}: {}:\n  {}", test.name, differences.join("\n  "))),
             Err(message) => self.failures.push(format!("{file}: {}: {message}", test.name)),
@@ -86,11 +90,12 @@ fn compile(path: &str, sql: &str) -> Loaded {
 }
 
 /// The rule files that a test file names, beside it.
-fn load_beside(test: &Path, names: &[String]) -> Result<Loaded, String> {
+fn load_beside(test: &Path, names: &[String], tables: &TableFlags) -> Result<Loaded, String> {
     let folder = test.parent().unwrap_or(Path::new("."));
     let paths: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
     if paths.is_empty() {
         return Err("rule_files: expected at least one".to_string());
     }
-    rule_files::load(&paths, false).map_err(|failure| failure.message)
+    let dimensions = tables.load().map_err(|failure| failure.message)?;
+    rule_files::load(&paths, false, &dimensions).map_err(|failure| failure.message)
 }

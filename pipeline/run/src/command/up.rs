@@ -22,6 +22,7 @@ use tidewatch_sql::Level;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, redact};
+use crate::dimension_files::{self, Watched};
 use crate::failure::Failure;
 use crate::group::{Division, Stations};
 use crate::log_choice::LogChoice;
@@ -75,6 +76,8 @@ const REPORT_INTERVAL: Span = Span::seconds(30);
 const SHOW_INTERVAL: Span = Span::millis(500);
 /// How often old segments are deleted.
 const RETAIN_INTERVAL: Span = Span::minutes(1);
+/// How often it is looked whether files of dimension tables changed.
+const LOOK_INTERVAL: Span = Span::seconds(5);
 
 /// Applies the flags to the configuration.
 pub fn configure(args: &Args, config: &mut Config) -> Result<(), Failure> {
@@ -120,7 +123,9 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     let clock = SystemClock;
     let signals = Signals::watch()?;
     let stop = signals.stop.clone();
-    let loaded = rule_files::load(&config.rules_paths, config.rules_bundled)?;
+    let dimensions = dimension_files::load(&config.tables_files).map_err(Failure::usage)?;
+    let loaded = rule_files::load(&config.rules_paths, config.rules_bundled, &dimensions)?;
+    let mut watched = Watched::new(&config.tables_files, dimensions.clone());
     // Bad rules are said and left out; the good ones run.
     for fault in loaded.faults.iter().filter(|fault| fault.level != Level::Note) {
         eprintln!("{fault}");
@@ -146,6 +151,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         random: Arc::new(OsRandom),
         rules_complete: !loaded.has_errors(),
         rules: loaded.rules,
+        dimensions,
         receivers: receivers(config, on_screen, &recent),
         lake: LakeOptions {
             window: config.lake_window,
@@ -188,7 +194,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
                 false
             }
         };
-        loop_state.between_steps(&mut stations, now);
+        loop_state.between_steps(&mut stations, &mut watched, now);
         if !more {
             std::thread::sleep(REST);
         }
@@ -310,6 +316,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// When each of the loop's side jobs was last done.
 struct Times {
     shown: Timestamp,
+    looked: Timestamp,
     reported: Timestamp,
     synced: Timestamp,
     retained: Timestamp,
@@ -317,7 +324,7 @@ struct Times {
 
 impl Times {
     fn at(now: Timestamp) -> Self {
-        Times { shown: now, reported: now, synced: now, retained: now }
+        Times { shown: now, looked: now, reported: now, synced: now, retained: now }
     }
 }
 
@@ -331,7 +338,16 @@ struct LoopState<'a> {
 }
 
 impl LoopState<'_> {
-    fn between_steps(&mut self, stations: &mut Stations, now: Timestamp) {
+    fn between_steps(&mut self, stations: &mut Stations, watched: &mut Watched, now: Timestamp) {
+        if now - self.times.looked >= LOOK_INTERVAL {
+            self.times.looked = now;
+            let (dimensions, problems) = watched.look();
+            if let Some(dimensions) = dimensions {
+                self.screen.say("dimension tables were read again");
+                stations.set_dimensions(dimensions);
+            }
+            problems.iter().for_each(|problem| self.screen.say(&format!("error: {problem}")));
+        }
         if now - self.times.synced >= SYNC_INTERVAL {
             self.times.synced = now;
             if let Err(error) = self.log.log().sync() {

@@ -25,7 +25,7 @@ use tidewatch_model::ports::{Log, LogError, Notify, Random, Store, TopicOptions}
 use tidewatch_model::table::TABLES;
 use tidewatch_model::wire::{Origin, WireError};
 use tidewatch_model::{Alert, Span, Timestamp, Transition};
-use tidewatch_sql::{CompiledRule, EngineError, QueryError};
+use tidewatch_sql::{CompiledRule, Dimensions, EngineError, QueryError};
 
 use crate::judge::Judge;
 use crate::mapping::{From, Mapping};
@@ -98,6 +98,8 @@ pub struct Parts {
     pub rules: Vec<CompiledRule>,
     /// Whether these are all rules that there are: none was left out for a fault.
     pub rules_complete: bool,
+    /// The dimension tables.
+    pub dimensions: Dimensions,
     /// Which part of the work it does.
     pub part: Part,
     /// Other people's topics.
@@ -306,6 +308,7 @@ impl Station {
             retained_at: now,
             stats: Stats::default(),
         };
+        station.set_dimensions(&parts.dimensions);
         station.restore(now)?;
         station.remember_series(store)?;
         Ok(station)
@@ -363,6 +366,11 @@ impl Station {
         self.flush(now)?;
         // One part of several leaves open windows to the others.
         self.settle(now, self.tenure.part == Part::Whole)
+    }
+
+    /// Gives the dimension tables other rows, from now on.
+    pub fn set_dimensions(&mut self, dimensions: &Dimensions) {
+        self.judge.set_dimensions(dimensions);
     }
 
     /// What happened since the start.

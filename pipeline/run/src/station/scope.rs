@@ -87,7 +87,12 @@ impl Part {
         let of_host = table::find(&rule.table).and_then(|table| table.identity().next()) == Some(HOST);
         // What was seen of a series before the start is looked up in the lake, which does not know shares.
         let is_presence = matches!(rule.shape, RuleShape::Presence(_));
-        let is_local = of_host && !is_mapped && !is_presence && rule.key.iter().any(|column| column == HOST);
+        // Two tables' rows of one host are in partitions that different engines may have.
+        let is_local = of_host
+            && !is_mapped
+            && !is_presence
+            && rule.joined.is_empty()
+            && rule.key.iter().any(|column| column == HOST);
         match self {
             Part::Whole => true,
             Part::Share { .. } => is_local,

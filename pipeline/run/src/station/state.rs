@@ -123,7 +123,8 @@ impl Station {
 
     /// What this part does with a partition.
     fn uses(&self, table: &Table, partition: u32) -> Option<Use> {
-        let judged: BTreeSet<String> = self.judge.rules().map(|rule| rule.table.clone()).collect();
+        let judged: BTreeSet<String> =
+            self.judge.rules().flat_map(|rule| rule.tables().map(str::to_string).collect::<Vec<_>>()).collect();
         self.tenure.part.uses(table, partition, &judged)
     }
 

@@ -80,6 +80,7 @@ impl World {
             store: self.store.clone(),
             random: Arc::new(SeededRandom::new(self.lives)),
             rules,
+            dimensions: Dimensions::default(),
             rules_complete,
             cluster: false,
             part: Part::Whole,
