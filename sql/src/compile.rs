@@ -5,13 +5,15 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{DataFusionError, SchemaError};
+use datafusion::common::{DataFusionError, SchemaError, plan_err};
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
     self, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Query, SetExpr, Spanned, visit_expressions_mut,
 };
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use sha2::{Digest, Sha256};
 use tidewatch_model::alert::hex;
@@ -33,7 +35,8 @@ use crate::session::{rule_session, run};
 use crate::shape::{self, RulePlan};
 pub(crate) use crate::shared::plan::RowPlan;
 use crate::shared::plan::{SharedPlan, take_apart, take_row_apart};
-use crate::statement::{WrittenAlert, lower_first, place, read_statements};
+use crate::statement::{Statements, WrittenAlert, lower_first, place, read_statements};
+use crate::views::{View, put_in, view};
 
 /// A rule with its plans.
 #[derive(Debug, Clone)]
@@ -90,6 +93,8 @@ pub struct Loaded {
     pub rules: Vec<CompiledRule>,
     /// Errors, warnings and notes; a rule with an error is not among the rules.
     pub faults: Vec<Fault>,
+    /// Views that rules may read.
+    pub(crate) views: Vec<View>,
 }
 
 /// Compiles rules.
@@ -124,9 +129,43 @@ impl Compiler {
         Ok(Compiler { session: rule_session(dimensions)?, runtime, dimensions: dimensions.clone() })
     }
 
-    /// Compiles the text of one file into `loaded`. A name that is already taken there is an error.
+    /// Compiles the text of one file into `loaded`: its views, then its alerts. A name that is already taken there is an error.
     pub fn load(&self, file: &str, text: &str, loaded: &mut Loaded) {
-        let (alerts, faults) = read_statements(file, text);
+        self.load_views(file, text, loaded);
+        self.load_alerts(file, text, loaded);
+    }
+
+    /// Only the views of a file: where there are several files, those of all come before the alerts of any.
+    pub fn load_views(&self, file: &str, text: &str, loaded: &mut Loaded) {
+        for written in read_statements(file, text).views {
+            let checked = view(&written, &loaded.views, &self.dimensions).and_then(|view| {
+                // As a rule would read it.
+                let select = format!("SELECT * FROM {}", written.name);
+                let parsed = Parser::parse_sql(&GenericDialect {}, &select).ok().and_then(|mut parsed| parsed.pop());
+                let Some(ast::Statement::Query(mut query)) = parsed else { return Ok(view) };
+                let alert = WrittenAlert {
+                    name: written.name.clone(),
+                    at: written.at.clone(),
+                    options: vec![],
+                    query: written.query.clone(),
+                    tokens: vec![],
+                };
+                check_relations(&alert, &written.query, &loaded.views, &self.dimensions)?;
+                put_in(&mut query, std::slice::from_ref(&view))
+                    .map_err(|message| Fault::error(written.at.clone(), message))?;
+                self.plan(&query).map_err(|error| self.planning_fault(&alert, &error))?;
+                Ok(view)
+            });
+            match checked {
+                Ok(view) => loaded.views.push(view),
+                Err(fault) => loaded.faults.push(fault),
+            }
+        }
+    }
+
+    /// Only the alerts of a file.
+    pub fn load_alerts(&self, file: &str, text: &str, loaded: &mut Loaded) {
+        let Statements { alerts, faults, .. } = read_statements(file, text);
         loaded.faults.extend(faults);
         for alert in alerts {
             if let Some(first) = loaded.rules.iter().find(|other| other.rule.name == alert.name) {
@@ -134,20 +173,27 @@ impl Compiler {
                 loaded.faults.push(Fault::error(alert.at.clone(), message).of_rule(&alert.name));
                 continue;
             }
-            match self.compile(&alert, &mut loaded.faults) {
+            match self.compile(&alert, &loaded.views, &mut loaded.faults) {
                 Ok(rule) => loaded.rules.push(rule),
                 Err(faults) => loaded.faults.extend(faults.into_iter().map(|fault| fault.of_rule(&alert.name))),
             }
         }
     }
 
-    fn compile(&self, alert: &WrittenAlert, remarks: &mut Vec<Fault>) -> Result<CompiledRule, Vec<Fault>> {
+    fn compile(
+        &self,
+        alert: &WrittenAlert,
+        views: &[View],
+        remarks: &mut Vec<Fault>,
+    ) -> Result<CompiledRule, Vec<Fault>> {
         let one = |fault: Fault| vec![fault];
         let here = |reason: String| vec![Fault::error(alert.at.clone(), reason)];
         check_query(alert).map_err(one)?;
-        check_relations(alert, &alert.query, &self.dimensions).map_err(one)?;
+        check_relations(alert, &alert.query, views, &self.dimensions).map_err(one)?;
         let bounds = bounds(&alert.options).map_err(one)?;
-        let plan = self.plan(&alert.query).map_err(|error| one(self.planning_fault(alert, &error)))?;
+        let mut query = alert.query.clone();
+        put_in(&mut query, views).map_err(here)?;
+        let plan = self.plan(&query).map_err(|error| one(self.planning_fault(alert, &error)))?;
         if let Some(reason) = shape::refusal(&plan) {
             return Err(here(reason));
         }
@@ -172,10 +218,12 @@ impl Compiler {
         let tables: Vec<String> = reads.streams.iter().map(|table| table.name.to_string()).collect();
         let rule = Rule {
             name: alert.name.clone(),
-            version: hex(&Sha256::digest(sql.as_bytes())[..8]),
+            // With the views in it: a rule changes when they do.
+            version: hex(&Sha256::digest(query.to_string().as_bytes())[..8]),
             sql,
             table: tables[0].clone(),
             joined: tables[1..].to_vec(),
+            across: is_across(&strategy),
             table_kind: reads.kind(),
             shape,
             key,
@@ -191,8 +239,19 @@ impl Compiler {
         let state = self.session.state();
         let is_alone = reads.is_alone();
         let because = match (shape, reads.leaves.as_slice()) {
-            (RuleShape::Row, _) if is_alone => {
-                return Ok(Strategy::Row(Box::new(take_row_apart(&state, &parts, reads.streams[0])?)));
+            (RuleShape::Row, _) if is_alone => match take_row_apart(&state, &parts, reads.streams[0])? {
+                Ok(plan) => return Ok(Strategy::Row(Box::new(plan))),
+                Err(because) if has_over(&parts.matching) => {
+                    return plan_err!(
+                        "{because}; or a bound for any query: the options every = '10 seconds', over = '10 minutes'"
+                    );
+                }
+                Err(because) => because,
+            },
+            (RuleShape::Row, _) if has_over(&parts.matching) => {
+                return plan_err!(
+                    "OVER and a join: expected a bound: the options every = '10 seconds', over = '10 minutes'"
+                );
             }
             (RuleShape::Presence(_), _) => "it looks at all series".to_string(),
             (RuleShape::Window(_), [Source::Window(..)]) => {
@@ -290,6 +349,23 @@ fn add_time(query: &mut Query) {
 
 fn needs_time(function: &str) -> bool {
     growth_question(function).is_some() || is_last(function).is_some()
+}
+
+fn has_over(plan: &LogicalPlan) -> bool {
+    // The closure does not fail.
+    plan.exists(|node| Ok(matches!(node, LogicalPlan::Window(_)))).unwrap_or(false)
+}
+
+/// Whether rows of one identity may change what is said of another.
+fn is_across(strategy: &Strategy) -> bool {
+    match strategy {
+        Strategy::Shared(_) | Strategy::RowGeneral(_) => false,
+        Strategy::General(plan) => matches!(plan.present, Present::Leaves(_)),
+        Strategy::Row(plan) => plan.overs.iter().any(|over| {
+            let by_host = |part: &Expr| part.try_as_col().is_some_and(|column| column.name == "host");
+            !over.partition.iter().any(by_host)
+        }),
+    }
 }
 
 /// What no rule may have at its top.

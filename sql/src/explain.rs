@@ -5,6 +5,8 @@ use std::fmt;
 use serde::Serialize;
 use tidewatch_model::Span;
 
+use crate::shared::ordered::Shared;
+
 /// How one rule is evaluated. As text it is what `tidewatch explain` prints; as JSON, an object with these fields.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Explanation {
@@ -13,7 +15,7 @@ pub struct Explanation {
     /// The tables of rows over time that it reads.
     pub table: String,
     /// `shared`: on windows that rules share; `general`: its plan runs over the rows of each window; `presence`: its plan runs over all
-    /// series; `row`: row by row.
+    /// series; `row`: row by row; `ordered`: row by row in the order of their times, with OVER.
     pub strategy: &'static str,
     /// Why it is not `shared`, where it could be.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -24,9 +26,34 @@ pub struct Explanation {
     /// Rows that may pass through its plan in one evaluation, where its plan is run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget_rows: Option<u64>,
+    /// Its OVERs; for `ordered` only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub overs: Vec<OverExplanation>,
     /// What it shares; for `shared` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shared: Option<SharedExplanation>,
+}
+
+/// One OVER.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct OverExplanation {
+    /// What is asked, by which partition, of which frame.
+    pub over: String,
+    /// Rules that use it.
+    pub rules: usize,
+    /// How far back its frame reaches, in seconds.
+    pub reach_seconds: f64,
+    /// Rows held now.
+    pub rows: usize,
+    /// Bytes held now, about.
+    pub bytes: usize,
+}
+
+impl From<Shared> for OverExplanation {
+    fn from(shared: Shared) -> OverExplanation {
+        let Shared { call, rules, reach, rows, bytes } = shared;
+        OverExplanation { over: call, rules, reach_seconds: reach.0 as f64 / 1e6, rows, bytes }
+    }
 }
 
 /// A window, in seconds.
@@ -97,6 +124,7 @@ impl fmt::Display for Explanation {
             "shared" => "shared windows",
             "general" => "its plan runs over the rows of each window",
             "presence" => "its plan runs over all series",
+            "ordered" => "row by row, in the order of their times",
             _ => "row by row, on arrival",
         };
         writeln!(f, "{} on {}: {how}", self.rule, self.table)?;
@@ -110,6 +138,10 @@ impl fmt::Display for Explanation {
         }
         if let Some(rows) = self.budget_rows {
             writeln!(f, "  budget    {rows} rows through its plan at each slide")?;
+        }
+        for OverExplanation { over, rules, reach_seconds, rows, bytes: held } in &self.overs {
+            let (s, reach, held) = (if *rules == 1 { "" } else { "s" }, seconds(*reach_seconds), bytes(*held));
+            writeln!(f, "  over      {over}: {rules} rule{s}, {rows} rows of {reach} now, {held}")?;
         }
         let Some(shared) = &self.shared else { return Ok(()) };
         let groups =

@@ -127,7 +127,7 @@ impl Pane {
 }
 
 /// Sorted by ts, then by every other column; maps can't be compared and keep their order of arrival.
-fn canonical(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+pub fn canonical(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let schema = batch.schema();
     let time = schema.index_of(TIME_COLUMN)?;
     let others = (0..batch.num_columns())

@@ -10,8 +10,10 @@ use tidewatch_model::{RuleShape, WindowSpec};
 
 use crate::dimension::Dimensions;
 use crate::fault::{Fault, suggestion};
+use crate::presence::PRESENCE;
 use crate::rows_table::{Source, scans, source_of};
 use crate::statement::{WrittenAlert, place};
+use crate::views::View;
 use crate::window_call::{table_name, window_call};
 
 /// What the leaves of a plan are.
@@ -55,10 +57,9 @@ impl Reads {
         let Some(first) = streams.first() else {
             return Err("it reads no table of rows over time: expected one in FROM".to_string());
         };
-        let has_presence = streams.iter().any(|source| matches!(source, Source::Presence(_)));
+        let has_presence = streams.iter().any(|source| source.is_of_series());
         if has_presence && (streams.len() > 1 || bounds.is_some()) {
-            let message =
-                "LAST_SEEN joins dimension tables, and nothing else: every ten seconds it has all series anyway";
+            let message = "LAST_SEEN and STALLED join dimension tables, and nothing else: every ten seconds it has all series anyway";
             return Err(message.to_string());
         }
         if let Some(spec) = bounds {
@@ -73,7 +74,7 @@ impl Reads {
         let alike = |source: &&Source| match (source, first) {
             (Source::Window(_, spec), Source::Window(_, wanted)) => spec == wanted,
             (Source::Rows(_), Source::Rows(_)) => streams.len() == 1,
-            (Source::Presence(_), Source::Presence(_)) => true,
+            (source, first) if source.is_of_series() && first.is_of_series() => true,
             _ => false,
         };
         if !streams.iter().all(alike) {
@@ -85,7 +86,7 @@ impl Reads {
         }
         match first {
             Source::Window(_, spec) => Ok(RuleShape::Window(*spec)),
-            Source::Presence(_) => Ok(RuleShape::Presence(crate::presence::PRESENCE)),
+            source if source.is_of_series() => Ok(RuleShape::Presence(PRESENCE)),
             _ => match gathering(plan) {
                 None => Ok(RuleShape::Row),
                 Some(what) => Err(self.no_bound(what)),
@@ -112,7 +113,6 @@ fn gathering(plan: &LogicalPlan) -> Option<&'static str> {
             LogicalPlan::Aggregate(_) => "an aggregate",
             LogicalPlan::Distinct(_) => "DISTINCT",
             LogicalPlan::Union(_) => "a UNION",
-            LogicalPlan::Window(_) => "OVER",
             LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => "ORDER BY and LIMIT",
             _ => return Ok(TreeNodeRecursion::Continue),
         };
@@ -137,8 +137,14 @@ fn has_stream(plan: &LogicalPlan) -> bool {
 }
 
 /// Every name in a FROM, checked where it stands.
-pub fn check_relations(alert: &WrittenAlert, query: &Query, dimensions: &Dimensions) -> Result<(), Fault> {
-    let mut names = Names { alert, dimensions, known: vec![] };
+pub fn check_relations(
+    alert: &WrittenAlert,
+    query: &Query,
+    views: &[View],
+    dimensions: &Dimensions,
+) -> Result<(), Fault> {
+    let known = views.iter().map(|view| view.name.clone()).collect();
+    let mut names = Names { alert, dimensions, known };
     match query.visit(&mut names) {
         ControlFlow::Break(fault) => Err(fault),
         ControlFlow::Continue(()) => Ok(()),
@@ -148,7 +154,7 @@ pub fn check_relations(alert: &WrittenAlert, query: &Query, dimensions: &Dimensi
 struct Names<'a> {
     alert: &'a WrittenAlert,
     dimensions: &'a Dimensions,
-    /// Names that WITH gave.
+    /// Names of views, and those that WITH gave.
     known: Vec<String>,
 }
 
@@ -192,9 +198,9 @@ impl Names<'_> {
                 known_table(&written, &self.known, self.dimensions)
             }
             TableFactor::Table { name, .. } | TableFactor::Function { name, .. } => {
-                let near = suggestion(&name.to_string(), ["HOP", "TUMBLE", "LAST_SEEN"]);
+                let near = suggestion(&name.to_string(), ["HOP", "TUMBLE", "LAST_SEEN", "STALLED"]);
                 Err(format!(
-                    "unknown table function '{name}': expected HOP(table, ts, slide, size), TUMBLE(table, ts, size) or LAST_SEEN(table, ts){near}"
+                    "unknown table function '{name}': expected HOP(table, ts, slide, size), TUMBLE(table, ts, size), LAST_SEEN(table, ts) or STALLED(table, ts, column){near}"
                 ))
             }
             _ => Ok(()),

@@ -32,6 +32,8 @@ pub enum Source {
     Window(String, WindowSpec),
     /// Its series: `LAST_SEEN`.
     Presence(String),
+    /// Its series with the value of a column: `STALLED`.
+    Stalled(String, String),
     /// A dimension table.
     Dimension(String),
 }
@@ -40,9 +42,16 @@ impl Source {
     /// The table of rows over time that it reads, if it reads one.
     pub fn stream(&self) -> Option<&str> {
         match self {
-            Source::Rows(table) | Source::Window(table, _) | Source::Presence(table) => Some(table),
+            Source::Rows(table) | Source::Window(table, _) | Source::Presence(table) | Source::Stalled(table, _) => {
+                Some(table)
+            }
             Source::Dimension(_) => None,
         }
+    }
+
+    /// Whether its rows are all series as they stand, and not rows over time.
+    pub fn is_of_series(&self) -> bool {
+        matches!(self, Source::Presence(_) | Source::Stalled(..))
     }
 }
 

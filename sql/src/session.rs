@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use datafusion::common::Result;
+use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::config::SessionConfig;
@@ -27,8 +27,9 @@ use crate::percentile::approx_percentile;
 use crate::presence::schema_of;
 use crate::ratio::ratio;
 use crate::rows_table::{RowsTable, Source, windowed_schema};
+use crate::stall;
 use crate::stand_in::stand_ins;
-use crate::window_call::window_call;
+use crate::window_call::{CallKind, window_call};
 
 /// Plans `HOP(...)` and `TUMBLE(...)` in FROM as a table with `window_start` and `window_end` behind its columns.
 #[derive(Debug)]
@@ -42,15 +43,20 @@ impl RelationPlanner for WindowPlanner {
     ) -> Result<RelationPlanning> {
         let call = match window_call(&relation) {
             None => return Ok(RelationPlanning::Original(Box::new(relation))),
-            Some(Err(fault)) => return Err(datafusion::common::DataFusionError::Plan(fault.message)),
+            Some(Err(fault)) => return Err(DataFusionError::Plan(fault.message)),
             Some(Ok(call)) => call,
         };
         let Some(found) = table::find(&call.table) else {
-            return Err(datafusion::common::DataFusionError::Plan(format!("unknown table '{}'", call.table)));
+            return Err(DataFusionError::Plan(format!("unknown table '{}'", call.table)));
         };
-        let (source, schema) = match call.presence {
-            true => (Source::Presence(call.table.clone()), schema_of(found)),
-            false => (Source::Window(call.table.clone(), call.spec), windowed_schema(&found.schema())),
+        let unknown = || DataFusionError::Plan(format!("'{}' has no such column", call.table));
+        let (source, schema) = match &call.kind {
+            CallKind::Window => (Source::Window(call.table.clone(), call.spec), windowed_schema(&found.schema())),
+            CallKind::LastSeen => (Source::Presence(call.table.clone()), schema_of(found)),
+            CallKind::Stalled(column) => {
+                let schema = stall::schema_of(found, column).ok_or_else(unknown)?;
+                (Source::Stalled(call.table.clone(), column.clone()), schema)
+            }
         };
         let source = provider_as_source(Arc::new(RowsTable::empty(source, schema)));
         let plan = LogicalPlanBuilder::scan(call.table.as_str(), source, None)?.build()?;

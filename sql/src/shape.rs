@@ -137,7 +137,7 @@ fn identity_of(plan: &LogicalPlan, chosen: Option<&[String]>) -> Result<std::res
     let is_identity = |origin: &Origin| match &origin.source {
         Source::Dimension(name) => table::find_dimension(name)
             .is_some_and(|found| found.columns.iter().any(|column| column.identity && column.name == origin.column)),
-        Source::Rows(name) | Source::Window(name, _) | Source::Presence(name) => {
+        Source::Rows(name) | Source::Window(name, _) | Source::Presence(name) | Source::Stalled(name, _) => {
             table::find(name).is_some_and(|found| found.identity().any(|column| column == origin.column))
         }
     };

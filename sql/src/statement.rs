@@ -39,18 +39,39 @@ pub struct WrittenAlert {
     pub tokens: Vec<TokenWithSpan>,
 }
 
+/// A `CREATE VIEW` as written.
+#[derive(Debug, Clone)]
+pub struct WrittenView {
+    /// Its name.
+    pub name: String,
+    /// Where the name stands.
+    pub at: Location,
+    /// The SELECT.
+    pub query: Box<Query>,
+}
+
+/// What a file holds.
+#[derive(Debug, Default)]
+pub struct Statements {
+    /// Alerts, in order.
+    pub alerts: Vec<WrittenAlert>,
+    /// Views, in order.
+    pub views: Vec<WrittenView>,
+    /// What could not be read.
+    pub faults: Vec<Fault>,
+}
+
 /// Reads every statement of a file; the broken ones come back as faults.
-pub fn read_statements(file: &str, text: &str) -> (Vec<WrittenAlert>, Vec<Fault>) {
+pub fn read_statements(file: &str, text: &str) -> Statements {
     let dialect = GenericDialect {};
     let tokens = match Tokenizer::new(&dialect, text).tokenize_with_location() {
         Ok(tokens) => tokens,
         Err(error) => {
             let at = Location::new(file, error.location);
-            return (vec![], vec![Fault::error(at, error.message)]);
+            return Statements { faults: vec![Fault::error(at, error.message)], ..Statements::default() };
         }
     };
-    let mut alerts = Vec::new();
-    let mut faults = Vec::new();
+    let mut found = Statements::default();
     for statement in tokens.split(|token| token.token == Token::SemiColon) {
         if statement.iter().all(|token| is_blank(&token.token)) {
             continue;
@@ -59,19 +80,25 @@ pub fn read_statements(file: &str, text: &str) -> (Vec<WrittenAlert>, Vec<Fault>
         if bytes > RULE_BYTES {
             let first = statement.iter().find(|token| !is_blank(&token.token)).map(|token| token.span.start);
             let at = Location::new(file, first.unwrap_or(ParserLocation::new(1, 1)));
-            faults.push(Fault::error(at, format!("a statement of {bytes} bytes: expected {RULE_BYTES} at most")));
+            found.faults.push(Fault::error(at, format!("a statement of {bytes} bytes: expected {RULE_BYTES} at most")));
             continue;
         }
-        match (Reader { file, tokens: statement, next: 0 }).alert() {
-            Ok(alert) => alerts.push(alert),
-            Err(fault) => faults.push(fault),
+        match (Reader { file, tokens: statement, next: 0 }).statement() {
+            Ok(Written::Alert(alert)) => found.alerts.push(alert),
+            Ok(Written::View(view)) => found.views.push(view),
+            Err(fault) => found.faults.push(fault),
         }
     }
-    (alerts, faults)
+    found
 }
 
 fn is_blank(token: &Token) -> bool {
     matches!(token, Token::Whitespace(_) | Token::EOF)
+}
+
+enum Written {
+    Alert(WrittenAlert),
+    View(WrittenView),
 }
 
 /// Walks the tokens of one statement.
@@ -82,12 +109,25 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn alert(mut self) -> Result<WrittenAlert, Fault> {
+    fn statement(mut self) -> Result<Written, Fault> {
         self.word("CREATE")?;
         if self.take("OR") {
             self.word("REPLACE")?;
         }
-        self.word("ALERT")?;
+        if self.take("VIEW") {
+            let (name, at) = self.name("the name of the view")?;
+            check_name(&name, &at)?;
+            self.word("AS")?;
+            return Ok(Written::View(WrittenView { name, at, query: self.query()? }));
+        }
+        self.alert().map(Written::Alert)
+    }
+
+    fn alert(mut self) -> Result<WrittenAlert, Fault> {
+        if !self.take("ALERT") {
+            let (token, at) = self.peek();
+            return Err(expected("ALERT or VIEW", &token, at));
+        }
         if self.take("IF") {
             self.word("NOT")?;
             self.word("EXISTS")?;
@@ -259,7 +299,7 @@ fn check_name(name: &str, at: &Location) -> Result<(), Fault> {
     if good {
         return Ok(());
     }
-    let message = format!("'{name}' is not a name for an alert: expected letters, digits and '_', 120 at most");
+    let message = format!("'{name}' is not a name here: expected letters, digits and '_', 120 at most");
     Err(Fault::error(at.clone(), message))
 }
 

@@ -1,4 +1,5 @@
-//! `HOP(table, ts, slide, size)` and `TUMBLE(table, ts, size)` in FROM, positional or with named arguments.
+//! `HOP(table, ts, slide, size)`, `TUMBLE(table, ts, size)`, `LAST_SEEN(table, ts)` and `STALLED(table, ts, column)` in FROM, positional or
+//! with named arguments.
 
 use datafusion::sql::sqlparser::ast::Spanned;
 use datafusion::sql::sqlparser::ast::{
@@ -6,11 +7,12 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::Location as ParserLocation;
 use tidewatch_model::limits::{WINDOW_OVERLAP, WINDOW_SIZE};
-use tidewatch_model::table::TIME_COLUMN;
+use tidewatch_model::table::{self, TIME_COLUMN};
 use tidewatch_model::{Span, WindowSpec};
 
 use crate::fault::suggestion;
 use crate::presence::PRESENCE;
+use crate::stall::schema_of;
 
 /// A window function in FROM, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,10 +21,21 @@ pub struct WindowCall {
     pub table: String,
     /// Slide and size.
     pub spec: WindowSpec,
-    /// Whether it is `LAST_SEEN`.
-    pub presence: bool,
+    /// Which function it is.
+    pub kind: CallKind,
     /// The alias given to it, if any.
     pub alias: Option<TableAlias>,
+}
+
+/// The kinds of window functions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallKind {
+    /// `HOP` and `TUMBLE`.
+    Window,
+    /// `LAST_SEEN`.
+    LastSeen,
+    /// `STALLED` of a column.
+    Stalled(String),
 }
 
 /// What is wrong with a window function, and where.
@@ -39,6 +52,8 @@ const HOP_ARGUMENTS: [&str; 4] = ["table", "time", "slide", "size"];
 const TUMBLE_ARGUMENTS: [&str; 3] = ["table", "time", "size"];
 const LAST_SEEN_ARGUMENTS: [&str; 2] = ["table", "time"];
 const LAST_SEEN: &str = "LAST_SEEN";
+const STALLED_ARGUMENTS: [&str; 3] = ["table", "time", "column"];
+const STALLED: &str = "STALLED";
 
 /// Reads a FROM item: `None` when it is no window function at all.
 pub fn window_call(relation: &TableFactor) -> Option<Result<WindowCall, CallFault>> {
@@ -52,15 +67,12 @@ pub fn window_call(relation: &TableFactor) -> Option<Result<WindowCall, CallFaul
         "HOP" => &HOP_ARGUMENTS,
         "TUMBLE" => &TUMBLE_ARGUMENTS,
         LAST_SEEN => &LAST_SEEN_ARGUMENTS,
+        STALLED => &STALLED_ARGUMENTS,
         _ => return None,
     };
     let at = name.span().start;
-    Some(read_call(&function, names, arguments, at).map(|(table, spec)| WindowCall {
-        table,
-        spec,
-        presence: function == LAST_SEEN,
-        alias: alias.clone(),
-    }))
+    let call = read_call(&function, names, arguments, at);
+    Some(call.map(|(table, spec, kind)| WindowCall { table, spec, kind, alias: alias.clone() }))
 }
 
 fn read_call(
@@ -68,10 +80,11 @@ fn read_call(
     names: &[&str],
     arguments: &[FunctionArg],
     at: ParserLocation,
-) -> Result<(String, WindowSpec), CallFault> {
+) -> Result<(String, WindowSpec, CallKind), CallFault> {
     let usage = || match function {
         "HOP" => "HOP(table, ts, INTERVAL '10 seconds', INTERVAL '1 minute'): slide, then size",
         LAST_SEEN => "LAST_SEEN(table, ts)",
+        STALLED => "STALLED(table, ts, column)",
         _ => "TUMBLE(table, ts, INTERVAL '1 minute')",
     };
     let wrong = |message: String| CallFault { at, message };
@@ -101,7 +114,19 @@ fn read_call(
     let table = name_of(given[0]).ok_or_else(|| wrong(format!("{function}: '{}' is not a table's name", given[0])))?;
     check_time_column(function, given[1]).map_err(wrong)?;
     if function == LAST_SEEN {
-        return Ok((table, PRESENCE));
+        return Ok((table, PRESENCE, CallKind::LastSeen));
+    }
+    if function == STALLED {
+        let column =
+            name_of(given[2]).ok_or_else(|| wrong(format!("STALLED: '{}' is not a column's name", given[2])))?;
+        if let Some(found) = table::find(&table).filter(|found| schema_of(found, &column).is_none()) {
+            let known = found.columns.iter().filter(|known| !known.identity).map(|known| known.name);
+            let near = suggestion(&column, known);
+            return Err(wrong(format!(
+                "STALLED: '{column}' is no column of '{table}' that can stall: expected one that is no part of the identity{near}"
+            )));
+        }
+        return Ok((table, PRESENCE, CallKind::Stalled(column)));
     }
     let size = interval(given[given.len() - 1]).map_err(|message| wrong(format!("{function}: size: {message}")))?;
     let slide = match function {
@@ -110,7 +135,7 @@ fn read_call(
     };
     check_spec(WindowSpec { slide, size })
         .map_err(|message| wrong(format!("{function}: {message}")))
-        .map(|spec| (table, spec))
+        .map(|spec| (table, spec, CallKind::Window))
 }
 
 /// `ts => ts`, `slide => ...`; `data` and `timecol` are the standard's names for the first two.

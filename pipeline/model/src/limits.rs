@@ -49,6 +49,10 @@ pub const PLAN_BYTES: usize = 1 << 30;
 pub const PLAN_REST: u32 = 8;
 /// The longest rest, in slides.
 pub const PLAN_REST_LONGEST: u32 = 512;
+/// How far back in time a ROWS frame and `lag` see: beyond it there is no row.
+pub const OVER_ROWS_BACK: Span = Span::hours(1);
+/// How much longer than its frames reach the rows of an OVER may stay in memory.
+pub const OVER_SWEEP: Span = Span::seconds(10);
 /// Rows of a dimension table; a longer one is refused.
 pub const DIMENSION_ROWS: usize = 1_000_000;
 /// A statement of a rule file; longer ones are refused.

@@ -92,6 +92,9 @@ pub struct Rule {
     /// The other tables of rows over time that it reads.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub joined: Vec<String>,
+    /// Whether rows of one identity may change what is said of another.
+    #[serde(default)]
+    pub across: bool,
     /// Whether that table holds samples or events.
     pub table_kind: TableKind,
     /// When it is evaluated.

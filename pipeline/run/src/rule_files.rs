@@ -52,16 +52,19 @@ fn collect(path: &Path, ending: &str, found: &mut Vec<PathBuf>) -> Result<(), Fa
 pub fn load(paths: &[PathBuf], with_bundled: bool, dimensions: &Dimensions) -> Result<Loaded, Failure> {
     let compiler = Compiler::with(dimensions).map_err(Failure::no)?;
     let mut loaded = Loaded::default();
+    let mut texts = Vec::new();
     for file in sql_files(paths)? {
         let text =
             std::fs::read_to_string(&file).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
-        compiler.load(&file.display().to_string(), &text, &mut loaded);
+        texts.push((file.display().to_string(), text));
     }
+    texts.iter().for_each(|(file, text)| compiler.load_views(file, text, &mut loaded));
+    texts.iter().for_each(|(file, text)| compiler.load_alerts(file, text, &mut loaded));
     if with_bundled {
         let own: Vec<String> = loaded.rules.iter().map(|rule| rule.rule.name.clone()).collect();
         // A rule of one's own replaces the bundled one of the same name.
         for file in bundled::FILES.iter().filter(|file| !own.iter().any(|name| name == file.rule_name())) {
-            compiler.load(file.path, file.sql, &mut loaded);
+            compiler.load_alerts(file.path, file.sql, &mut loaded);
         }
     }
     check_templates(&mut loaded);

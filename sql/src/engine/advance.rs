@@ -9,7 +9,7 @@ use tidewatch_model::{Evaluation, Outcome, RuleShape, Timestamp};
 
 use super::of_table::ACTIVITY;
 use super::timeline::Timeline;
-use super::{Engine, Kind};
+use super::{Engine, Kind, Running};
 use crate::listener::Listener;
 use crate::rows_table::Source;
 
@@ -30,7 +30,38 @@ impl Engine {
         let row_rules: Vec<usize> = self.tables[at].row_rules.clone();
         let row_rules: Vec<usize> =
             row_rules.into_iter().filter(|index| self.rules[*index].time_passed(watermark)).collect();
+        self.pass_rows(at, watermark, listener);
         self.judge(at, &moved, &row_rules, listener);
+    }
+
+    /// Lets rows pass to rules with OVERs, in order.
+    fn pass_rows(&mut self, at: usize, watermark: Timestamp, listener: &mut dyn Listener) {
+        let Engine { rules, tables, .. } = self;
+        let state = &mut tables[at];
+        let lines: Vec<_> = state.ordered.lines().collect();
+        for (line, delay) in lines {
+            let passed = state.ordered.pass(line, watermark.saturating_sub(delay));
+            if matches!(passed, Ok(None)) {
+                continue;
+            }
+            let restored = state.ordered.restored(line);
+            for index in &state.row_rules {
+                let Running { rule, kind: Kind::Row(row), quiet_until, emitted, .. } = &mut rules[*index] else {
+                    continue;
+                };
+                if row.place().is_none_or(|place| place.line != line) {
+                    continue;
+                }
+                let evaluations =
+                    row.evaluate_passed(rule, &passed, emitted.or(restored), || listener.watched(&rule.name));
+                if row.saw_watched {
+                    *quiet_until = Timestamp::MIN;
+                }
+                for evaluation in evaluations {
+                    listener.take(evaluation);
+                }
+            }
+        }
     }
 
     /// Says that no row of a table before this will come, though it may have none of that time itself: windows over several tables

@@ -108,7 +108,7 @@ impl Queries {
     ) -> Result<BTreeSet<Key>> {
         let Some(found) = source.stream().and_then(table::find) else { return Ok(BTreeSet::new()) };
         let schema = match source {
-            Source::Presence(_) => crate::presence::schema_of(found),
+            Source::Presence(_) | Source::Stalled(..) => crate::presence::schema_of(found),
             _ => windowed_schema(&found.schema()),
         };
         let rows = provider_as_source(std::sync::Arc::new(RowsTable::empty(source.clone(), schema)));

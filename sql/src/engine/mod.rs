@@ -18,9 +18,10 @@ use tidewatch_model::{Key, Rule, RuleShape, Span, Timestamp};
 
 use crate::compile::{CompiledRule, Strategy};
 use crate::dimension::Dimensions;
-use crate::explain::{Explanation, WindowExplanation};
+use crate::explain::{Explanation, OverExplanation, WindowExplanation};
 use crate::listener::Listener;
 use crate::presence::Presence;
+use crate::rows_table::{Source, scans};
 use crate::shared::rule::SharedRule;
 use general::{General, Queries};
 use of_table::{TableState, Wanted, instants};
@@ -71,6 +72,19 @@ pub struct TableCounts {
     pub late_rows: u64,
     /// Rows dropped because the table held too many.
     pub overflow_rows: u64,
+}
+
+/// What a start must remember of the series of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Series<'a> {
+    /// The table.
+    pub table: &'a str,
+    /// Series that were seen from then on.
+    pub from: Timestamp,
+    /// Rows from then on will be pushed.
+    pub before: Timestamp,
+    /// Columns of which it matters when they last changed.
+    pub stalled: Vec<&'a str>,
 }
 
 /// All rules, and what their open windows need.
@@ -145,17 +159,29 @@ impl Engine {
                     for (table, columns) in &plan.columns {
                         wanted[place(table)].columns.extend(columns.iter().cloned());
                     }
+                    for (source, _) in scans(&plan.matching) {
+                        if let Source::Stalled(table, column) = source {
+                            wanted[place(&table)].stalled.insert(column);
+                        }
+                    }
+                }
+                (Strategy::Row(plan), _) => {
+                    own.row_rules.push(index);
+                    if !plan.overs.is_empty() {
+                        own.ordered.push((plan, rule.options.delay));
+                    }
                 }
                 _ => own.row_rules.push(index),
             }
         }
         let mut tables = Vec::new();
-        let mut places = Vec::new();
+        let (mut places, mut ordered) = (Vec::new(), Vec::new());
         for (name, wanted) in names.iter().zip(wanted) {
             let found = table::find(name).ok_or_else(|| DataFusionError::Plan(format!("unknown table '{name}'")))?;
-            let (state, of_table) = TableState::new(found, wanted)?;
+            let (state, shared, of_overs) = TableState::new(found, wanted)?;
             tables.push(state);
-            places.push(of_table.into_iter());
+            places.push(shared.into_iter());
+            ordered.push(of_overs.into_iter());
         }
         let mut running = Vec::new();
         for CompiledRule { rule, strategy, .. } in rules {
@@ -169,7 +195,14 @@ impl Engine {
                 (Strategy::General(plan), Some(spec), _) => {
                     Kind::General(Box::new(General::new(plan.as_ref().clone(), spec)))
                 }
-                (Strategy::Row(plan), _, Some(found)) => Kind::Row(Box::new(RowRule::new(plan, &found.schema())?)),
+                (Strategy::Row(plan), _, Some(found)) if plan.overs.is_empty() => {
+                    Kind::Row(Box::new(RowRule::new(plan, &found.schema())?))
+                }
+                (Strategy::Row(plan), ..) => {
+                    let place = ordered[own].next();
+                    let place = place.ok_or_else(|| DataFusionError::Internal("a plan without a place".to_string()))?;
+                    Kind::Row(Box::new(RowRule::with_overs(plan, &tables[own].ordered.schema(plan), place)?))
+                }
                 (Strategy::RowGeneral(plan), ..) => Kind::Row(Box::new(RowRule::of_plan(plan.as_ref().clone()))),
                 _ => return Err(DataFusionError::Internal(format!("rule '{}' has no window", rule.name))),
             };
@@ -197,7 +230,12 @@ impl Engine {
         match &mut running.kind {
             Kind::Shared(_) => {}
             Kind::General(general) => general.restore(groups),
-            Kind::Row(row) => row.restore(groups, emitted),
+            Kind::Row(row) => {
+                row.restore(groups, emitted);
+                if let Some(place) = row.place() {
+                    self.tables[running.tables[0]].ordered.restore(place.line, emitted);
+                }
+            }
         }
         for timeline in self.timelines.iter_mut().filter(|timeline| timeline.rules.contains(&index)) {
             timeline.restore(timeline.rules.iter().map(|rule| self.rules[*rule].emitted).collect());
@@ -212,7 +250,11 @@ impl Engine {
             .iter()
             .flat_map(|timeline| timeline.rules.iter().filter_map(|rule| Some((*rule, timeline.stands()?))));
         let rows = self.tables.iter().flat_map(|table| &table.row_rules);
-        let rows = rows.filter_map(|rule| Some((*rule, self.rules[*rule].emitted?)));
+        let rows = rows.filter_map(|rule| {
+            let Running { kind: Kind::Row(row), tables, emitted, .. } = &self.rules[*rule] else { return None };
+            let passed = row.place().and_then(|place| self.tables[tables[0]].ordered.stands(place.line));
+            Some((*rule, passed.or(*emitted)?))
+        });
         windows.chain(rows).map(|(rule, stands)| {
             let running = &self.rules[rule];
             (running.rule.name.as_str(), running.emitted.map_or(stands, |emitted| emitted.max(stands)))
@@ -223,12 +265,12 @@ impl Engine {
     pub fn replay_from(&self, table: &str) -> Option<Timestamp> {
         let at = self.place(table)?;
         let lines = self.timelines.iter().filter(|timeline| timeline.tables.contains(&at));
-        lines.filter_map(|timeline| timeline.next_start).min()
+        let ordered = self.tables[at].ordered.replay_from();
+        lines.filter_map(|timeline| timeline.next_start).chain(ordered).min()
     }
 
-    /// The tables of rules about silence, with the event times between which series were seen that must be remembered for them:
-    /// rows before the second will not be pushed.
-    pub fn wants_series(&self) -> impl Iterator<Item = (&str, Timestamp, Timestamp)> {
+    /// The tables of rules about series, with what must be remembered for them.
+    pub fn wants_series(&self) -> impl Iterator<Item = Series<'_>> {
         let wanting = self.tables.iter().enumerate().filter(|(_, table)| table.presence.is_some());
         wanting.filter_map(|(at, TableState { name, .. })| {
             let before = self.replay_from(name)?;
@@ -239,11 +281,14 @@ impl Engine {
             });
             // Twice: once until it matters, and once for the time that the engine was away.
             let twice = Span(longest.max().unwrap_or(Span::ZERO).0.saturating_mul(2));
-            Some((name.as_str(), before.saturating_sub(twice.max(SERIES_LOOKBACK)), before))
+            let stalled = self.tables[at].presence.iter().flat_map(Presence::stalled).collect();
+            let from = before.saturating_sub(twice.max(SERIES_LOOKBACK));
+            Some(Series { table: name, from, before, stalled })
         })
     }
 
-    /// Takes series that were seen before the start: the identity columns of a table, and `ts`.
+    /// Takes series that were seen before the start: the identity columns of a table, and `ts`; perhaps a column that `STALLED` looks at,
+    /// with the rows in which it changed.
     ///
     /// # Errors
     /// A batch without these columns.
@@ -268,9 +313,9 @@ impl Engine {
     pub fn counts(&self, table: &str) -> TableCounts {
         self.place(table).map(|at| &self.tables[at]).map_or_else(TableCounts::default, |table| TableCounts {
             held_rows: table.panes.rows(),
-            shared_bytes: table.shared.bytes(),
-            late_rows: table.late_rows,
-            overflow_rows: table.panes.overflow_rows,
+            shared_bytes: table.shared.bytes() + table.ordered.bytes(),
+            late_rows: table.late_rows + table.ordered.late_rows,
+            overflow_rows: table.panes.overflow_rows + table.ordered.overflow_rows,
         })
     }
 
@@ -284,6 +329,7 @@ impl Engine {
                     ("presence", Some(general.because().to_string()))
                 }
                 Kind::General(general) => ("general", Some(general.because().to_string())),
+                Kind::Row(row) if row.place().is_some() => ("ordered", None),
                 Kind::Row(row) => ("row", row.because().map(str::to_string)),
             };
             let window = rule.shape.window().map(|spec| {
@@ -299,6 +345,11 @@ impl Engine {
                 Kind::General(general) => Some(general.budget()),
                 _ => None,
             };
+            let overs = match &running.kind {
+                Kind::Row(row) => row.place().map(|place| self.tables[running.tables[0]].ordered.explain(place)),
+                _ => None,
+            };
+            let overs = overs.into_iter().flatten().map(OverExplanation::from).collect();
             let tables: Vec<&str> = rule.tables().collect();
             Explanation {
                 rule: rule.name.clone(),
@@ -307,6 +358,7 @@ impl Engine {
                 because,
                 window,
                 budget_rows,
+                overs,
                 shared,
             }
         })
@@ -345,11 +397,15 @@ impl Engine {
             let floor = self.floor(at);
             self.tables[at].push(batch, floor).map_err(wrong)?;
         }
+        self.tables[at].ordered.push(batch).map_err(wrong)?;
         if feed == Feed::Replay {
             return Ok(());
         }
         for index in &self.tables[at].row_rules {
             let Running { rule, kind: Kind::Row(row), quiet_until, .. } = &mut self.rules[*index] else { continue };
+            if row.place().is_some() {
+                continue;
+            }
             let evaluations = row.evaluate(&self.queries, rule, batch, || listener.watched(&rule.name));
             if row.saw_watched {
                 *quiet_until = Timestamp::MIN;

@@ -7,9 +7,11 @@ use datafusion::common::DataFusionError;
 use tidewatch_model::table::{self, Table};
 use tidewatch_model::{Span, Timestamp, WindowSpec};
 
+use crate::compile::RowPlan;
 use crate::panes::{Panes, times};
 use crate::presence::Presence;
 use crate::rows_table::{Part, Source};
+use crate::shared::ordered::{self, Ordered};
 use crate::shared::plan::SharedPlan;
 use crate::shared::table::{Place, SharedTable};
 
@@ -30,6 +32,8 @@ pub struct TableState {
     /// Rows as they are, for rules without shared windows.
     pub panes: Panes,
     has_general: bool,
+    /// OVERs.
+    pub ordered: Ordered,
     /// What rules about silence look at.
     pub presence: Option<Presence>,
     /// Whether sources are just being heard again.
@@ -48,33 +52,42 @@ pub const ACTIVITY: Span = Span::seconds(1);
 pub struct Wanted<'a> {
     /// Shared plans with their slides, sizes and delays.
     pub shared: Vec<(&'a SharedPlan, WindowSpec, Span)>,
+    /// Plans with OVERs, with how long they wait.
+    pub ordered: Vec<(&'a RowPlan, Span)>,
     /// Columns of rows as they are.
     pub columns: BTreeSet<String>,
-    /// Whether any rule is about silence.
+    /// Whether any rule is about series.
     pub presence: bool,
+    /// Columns that `STALLED` looks at.
+    pub stalled: BTreeSet<String>,
     /// Rules without a window.
     pub row_rules: Vec<usize>,
 }
 
 impl TableState {
-    /// For these wants; the places of the shared plans come back in their order.
-    pub fn new(found: &'static Table, wanted: Wanted<'_>) -> Result<(TableState, Vec<Place>), DataFusionError> {
+    /// For these wants; the places of the shared plans and of those with OVERs come back in their order.
+    pub fn new(
+        found: &'static Table,
+        wanted: Wanted<'_>,
+    ) -> Result<(TableState, Vec<Place>, Vec<ordered::Place>), DataFusionError> {
         let (shared, places) = SharedTable::new(&found.schema(), &wanted.shared)?;
+        let (ordered, ordered_places) = Ordered::new(&found.schema(), &wanted.ordered)?;
         let state = TableState {
             name: found.name.to_string(),
             watermark: Timestamp::MIN,
             reached: Timestamp::MIN,
             lagging: false,
-            presence: wanted.presence.then(|| Presence::new(found)).transpose()?,
+            presence: wanted.presence.then(|| Presence::new(found, &wanted.stalled)).transpose()?,
             blind: false,
             row_rules: wanted.row_rules,
             shared,
+            ordered,
             has_general: !wanted.columns.is_empty(),
             panes: Panes::new(wanted.columns.into_iter().collect()),
             active: BTreeSet::new(),
             late_rows: 0,
         };
-        Ok((state, places))
+        Ok((state, places, ordered_places))
     }
 
     /// Takes rows; those before `floor`, the start of the earliest open window, are late.
@@ -121,6 +134,10 @@ impl TableState {
             Source::Presence(_) => match &mut self.presence {
                 Some(presence) => Ok(vec![(start, end, presence.rows(end)?)]),
                 None => Ok(vec![]),
+            },
+            Source::Stalled(table, column) => match (&mut self.presence, table::find(table)) {
+                (Some(presence), Some(found)) => Ok(vec![(start, end, presence.stalled_rows(end, found, column)?)]),
+                _ => Ok(vec![]),
             },
             Source::Dimension(_) => Ok(vec![]),
         }

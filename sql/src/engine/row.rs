@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, new_null_array};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use datafusion::common::Result;
+use datafusion::common::{DataFusionError, Result};
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
@@ -20,6 +20,7 @@ use crate::listener::Watched;
 use crate::panes::times;
 use crate::rows_table::Source;
 use crate::shape::ROW_TIME;
+use crate::shared::ordered::{Passed, Place};
 use crate::shared::plan::physical;
 use crate::values::{ResultRow, batch_of, result_rows, truths};
 
@@ -44,6 +45,17 @@ enum Way {
     Expressions(Box<Expressions>),
     /// By running a plan over each batch.
     Plan(Box<GeneralPlan>),
+    /// By expressions over the columns and those of OVERs, as rows pass in order.
+    Overs(Box<Overs>),
+}
+
+struct Overs {
+    place: Place,
+    schema: SchemaRef,
+    labels: Option<Arc<dyn PhysicalExpr>>,
+    after: Option<Arc<dyn PhysicalExpr>>,
+    matching: Select,
+    present: Select,
 }
 
 struct Expressions {
@@ -57,10 +69,12 @@ struct Expressions {
 /// The rows of one batch.
 struct Judged<'a> {
     way: &'a Way,
-    queries: &'a Queries,
+    queries: Option<&'a Queries>,
     key: &'a [String],
     /// Those that exist for the rule.
     rows: RecordBatch,
+    /// With OVERs: those that have them.
+    entered: Option<RecordBatch>,
 }
 
 impl Judged<'_> {
@@ -72,6 +86,11 @@ impl Judged<'_> {
                 if matching.num_rows() == 0 { Ok(vec![]) } else { of.matching.rows(&matching, self.key) }
             }
             Way::Plan(plan) => self.run(&plan.matching),
+            Way::Overs(of) => {
+                let Some(entered) = &self.entered else { return Ok(vec![]) };
+                let matching = passing(of.after.as_ref(), entered)?;
+                if matching.num_rows() == 0 { Ok(vec![]) } else { of.matching.rows(&matching, self.key) }
+            }
         }
     }
 
@@ -79,6 +98,7 @@ impl Judged<'_> {
     fn present(&self) -> Result<Vec<ResultRow>> {
         match self.way {
             Way::Expressions(of) => of.present.rows(&self.rows, self.key),
+            Way::Overs(of) => of.present.rows(&self.rows, self.key),
             Way::Plan(plan) => match &plan.present {
                 Present::Plan(present) => self.run(present),
                 Present::Leaves(_) => Ok(vec![]),
@@ -88,7 +108,8 @@ impl Judged<'_> {
 
     fn run(&self, plan: &LogicalPlan) -> Result<Vec<ResultRow>> {
         let mut feed = |_: &Source| Ok(vec![(Timestamp::MIN, Timestamp::MIN, self.rows.clone())]);
-        self.queries.rows(plan, &mut feed, self.key, Some(ROW_TIME), PLAN_ROWS_PER_BATCH)
+        let Some(queries) = self.queries else { return Ok(vec![]) };
+        queries.rows(plan, &mut feed, self.key, Some(ROW_TIME), PLAN_ROWS_PER_BATCH)
     }
 }
 
@@ -131,6 +152,29 @@ impl RowRule {
         }))))
     }
 
+    /// With OVERs; `schema` is that of rows with their columns.
+    pub fn with_overs(plan: &RowPlan, schema: &SchemaRef, place: Place) -> Result<RowRule> {
+        let condition = |conditions: &[Expr]| {
+            conjunction(conditions.to_vec()).map(|condition| physical(&condition, schema)).transpose()
+        };
+        Ok(RowRule::judging(Way::Overs(Box::new(Overs {
+            place,
+            schema: schema.clone(),
+            labels: condition(&plan.labels)?,
+            after: condition(&plan.after)?,
+            matching: Select::new(&plan.matching, schema)?,
+            present: Select::new(&plan.present, schema)?,
+        }))))
+    }
+
+    /// Where its OVERs are, if it has any.
+    pub fn place(&self) -> Option<&Place> {
+        match &self.way {
+            Way::Overs(of) => Some(&of.place),
+            _ => None,
+        }
+    }
+
     /// With a plan that is run over each batch.
     pub fn of_plan(plan: GeneralPlan) -> RowRule {
         RowRule::judging(Way::Plan(Box::new(plan)))
@@ -150,7 +194,7 @@ impl RowRule {
     /// Why it is not judged by expressions, if it is not.
     pub fn because(&self) -> Option<&str> {
         match &self.way {
-            Way::Expressions(_) => None,
+            Way::Expressions(_) | Way::Overs(_) => None,
             Way::Plan(plan) => Some(&plan.because),
         }
     }
@@ -169,17 +213,58 @@ impl RowRule {
         batch: &RecordBatch,
         watched: impl FnOnce() -> Watched,
     ) -> Vec<Evaluation> {
+        let rows = match &self.way {
+            Way::Expressions(of) => passing(of.labels.as_ref(), batch),
+            Way::Plan(_) | Way::Overs(_) => Ok(batch.clone()),
+        };
+        let rows = rows.map(|rows| (rows, None));
+        self.evaluate_rows(Some(queries), rule, batch, rows, Timestamp::MIN, watched)
+    }
+
+    /// The same for a rule with OVERs, over rows that passed; those before `emitted` were evaluated before a restart.
+    pub fn evaluate_passed(
+        &mut self,
+        rule: &Rule,
+        passed: &Result<Option<Passed>>,
+        emitted: Option<Timestamp>,
+        watched: impl FnOnce() -> Watched,
+    ) -> Vec<Evaluation> {
+        let Way::Overs(of) = &self.way else { return vec![] };
+        let (batch, rows) = match passed {
+            Ok(None) => return vec![],
+            Ok(Some(passed)) => {
+                let entered = passed.of(&of.place, &of.schema);
+                let rows = entered.and_then(|entered| Ok((of.exist(&passed.rows)?, Some(entered))));
+                (passed.rows.clone(), rows)
+            }
+            Err(error) => {
+                let error = DataFusionError::Execution(error.strip_backtrace());
+                (RecordBatch::new_empty(of.schema.clone()), Err(error))
+            }
+        };
+        self.evaluate_rows(None, rule, &batch, rows, emitted.unwrap_or(Timestamp::MIN), watched)
+    }
+
+    fn evaluate_rows(
+        &mut self,
+        queries: Option<&Queries>,
+        rule: &Rule,
+        batch: &RecordBatch,
+        rows: Result<(RecordBatch, Option<RecordBatch>)>,
+        emitted: Timestamp,
+        watched: impl FnOnce() -> Watched,
+    ) -> Vec<Evaluation> {
         self.saw_watched = false;
-        let instants = match self.instants(queries, rule, batch, watched) {
+        let instants = match rows.and_then(|rows| self.instants(queries, rule, rows, watched)) {
             Ok(instants) => instants,
             Err(error) => {
                 let newest = times(batch).and_then(|times| times.values().iter().max().copied()).unwrap_or_default();
-                let ts = Timestamp(newest);
+                let ts = Timestamp(newest).max(emitted);
                 let outcome = Outcome::Failed(error.strip_backtrace());
                 return vec![Evaluation { rule: rule.name.clone(), window_start: ts, window_end: ts, outcome }];
             }
         };
-        let evaluations = instants.into_iter().map(|(ts, groups)| {
+        let evaluations = instants.into_iter().filter(|(ts, _)| *ts >= emitted).map(|(ts, groups)| {
             let findings = groups.into_iter().map(|(key, state)| Finding { key, state }).collect();
             let outcome = Outcome::Groups(findings);
             Evaluation { rule: rule.name.clone(), window_start: ts, window_end: ts, outcome }
@@ -189,16 +274,12 @@ impl RowRule {
 
     fn instants(
         &mut self,
-        queries: &Queries,
+        queries: Option<&Queries>,
         rule: &Rule,
-        batch: &RecordBatch,
+        (rows, entered): (RecordBatch, Option<RecordBatch>),
         watched: impl FnOnce() -> Watched,
     ) -> Result<BTreeMap<Timestamp, BTreeMap<Key, GroupState>>> {
-        let rows = match &self.way {
-            Way::Expressions(of) => passing(of.labels.as_ref(), batch)?,
-            Way::Plan(_) => batch.clone(),
-        };
-        let judged = Judged { way: &self.way, queries, key: &rule.key, rows };
+        let judged = Judged { way: &self.way, queries, key: &rule.key, rows, entered };
         let matching = judged.matching()?;
         let mut instants: BTreeMap<Timestamp, BTreeMap<Key, GroupState>> = BTreeMap::new();
         if rule.table_kind == TableKind::Sample && judged.rows.num_rows() > 0 {
@@ -269,6 +350,16 @@ impl RowRule {
         let silent = self.groups.iter().filter(|(_, last_seen)| end - **last_seen >= ROW_SILENCE);
         let state = if lagging { GroupState::Unknown } else { GroupState::NoData };
         Outcome::Groups(silent.map(|(key, _)| Finding { key: key.clone(), state: state.clone() }).collect())
+    }
+}
+
+impl Overs {
+    /// The rows that exist for the rule, with NULL where rows that have OVERs have their columns.
+    fn exist(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let mut columns = rows.columns().to_vec();
+        let overs = &self.schema.fields()[columns.len()..];
+        columns.extend(overs.iter().map(|field| new_null_array(field.data_type(), rows.num_rows())));
+        passing(self.labels.as_ref(), &batch_of(&self.schema, columns, rows.num_rows())?)
     }
 }
 

@@ -11,6 +11,8 @@ mod cube;
 mod grouping;
 pub mod growth;
 mod kernel;
+pub mod ordered;
+pub mod over;
 pub mod plan;
 pub mod rule;
 pub mod table;

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Column, DFSchema, Result, plan_err};
+use datafusion::common::{Column, DFSchema, Result};
 use datafusion::execution::context::ExecutionProps;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::utils::{conjunction, split_conjunction};
+use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
@@ -20,9 +20,11 @@ use tidewatch_model::table::Table;
 
 use super::cube::{Aggregate, Cube};
 use super::growth::{FloatCounter, Growth, IntegerCounter};
-use super::kernel::{Bools, Count, Ends, Exact, Extremes, Floats, IntegerSum, Integers, Texts};
+use super::kernel::{Bools, Count, Ends, Exact, Extremes, Floats, IntegerSum, Integers, Kernel, Texts};
+use super::over::{OverCall, over_call};
 use crate::ends::is_last;
 use crate::exact::ExactSum;
+use crate::flat::{column, flatten, over_name, table_columns};
 use crate::increase::growth_question;
 use crate::moments::{Moments, Question};
 use crate::percentile::{APPROX_PERCENTILE, quantile};
@@ -56,7 +58,7 @@ pub struct SharedPlan {
     pub schema: SchemaRef,
 }
 
-/// A rule without a window. All expressions are over the table's columns.
+/// A rule without a window. All expressions are over the table's columns, those of the SELECT list over the OVERs' too.
 #[derive(Debug, Clone)]
 pub struct RowPlan {
     /// Conditions on identity columns: rows that do not pass them do not exist for the rule.
@@ -67,6 +69,10 @@ pub struct RowPlan {
     pub matching: Vec<(Expr, String)>,
     /// Its key columns and the row's time.
     pub present: Vec<(Expr, String)>,
+    /// Its OVERs.
+    pub overs: Vec<OverCall>,
+    /// Conditions on their results.
+    pub after: Vec<Expr>,
 }
 
 impl fmt::Display for Call {
@@ -136,6 +142,23 @@ pub enum Function {
     },
 }
 
+/// Makes something of a kernel, whichever it is.
+pub trait Make {
+    /// What is made.
+    type Made;
+    /// Makes it.
+    fn make<K: Kernel>(self, kernel: K) -> Self::Made;
+}
+
+struct MakeCube;
+
+impl Make for MakeCube {
+    type Made = Box<dyn Cube>;
+    fn make<K: Kernel>(self, kernel: K) -> Box<dyn Cube> {
+        Box::new(Aggregate::new(kernel))
+    }
+}
+
 /// How the columns after the aggregation are called.
 pub fn group_name(index: usize) -> String {
     format!("group_{index}")
@@ -149,26 +172,31 @@ pub fn aggregate_name(index: usize) -> String {
 impl Function {
     /// An empty cube.
     pub fn cube(&self) -> Box<dyn Cube> {
+        self.with(MakeCube)
+    }
+
+    /// Makes something of the function's kernel.
+    pub fn with<M: Make>(&self, maker: M) -> M::Made {
         match self {
-            Function::Count => Box::new(Aggregate::new(Count)),
-            Function::IntegerSum => Box::new(Aggregate::new(IntegerSum)),
-            Function::FloatSum => Box::new(Aggregate::new(Exact::<ExactSum>::default())),
-            Function::Spread => Box::new(Aggregate::new(Exact::<Moments>::default())),
-            Function::Percentile => Box::new(Aggregate::new(Exact::<Sketch>::default())),
+            Function::Count => maker.make(Count),
+            Function::IntegerSum => maker.make(IntegerSum),
+            Function::FloatSum => maker.make(Exact::<ExactSum>::default()),
+            Function::Spread => maker.make(Exact::<Moments>::default()),
+            Function::Percentile => maker.make(Exact::<Sketch>::default()),
             Function::End { last, data_type } => match data_type {
-                DataType::Float64 => Box::new(Aggregate::new(Ends::<Floats>::new(*last, data_type))),
-                DataType::Utf8 => Box::new(Aggregate::new(Ends::<Texts>::new(*last, data_type))),
-                DataType::Boolean => Box::new(Aggregate::new(Ends::<Bools>::new(*last, data_type))),
-                _ => Box::new(Aggregate::new(Ends::<Integers>::new(*last, data_type))),
+                DataType::Float64 => maker.make(Ends::<Floats>::new(*last, data_type)),
+                DataType::Utf8 => maker.make(Ends::<Texts>::new(*last, data_type)),
+                DataType::Boolean => maker.make(Ends::<Bools>::new(*last, data_type)),
+                _ => maker.make(Ends::<Integers>::new(*last, data_type)),
             },
             Function::Extreme { largest, data_type } => match data_type {
-                DataType::Float64 => Box::new(Aggregate::new(Extremes::<Floats>::new(*largest, data_type))),
-                DataType::Utf8 => Box::new(Aggregate::new(Extremes::<Texts>::new(*largest, data_type))),
-                DataType::Boolean => Box::new(Aggregate::new(Extremes::<Bools>::new(*largest, data_type))),
-                _ => Box::new(Aggregate::new(Extremes::<Integers>::new(*largest, data_type))),
+                DataType::Float64 => maker.make(Extremes::<Floats>::new(*largest, data_type)),
+                DataType::Utf8 => maker.make(Extremes::<Texts>::new(*largest, data_type)),
+                DataType::Boolean => maker.make(Extremes::<Bools>::new(*largest, data_type)),
+                _ => maker.make(Extremes::<Integers>::new(*largest, data_type)),
             },
-            Function::Growth { integer: true } => Box::new(Aggregate::new(Growth::<IntegerCounter>::default())),
-            Function::Growth { integer: false } => Box::new(Aggregate::new(Growth::<FloatCounter>::default())),
+            Function::Growth { integer: true } => maker.make(Growth::<IntegerCounter>::default()),
+            Function::Growth { integer: false } => maker.make(Growth::<FloatCounter>::default()),
         }
     }
 
@@ -224,29 +252,19 @@ pub fn take_apart(
 ) -> Result<std::result::Result<SharedPlan, String>> {
     let no = |reason: &str| Ok(Err(reason.to_string()));
     let plan = state.analyzer().execute_and_check(plan.clone(), state.config_options(), |_, _| {})?;
-    let LogicalPlan::Projection(projection) = &plan else { return no("it has no plain SELECT list") };
-    let (having, below) = match projection.input.as_ref() {
-        LogicalPlan::Filter(filter) => (Some(&filter.predicate), filter.input.as_ref()),
-        other => (None, other),
-    };
-    let LogicalPlan::Aggregate(aggregate) = below else { return no("it has no aggregate") };
-    let (condition, below) = match aggregate.input.as_ref() {
-        LogicalPlan::Filter(filter) => (Some(&filter.predicate), filter.input.as_ref()),
-        other => (None, other),
-    };
-    if !is_table(below) {
-        return no("it reads more than a table");
-    }
+    let Some(aggregate) = topmost_aggregate(&plan) else { return no("it has no aggregate") };
     let rows = DFSchema::try_from(windowed_schema(&table.schema()))?;
-    let simplify = |expression: &Expr| -> Result<Expr> {
-        let context = SimplifyContext::builder().with_schema(Arc::new(rows.clone())).build();
-        ExprSimplifier::new(context).simplify(unqualified(expression)?)
+    let below = match flatten(&aggregate.input, &table_columns)? {
+        Ok(below) if below.overs.is_empty() => below,
+        Ok(_) => return no("it has OVER below its aggregate"),
+        Err(reason) => return Ok(Err(reason)),
     };
+    let over_rows = |expression: &Expr| below.over_source(expression, aggregate.input.schema());
     let mut names = Vec::new();
     let mut fields = Vec::new();
     let mut groups = Vec::new();
     for group in &aggregate.group_expr {
-        let group = unqualified(&group.clone().unalias())?;
+        let group = over_rows(group)?;
         if let Expr::Column(column) = &group
             && (column.name == WINDOW_START || column.name == WINDOW_END)
         {
@@ -264,26 +282,14 @@ pub fn take_apart(
     let mut aggregates = Vec::new();
     for call in &aggregate.aggr_expr {
         let whole = call.to_string();
-        let Expr::AggregateFunction(call) = call.clone().unalias() else {
+        let Expr::AggregateFunction(call) = over_rows(call)? else {
             return no(&format!("{whole} is no plain call"));
         };
-        let arguments = call.params.args.iter().map(&simplify).collect::<Result<Vec<_>>>()?;
-        let filter = call.params.filter.as_deref().map(&simplify).transpose()?;
-        let Some(first) = arguments.first() else { return no(&format!("{whole} has no argument")) };
-        let Some((function, question)) = Function::of(&call, &first.get_type(&rows)?) else {
-            return no(&format!("{whole} has no kernel"));
-        };
-        if arguments.iter().chain(&filter).any(reads_window) {
-            return no(&format!("{whole} reads the window's bounds"));
+        match call_of(&call, &whole, &rows)? {
+            Ok(call) => aggregates.push(call),
+            Err(reason) => return Ok(Err(reason)),
         }
-        let is_constant = |argument: &Expr| matches!(argument, Expr::Literal(value, _) if !value.is_null());
-        let arguments = match function {
-            Function::Count if is_constant(first) => vec![],
-            Function::Percentile => vec![first.clone()],
-            _ => arguments,
-        };
-        names.push(aggregate_name(aggregates.len()));
-        aggregates.push((Call { function, arguments, filter }, question));
+        names.push(aggregate_name(aggregates.len() - 1));
     }
     for (name, field) in names.iter().zip(aggregate.schema.fields()) {
         if name.starts_with("aggregate_") {
@@ -291,23 +297,21 @@ pub fn take_apart(
         }
     }
     let schema = windowed_schema(&Schema::new(fields));
-    let after = |expression: &Expr| -> Result<Expr> {
-        let renamed = expression.clone().transform_up(|part| match part {
-            Expr::Column(column) => {
-                let index = aggregate.schema.index_of_column(&column)?;
-                Ok(Transformed::yes(Expr::Column(Column::new_unqualified(&names[index]))))
-            }
-            other => Ok(Transformed::no(other)),
-        })?;
-        let context = SimplifyContext::builder().with_schema(Arc::new(DFSchema::try_from(schema.clone())?)).build();
-        ExprSimplifier::new(context).simplify(renamed.data)
+    let results = DFSchema::try_from(schema.clone())?;
+    let of_aggregate = |plan: &LogicalPlan| {
+        matches!(plan, LogicalPlan::Aggregate(_)).then(|| names.iter().map(|name| column(name)).collect::<Vec<_>>())
     };
-    let having = having.map(&after).transpose()?;
-    let outputs = projection
-        .expr
-        .iter()
-        .zip(projection.schema.fields())
-        .map(|(expression, field)| Ok((after(&expression.clone().unalias())?, field.name().clone())))
+    let above = match flatten(&plan, &of_aggregate)? {
+        Ok(above) if above.overs.is_empty() => above,
+        Ok(_) => return no("it has OVER above its aggregate"),
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let having = conjunction(above.conditions).map(|condition| simplified(condition, &results)).transpose()?;
+    let outputs = above
+        .columns
+        .into_iter()
+        .zip(plan.schema().fields())
+        .map(|(expression, field)| Ok((simplified(expression, &results)?, field.name().clone())))
         .collect::<Result<Vec<_>>>()?;
     let identity: HashSet<&str> = table.identity().collect();
     let column_of = |group: &Expr| match group {
@@ -316,20 +320,18 @@ pub fn take_apart(
     };
     let by_identity = groups.iter().all(|group| column_of(group).is_some_and(|name| identity.contains(name.as_str())));
     let (mut of_groups, mut labels, mut values) = (vec![], vec![], vec![]);
-    for part in condition.into_iter().flat_map(split_conjunction) {
-        let part = unqualified(part)?;
+    for part in below.conditions {
         if reads_window(&part) {
             return no(&format!("{part} reads the window's bounds"));
         }
-        let is_label = part.column_refs().iter().all(|column| identity.contains(column.name.as_str()));
         let on_groups = part
             .column_refs()
             .iter()
             .all(|column| groups.iter().any(|group| column_of(group).as_ref() == Some(&column.name)));
-        match (is_label, on_groups && by_identity && !groups.is_empty()) {
+        match (is_label(&part, &identity), on_groups && by_identity && !groups.is_empty()) {
             (true, true) => of_groups.push(on_group_columns(&part, &groups)?),
-            (true, false) => labels.push(simplify(&part)?),
-            (false, _) => values.push(simplify(&part)?),
+            (true, false) => labels.push(simplified(part, &rows)?),
+            (false, _) => values.push(simplified(part, &rows)?),
         }
     }
     // In the order in which they were written: one may guard the next.
@@ -337,51 +339,86 @@ pub fn take_apart(
     Ok(Ok(SharedPlan { of_groups, labels, values, groups, by_identity, aggregates, having, outputs, schema }))
 }
 
-/// Takes a rule without a window apart.
-pub fn take_row_apart(state: &SessionState, parts: &RulePlan, table: &Table) -> Result<RowPlan> {
-    let plan = state.analyzer().execute_and_check(parts.matching.clone(), state.config_options(), |_, _| {})?;
-    let LogicalPlan::Projection(projection) = &plan else {
-        return plan_err!("expected a plain SELECT list");
-    };
-    let condition = match projection.input.as_ref() {
-        LogicalPlan::Filter(filter) if is_table(&filter.input) => Some(&filter.predicate),
-        other if is_table(other) => None,
-        _ => return plan_err!("expected a plain table in FROM"),
-    };
-    let identity: HashSet<&str> = table.identity().collect();
-    let (mut labels, mut values) = (vec![], vec![]);
-    for part in condition.into_iter().flat_map(split_conjunction) {
-        let is_label = part.column_refs().iter().all(|column| identity.contains(column.name.as_str()));
-        if is_label { &mut labels } else { &mut values }.push(unqualified(part)?);
+/// The aggregation that is met first from the top, below projections and filters.
+fn topmost_aggregate(plan: &LogicalPlan) -> Option<&datafusion::logical_expr::Aggregate> {
+    match plan {
+        LogicalPlan::Aggregate(aggregate) => Some(aggregate),
+        LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) => {
+            plan.inputs().first().and_then(|input| topmost_aggregate(input))
+        }
+        _ => None,
     }
-    let columns = projection.expr.iter().zip(projection.schema.fields());
-    let matching = columns
-        .map(|(expression, field)| Ok((unqualified(&expression.clone().unalias())?, field.name().clone())))
-        .collect::<Result<Vec<_>>>()?;
-    let is_present = |name: &String| parts.key.contains(name) || name == ROW_TIME;
-    let present = matching.iter().filter(|(_, name)| is_present(name)).cloned().collect();
-    Ok(RowPlan { labels, values, matching, present })
 }
 
-fn is_table(plan: &LogicalPlan) -> bool {
-    match plan {
-        LogicalPlan::SubqueryAlias(alias) => is_table(&alias.input),
-        LogicalPlan::TableScan(scan) => scan.filters.is_empty() && scan.projection.is_none() && scan.fetch.is_none(),
-        _ => false,
+/// Whether a condition is about identity columns only.
+fn is_label(condition: &Expr, identity: &HashSet<&str>) -> bool {
+    condition.column_refs().iter().all(|column| identity.contains(column.name.as_str()))
+}
+
+fn simplified(expression: Expr, schema: &DFSchema) -> Result<Expr> {
+    let context = SimplifyContext::builder().with_schema(Arc::new(schema.clone())).build();
+    ExprSimplifier::new(context).simplify(expression)
+}
+
+/// A call over rows as states and what is asked of them; why not, when there is no kernel for it.
+pub fn call_of(
+    call: &AggregateFunction,
+    whole: &str,
+    rows: &DFSchema,
+) -> Result<std::result::Result<(Call, Question), String>> {
+    let arguments =
+        call.params.args.iter().map(|argument| simplified(argument.clone(), rows)).collect::<Result<Vec<_>>>()?;
+    let filter = call.params.filter.as_deref().map(|filter| simplified(filter.clone(), rows)).transpose()?;
+    let Some(first) = arguments.first() else { return Ok(Err(format!("{whole} has no argument"))) };
+    let Some((function, question)) = Function::of(call, &first.get_type(rows)?) else {
+        return Ok(Err(format!("{whole} has no kernel")));
+    };
+    if arguments.iter().chain(&filter).any(reads_window) {
+        return Ok(Err(format!("{whole} reads the window's bounds")));
     }
+    let is_constant = |argument: &Expr| matches!(argument, Expr::Literal(value, _) if !value.is_null());
+    let arguments = match function {
+        Function::Count if is_constant(first) => vec![],
+        Function::Percentile => vec![first.clone()],
+        _ => arguments,
+    };
+    Ok(Ok((Call { function, arguments, filter }, question)))
+}
+
+/// Takes a rule without a window apart; says why not when it has parts that only DataFusion knows.
+pub fn take_row_apart(
+    state: &SessionState,
+    parts: &RulePlan,
+    table: &Table,
+) -> Result<std::result::Result<RowPlan, String>> {
+    let plan = state.analyzer().execute_and_check(parts.matching.clone(), state.config_options(), |_, _| {})?;
+    let flat = match flatten(&plan, &table_columns)? {
+        Ok(flat) => flat,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let rows = DFSchema::try_from(table.schema())?;
+    let mut overs = Vec::new();
+    for over in &flat.overs {
+        match over_call(over, &rows)? {
+            Ok(call) => overs.push(call),
+            Err(reason) => return Ok(Err(reason)),
+        }
+    }
+    let identity: HashSet<&str> = table.identity().collect();
+    let (labels, values) = flat.conditions.into_iter().partition(|part| is_label(part, &identity));
+    let names = plan.schema().fields().iter().map(|field| field.name().clone());
+    let matching: Vec<(Expr, String)> = flat.columns.into_iter().zip(names).collect();
+    let is_present = |name: &String| parts.key.contains(name) || name == ROW_TIME;
+    let present: Vec<(Expr, String)> = matching.iter().filter(|(_, name)| is_present(name)).cloned().collect();
+    let is_over = |column: &Column| (0..overs.len()).any(|index| column.name == over_name(index));
+    if let Some((key, _)) = present.iter().find(|(key, _)| key.column_refs().into_iter().any(&is_over)) {
+        return Ok(Err(format!("an OVER, {key}, identifies its alerts")));
+    }
+    Ok(Ok(RowPlan { labels, values, matching, present, overs, after: flat.after }))
 }
 
 fn reads_window(expression: &Expr) -> bool {
     expression.column_refs().iter().any(|column| column.name == WINDOW_START || column.name == WINDOW_END)
-}
-
-/// The expression with columns named as the table names them, whatever the rule calls the table.
-pub fn unqualified(expression: &Expr) -> Result<Expr> {
-    let plain = expression.clone().transform_up(|part| match part {
-        Expr::Column(column) => Ok(Transformed::yes(Expr::Column(Column::new_unqualified(column.name)))),
-        other => Ok(Transformed::no(other)),
-    })?;
-    Ok(plain.data)
 }
 
 fn on_group_columns(condition: &Expr, groups: &[Expr]) -> Result<Expr> {

@@ -19,7 +19,7 @@ const GOOD_SELECT: &str =
 
 #[test]
 fn grammar() {
-    check("CREATE ALRT x AS SELECT 1", &["rules.sql:1:8: error: expected ALERT, found 'ALRT'"]);
+    check("CREATE ALRT x AS SELECT 1", &["rules.sql:1:8: error: expected ALERT or VIEW, found 'ALRT'"]);
     check("CREATE ALERT 9x AS SELECT 1", &["rules.sql:1:14: error: expected the name of the alert, found '9'"]);
     check(
         "CREATE ALERT x\nWITH (severity 'info') AS SELECT 1",
@@ -115,7 +115,7 @@ fn what_has_no_bound_is_refused() {
     check("CREATE ALERT x AS SELECT DISTINCT host FROM gpu", &["no window bound: DISTINCT over 'gpu' would never end"]);
     check(
         "CREATE ALERT x AS SELECT host, avg(power_watts) OVER (PARTITION BY host) AS a FROM gpu",
-        &["no window bound: OVER over 'gpu'"],
+        &["OVER of avg: expected ORDER BY ts; or a bound for any query"],
     );
     check(
         "CREATE ALERT x AS SELECT host FROM gpu UNION ALL SELECT host FROM expected",

@@ -6,8 +6,10 @@ mod engine;
 mod faults;
 mod general;
 mod oracle;
+mod ordered;
 mod presence;
 mod promql;
+mod views;
 
 use std::sync::Arc;
 

@@ -132,7 +132,7 @@ fn written() -> impl Strategy<Value = Written> {
 }
 
 /// Rows with their delay on the way, in microseconds; with `odd`, some values are no numbers.
-fn rows(odd: bool) -> impl Strategy<Value = Vec<(GpuRow, i64)>> {
+pub(super) fn rows(odd: bool) -> impl Strategy<Value = Vec<(GpuRow, i64)>> {
     let plain = || prop_oneof![-50.0..150.0f64, Just(1e-12), Just(1e12), Just(0.1), Just(0.0)];
     let special = || prop::sample::select(vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY]);
     let value = move || {
@@ -152,17 +152,17 @@ fn rows(odd: bool) -> impl Strategy<Value = Vec<(GpuRow, i64)>> {
     prop::collection::vec(row, 1..60)
 }
 
-type Fired = BTreeMap<(Timestamp, Key), Values>;
+pub(super) type Fired = BTreeMap<(Timestamp, Key), Values>;
 
 /// Engine and rows on their way: rows arrive in order of ts + delay in batches of `batch` rows.
-struct Journey {
-    batches: Vec<RecordBatch>,
+pub(super) struct Journey {
+    pub(super) batches: Vec<RecordBatch>,
     /// By batch: the newest ts so far.
     newest: Vec<Timestamp>,
 }
 
 impl Journey {
-    fn new(mut rows: Vec<(GpuRow, i64)>, batch: usize) -> Journey {
+    pub(super) fn new(mut rows: Vec<(GpuRow, i64)>, batch: usize) -> Journey {
         rows.sort_by_key(|(row, late)| row.ts + late);
         let mut journey = Journey { batches: vec![], newest: vec![] };
         let mut newest = i64::MIN;
@@ -176,14 +176,14 @@ impl Journey {
     }
 
     /// Feeds the batches from `from` on, and lets every window close; what fires, by rule.
-    fn feed(&self, engine: &mut Engine, from: usize) -> BTreeMap<String, Fired> {
+    pub(super) fn feed(&self, engine: &mut Engine, from: usize) -> BTreeMap<String, Fired> {
         let mut fired = self.feed_some(engine, from, self.batches.len());
         let end = *self.newest.last().unwrap() + Span::seconds(200);
         take(&mut fired, advance_until(engine, end, false, Timestamp::MAX));
         fired
     }
 
-    fn feed_some(&self, engine: &mut Engine, from: usize, to: usize) -> BTreeMap<String, Fired> {
+    pub(super) fn feed_some(&self, engine: &mut Engine, from: usize, to: usize) -> BTreeMap<String, Fired> {
         let mut fired = BTreeMap::new();
         for (batch, newest) in self.batches.iter().zip(&self.newest).take(to).skip(from) {
             take(&mut fired, push(engine, batch, Feed::Live));
@@ -193,7 +193,7 @@ impl Journey {
     }
 }
 
-fn take(fired: &mut BTreeMap<String, Fired>, evaluations: Vec<Evaluation>) {
+pub(super) fn take(fired: &mut BTreeMap<String, Fired>, evaluations: Vec<Evaluation>) {
     for evaluation in evaluations {
         let Outcome::Groups(findings) = evaluation.outcome else { panic!("{:?}", evaluation.outcome) };
         for finding in findings {
@@ -258,7 +258,7 @@ fn expanded(spec: WindowSpec, rows: &[GpuRow]) -> RecordBatch {
 }
 
 /// Equal to 1e-9 of the larger of the two and of the data's own scale (plain float sums cancel, squares more so).
-fn close(left: &Value, right: &Value) -> bool {
+pub(super) fn close(left: &Value, right: &Value) -> bool {
     match (left.as_f64(), right.as_f64()) {
         (Some(left), Some(right)) if left.is_finite() && right.is_finite() => {
             (left - right).abs() <= 1e-9 * left.abs().max(right.abs()).max(1e5)
@@ -269,12 +269,12 @@ fn close(left: &Value, right: &Value) -> bool {
 }
 
 /// So many, unless PROPTEST_CASES says otherwise: .ci/soak runs more.
-fn cases(usually: u32) -> u32 {
+pub(super) fn cases(usually: u32) -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(usually)
 }
 
 /// The same bits, NaN included.
-fn same(left: &Fired, right: &Fired) -> bool {
+pub(super) fn same(left: &Fired, right: &Fired) -> bool {
     let bits = |value: &Value| match value {
         Value::Float(number) if !number.is_nan() => Value::Text(format!("{:x}", number.to_bits())),
         Value::Float(_) => Value::Text("NaN".to_string()),

@@ -2,8 +2,8 @@
 
 use tidewatch_model::Timestamp;
 
-use super::{SECOND, advance, compile, gpu_batch, push, row, show};
-use crate::{Engine, Feed};
+use super::{GpuRow, SECOND, advance, compile, gpu_batch, load, push, row, show};
+use crate::{Engine, Feed, Series};
 
 #[test]
 fn a_rule_about_silence_looks_at_all_series() {
@@ -60,7 +60,12 @@ fn what_was_seen_before_the_start_is_remembered() {
     engine.restore("silent", Timestamp(30 * SECOND), []);
     assert_eq!(
         engine.wants_series().collect::<Vec<_>>(),
-        [("gpu", Timestamp((30 - 3_600) * SECOND), Timestamp(30 * SECOND))]
+        [Series {
+            table: "gpu",
+            from: Timestamp((30 - 3_600) * SECOND),
+            before: Timestamp(30 * SECOND),
+            stalled: vec![]
+        }]
     );
     engine.remember("gpu", &gpu_batch(&[row(20, "n1", 1.0), row(29, "n2", 1.0)])).unwrap();
     push(&mut engine, &gpu_batch(&[row(35, "n2", 1.0)]), Feed::Live);
@@ -92,4 +97,37 @@ fn silence_can_be_counted() {
         show(&advance(&mut engine, Timestamp(32 * SECOND), false)),
         ["10:  clear", "20:  clear", "30:  firing n=2"]
     );
+}
+
+#[test]
+fn a_value_that_does_not_change_is_noticed() {
+    let text = "CREATE ALERT stuck AS SELECT host, gpu_uuid, temperature_celsius AS t, changed_ts, stalled_seconds AS s, silence_seconds AS quiet
+        FROM STALLED(gpu, ts, temperature_celsius) WHERE stalled > INTERVAL '15 seconds'";
+    let mut engine = Engine::new(vec![compile(text)]).unwrap();
+    // NULL says nothing; a row that comes later may be earlier.
+    let none = GpuRow { temperature: None, ..row(8, "n1", 0.0) };
+    let rows = [row(1, "n1", 5.0), none, row(9, "n1", 5.0), row(3, "n2", 7.0), row(12, "n2", 8.0), row(11, "n1", 5.0)];
+    push(&mut engine, &gpu_batch(&rows), Feed::Live);
+    push(&mut engine, &gpu_batch(&[row(5, "n2", 8.0), row(13, "n1", 5.0), row(13, "n2", 8.0)]), Feed::Live);
+    let shown = show(&advance(&mut engine, Timestamp(22 * SECOND), false));
+    let expected = [
+        "10: g0,n1 clear",
+        "10: g0,n2 clear",
+        "20: g0,n1 firing t=5 changed_ts=1970-01-01T00:00:01Z s=19 quiet=7",
+        "20: g0,n2 clear",
+    ];
+    assert_eq!(shown, expected);
+    push(&mut engine, &gpu_batch(&[row(24, "n1", 6.0), row(24, "n2", 8.0)]), Feed::Live);
+    let shown = show(&advance(&mut engine, Timestamp(32 * SECOND), false));
+    assert_eq!(shown, ["30: g0,n1 clear", "30: g0,n2 firing t=8 changed_ts=1970-01-01T00:00:05Z s=25 quiet=6"]);
+    // After a restart what changed before is remembered.
+    let mut engine = Engine::new(vec![compile(text)]).unwrap();
+    engine.restore("stuck", Timestamp(30 * SECOND), []);
+    assert_eq!(engine.wants_series().next().unwrap().stalled, ["temperature_celsius"]);
+    engine.remember("gpu", &gpu_batch(&[row(5, "n2", 8.0)])).unwrap();
+    push(&mut engine, &gpu_batch(&[row(34, "n2", 8.0)]), Feed::Live);
+    let shown = show(&advance(&mut engine, Timestamp(42 * SECOND), false));
+    assert_eq!(shown, ["40: g0,n2 firing t=8 changed_ts=1970-01-01T00:00:05Z s=35 quiet=6"]);
+    let loaded = load("CREATE ALERT x AS SELECT host FROM STALLED(gpu, ts, host)");
+    assert!(loaded.faults[0].message.contains("'host' is no column of 'gpu' that can stall"), "{}", loaded.faults[0]);
 }

@@ -15,7 +15,7 @@ use tidewatch_model::ports::{Log, Record, Store, read_to_end};
 use tidewatch_model::table::{self, TABLES, Table};
 use tidewatch_model::wire;
 use tidewatch_model::{Alert, Notice, Rule, Span, Timestamp, Transition};
-use tidewatch_sql::History;
+use tidewatch_sql::{History, Series};
 
 use super::scope::{Part, SHARE, Use};
 use super::source::Source;
@@ -77,19 +77,27 @@ impl Station {
     /// Looks up the series that rules about silence must know: what fell silent shortly before the stop, or since, is in no row that
     /// will be read.
     pub(super) fn remember_series(&mut self, store: Arc<dyn Store>) -> Result<(), StationError> {
-        let wanted = self.judge.engine().wants_series();
-        let wanted: Vec<(String, Timestamp, Timestamp)> =
-            wanted.map(|(table, from, before)| (table.to_string(), from, before)).collect();
-        if wanted.is_empty() {
+        let mut asked: Vec<(String, String)> = Vec::new();
+        for Series { table: name, from, before, stalled } in self.judge.engine().wants_series() {
+            let Some(found) = table::find(name) else { continue };
+            let identity = found.identity().collect::<Vec<_>>().join(", ");
+            let rows = format!("{name} WHERE ts >= TIMESTAMP '{from}' AND ts < TIMESTAMP '{before}'");
+            asked.push((name.to_string(), format!("SELECT {identity}, max(ts) AS ts FROM {rows} GROUP BY {identity}")));
+            for column in stalled {
+                let changes = format!(
+                    "SELECT {identity}, ts, {column}, lag({column}) OVER (PARTITION BY {identity} ORDER BY ts) AS before \
+                     FROM {rows} AND {column} IS NOT NULL"
+                );
+                let changed =
+                    format!("SELECT {identity}, ts, {column} FROM ({changes}) WHERE before IS DISTINCT FROM {column}");
+                asked.push((name.to_string(), changed));
+            }
+        }
+        if asked.is_empty() {
             return Ok(());
         }
         let history = History::new(Arc::new(LakeScan::new(store)), 1)?;
-        for (name, from, before) in wanted {
-            let Some(table) = table::find(&name) else { continue };
-            let identity = table.identity().collect::<Vec<_>>().join(", ");
-            let sql = format!(
-                "SELECT {identity}, max(ts) AS ts FROM {name} WHERE ts >= TIMESTAMP '{from}' AND ts < TIMESTAMP '{before}' GROUP BY {identity}"
-            );
+        for (name, sql) in asked {
             let mut seen = Vec::new();
             history.query(&sql, |batch| {
                 seen.push(batch);

@@ -1,0 +1,105 @@
+//! Views, by example: a rule over a view is the rule over what the view says.
+
+use tidewatch_model::Timestamp;
+
+use super::{SECOND, advance, gpu_batch, load, push, row, show};
+use crate::{Engine, Feed, Level};
+
+const VIEWS: &str = "CREATE VIEW clean AS SELECT ts, host, gpu_uuid, temperature_celsius * 1.8 + 32 AS fahrenheit, power_watts FROM gpu AS g WHERE temperature_celsius BETWEEN 0 AND 200;
+    CREATE OR REPLACE VIEW warm AS SELECT ts, host, fahrenheit FROM clean WHERE fahrenheit > 100;";
+
+fn engine(rule: &str) -> Engine {
+    let loaded = load(&format!("{VIEWS} {rule}"));
+    let errors: Vec<String> =
+        loaded.faults.iter().filter(|fault| fault.level == Level::Error).map(ToString::to_string).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+    Engine::new(loaded.rules).unwrap()
+}
+
+fn strategy(engine: &Engine) -> &'static str {
+    engine.explain().next().unwrap().strategy
+}
+
+#[test]
+fn windows_over_views_are_shared() {
+    let rule = "CREATE ALERT hot AS SELECT host, avg(fahrenheit) AS f FROM HOP(clean, ts, '10s', '20s') GROUP BY host HAVING avg(fahrenheit) > 100";
+    let mut engine = engine(rule);
+    assert_eq!(strategy(&engine), "shared");
+    // 999 degrees is no measurement.
+    let rows = [row(5, "n1", 50.0), row(6, "n1", 999.0), row(7, "n2", 10.0)];
+    push(&mut engine, &gpu_batch(&rows), Feed::Live);
+    assert_eq!(show(&advance(&mut engine, Timestamp(12 * SECOND), false)), ["10: n1 firing f=122", "10: n2 clear"]);
+    let nested = "CREATE ALERT hot AS SELECT w.host, count(*) AS n FROM TUMBLE(data => warm, timecol => ts, size => '10s') AS w GROUP BY w.host, w.window_end HAVING count(*) > 1";
+    let mut engine = self::engine(nested);
+    assert_eq!(strategy(&engine), "shared");
+    push(
+        &mut engine,
+        &gpu_batch(&[row(5, "n1", 50.0), row(6, "n1", 60.0), row(7, "n1", 10.0), row(7, "n2", 50.0)]),
+        Feed::Live,
+    );
+    assert_eq!(show(&advance(&mut engine, Timestamp(12 * SECOND), false)), ["10: n1 firing n=2", "10: n2 clear"]);
+    let flink = "CREATE ALERT hot AS SELECT host, max(fahrenheit) AS f FROM clean GROUP BY tumble(ts, INTERVAL '10 seconds'), host HAVING max(fahrenheit) > 100";
+    assert_eq!(strategy(&self::engine(flink)), "shared");
+}
+
+#[test]
+fn rows_of_views_are_judged_on_arrival() {
+    let mut engine = engine("CREATE ALERT hot AS SELECT host, gpu_uuid, fahrenheit FROM clean WHERE fahrenheit > 100");
+    assert_eq!(strategy(&engine), "row");
+    let found =
+        push(&mut engine, &gpu_batch(&[row(5, "n1", 50.0), row(6, "n2", 10.0), row(7, "n1", 500.0)]), Feed::Live);
+    assert_eq!(show(&found), ["5: g0,n1 firing fahrenheit=122", "6: g0,n2 clear", "7: g0,n1 clear"]);
+    let rise = "CREATE ALERT rise AS SELECT host, gpu_uuid, fahrenheit - lag(fahrenheit) OVER (PARTITION BY host, gpu_uuid ORDER BY ts) AS rise FROM clean QUALIFY rise > 9";
+    let mut engine = self::engine(rise);
+    assert_eq!(strategy(&engine), "ordered");
+    push(&mut engine, &gpu_batch(&[row(1, "n1", 50.0), row(2, "n1", 500.0), row(3, "n1", 60.0)]), Feed::Live);
+    assert_eq!(
+        show(&advance(&mut engine, Timestamp(12 * SECOND), false)),
+        ["1: g0,n1 clear", "2: g0,n1 clear", "3: g0,n1 firing rise=18"]
+    );
+}
+
+#[test]
+fn a_rule_changes_when_its_view_does() {
+    let rule = "CREATE ALERT hot AS SELECT host, gpu_uuid FROM v WHERE t > 1";
+    let version = |factor: i64| {
+        let text =
+            format!("CREATE VIEW v AS SELECT ts, host, gpu_uuid, temperature_celsius * {factor} AS t FROM gpu; {rule}");
+        load(&text).rules.remove(0).rule.version
+    };
+    assert_eq!(version(1), version(1));
+    assert_ne!(version(1), version(2));
+}
+
+#[test]
+fn wrong_views_are_named() {
+    for (text, expected) in [
+        (
+            "CREATE VIEW gpu AS SELECT ts, host FROM host",
+            "rules.sql:1:13: error: 'gpu' is a table: expected another name",
+        ),
+        ("CREATE VIEW v AS SELECT host FROM host", "view 'v': expected ts in its SELECT list"),
+        (
+            "CREATE VIEW v AS SELECT ts, count(*) AS n FROM host GROUP BY ts",
+            "view 'v': expected SELECT ... FROM table WHERE",
+        ),
+        ("CREATE VIEW v AS SELECT ts, hots FROM host", "unknown column 'hots' in table 'host'; did you mean 'host'?"),
+        ("CREATE VIEW v AS SELECT ts, host FROM hosts", "unknown table 'hosts'; did you mean 'host'?"),
+        ("CREATE VIEW v AS SELECT ts, host FROM w; CREATE VIEW w AS SELECT ts, host FROM host", "unknown table 'w'"),
+        (
+            "CREATE VIEW v AS SELECT ts, host FROM host; CREATE VIEW v AS SELECT ts, host FROM host",
+            "view 'v' is defined twice: first at rules.sql:1:13",
+        ),
+        (
+            "CREATE VIEW v AS SELECT ts, host FROM host; CREATE ALERT x AS SELECT host FROM LAST_SEEN(v, ts)",
+            "'v' is a view: LAST_SEEN and STALLED read tables",
+        ),
+        (
+            "CREATE VIEW v AS SELECT ts, host AS machine FROM host; CREATE ALERT x AS SELECT host FROM v",
+            "unknown column 'host'",
+        ),
+    ] {
+        let found: Vec<String> = load(text).faults.iter().map(ToString::to_string).collect();
+        assert!(found.iter().any(|fault| fault.contains(expected)), "{text}: {found:#?}");
+    }
+}
