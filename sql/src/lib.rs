@@ -44,7 +44,7 @@ mod window_call;
 
 pub use compile::{CompiledRule, Compiler, Loaded};
 pub use dimension::{DimensionError, Dimensions};
-pub use engine::{Engine, EngineError, Feed, Series, TableCounts};
+pub use engine::{Engine, EngineError, Feed, Renewed, Series, TableCounts};
 pub use exact::ExactSum;
 pub use explain::{CubeExplanation, Explanation, OverExplanation, SharedExplanation, WindowExplanation};
 pub use fault::{Fault, Level, Location, suggestion};

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use tidewatch_lake::LakeError;
 use tidewatch_model::ports::{Change, Membership};
 use tidewatch_model::{Alert, Span, Timestamp};
-use tidewatch_sql::Dimensions;
+use tidewatch_sql::{Dimensions, Renewed};
 
-use crate::station::{Part, Parts, Station, StationError, Stats};
+use crate::station::{Part, Parts, RuleSet, Station, StationError, Stats};
 
 #[cfg(test)]
 mod tests;
@@ -110,6 +110,38 @@ impl Stations {
         }
         self.stats = self.past.clone();
         failure.map_or(Ok(()), Err)
+    }
+
+    /// Begins to change the rules to these; see [`Station::change_rules`]. What this process does not do now begins with them.
+    ///
+    /// # Errors
+    /// The first of a station's; the others have begun.
+    pub fn change_rules(&mut self, set: RuleSet, now: Timestamp) -> Result<Renewed, StationError> {
+        self.parts.rules = set.clone();
+        let mut all = Renewed::default();
+        let mut failure = None;
+        let keys: Vec<u32> = self.running.keys().copied().collect();
+        for key in keys {
+            let Some(station) = self.running.get_mut(&key) else { continue };
+            if !station.reads_enough(&set) {
+                // It begins again with the tables that it needs now.
+                self.drop_station(key);
+                self.waiting.insert(key, now);
+                continue;
+            }
+            match station.change_rules(set.clone()) {
+                Ok(change) => {
+                    all.begun.extend(change.begun);
+                    all.dropped.extend(change.dropped);
+                }
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        for names in [&mut all.begun, &mut all.dropped] {
+            names.sort();
+            names.dedup();
+        }
+        failure.map_or(Ok(all), Err)
     }
 
     /// Gives the dimension tables other rows, from now on.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use arrow::array::RecordBatch;
 use tidewatch_flow::lifecycle::{AlertBook, Fate};
 use tidewatch_model::{Alert, Evaluation, Key, Outcome, Rule, RuleShape, Timestamp, Transition};
-use tidewatch_sql::{CompiledRule, Dimensions, Engine, EngineError, Feed, Listener, Watched};
+use tidewatch_sql::{CompiledRule, Dimensions, Engine, EngineError, Feed, Listener, Renewed, Watched};
 
 /// The engine, the alerts, and the rules by name.
 pub struct Judge {
@@ -18,6 +18,8 @@ pub struct Judge {
 struct Verdicts {
     book: AlertBook,
     rules: BTreeMap<String, Rule>,
+    /// Those that are about to take over.
+    next: Option<BTreeMap<String, Rule>>,
     failures: Vec<(String, String)>,
     evaluations: u64,
     /// What followed and was not handed over yet.
@@ -34,6 +36,7 @@ impl Judge {
         let verdicts = Verdicts {
             book: AlertBook::default(),
             rules: by_name,
+            next: None,
             failures: vec![],
             evaluations: 0,
             transitions: vec![],
@@ -50,6 +53,44 @@ impl Judge {
             self.engine.restore(name, *emitted, of_rule.map(|alert| (key_of(rule, alert), seen(alert))));
         }
         self.verdicts.book.restore(alerts);
+    }
+
+    /// Begins to change the rules; see [`Engine::begin_change`].
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn begin_change(&mut self, rules: Vec<CompiledRule>) -> Result<Renewed, EngineError> {
+        self.verdicts.next =
+            Some(rules.iter().map(|compiled| (compiled.rule.name.clone(), compiled.rule.clone())).collect());
+        self.engine.begin_change(rules)
+    }
+
+    /// Gives rows to the rules that are about to take over.
+    ///
+    /// # Errors
+    /// Rows that are not of the table's schema.
+    pub fn prefill(&mut self, table: &str, batch: &RecordBatch) -> Result<(), EngineError> {
+        self.engine.prefill(table, batch, &mut self.verdicts)
+    }
+
+    /// Lets them take over.
+    pub fn commit_change(&mut self) {
+        let Judge { engine, verdicts } = self;
+        let Some(next) = verdicts.next.take() else { return };
+        let positions: BTreeMap<String, Timestamp> =
+            engine.positions().map(|(rule, ts)| (rule.to_string(), ts)).collect();
+        let book = &verdicts.book;
+        let mut groups = |rule: &Rule| -> Vec<(Key, Timestamp)> {
+            let of_rule = book.alerts().filter(|alert| alert.rule == rule.name);
+            let emitted = positions.get(&rule.name).copied();
+            let seen = |alert: &Alert| match (rule.shape, emitted) {
+                (RuleShape::Row, _) | (_, None) => alert.last_match,
+                (_, Some(emitted)) => emitted,
+            };
+            of_rule.map(|alert| (key_of(rule, alert), seen(alert))).collect()
+        };
+        engine.commit_change(&|name| next.contains_key(name), &mut groups);
+        verdicts.rules = next;
     }
 
     /// Ends what edited rules no longer have; see [`AlertBook::reload`].

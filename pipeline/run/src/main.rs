@@ -20,6 +20,7 @@ mod progress;
 mod randomness;
 mod rule_files;
 mod rule_test;
+mod rule_watch;
 mod screen;
 mod self_metrics;
 mod station;
@@ -72,6 +73,8 @@ enum Command {
     Query(command::query::Args),
     /// Print the tables that can be asked and collected.
     Tables(command::tables::Args),
+    /// List rules, add and drop them, suspend and resume them, while 'up' runs.
+    Rules(command::rules::Args),
     /// Look at what could not be read, and try it again.
     #[command(subcommand)]
     Dlq(command::dlq::Command),
@@ -108,6 +111,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Up(_)
         | Command::Engine(_)
         | Command::Query(_)
+        | Command::Rules(_)
         | Command::Dlq(_)
         | Command::Lake(_)
         | Command::Config => {}
@@ -123,6 +127,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             command::up::run_engine(args, config)
         }
         Command::Query(args) => command::query::run(args, &config),
+        Command::Rules(args) => command::rules::run(args, &config),
         Command::Dlq(command) => command::dlq::run(command, config),
         Command::Lake(command) => command::lake::run(command, &config),
         _ => {

@@ -7,19 +7,14 @@ use tidewatch_model::limits::ROW_SILENCE;
 use tidewatch_model::table::TableKind;
 use tidewatch_model::{Evaluation, Outcome, RuleShape, Timestamp};
 
+use super::generation::{Generation, Kind, Running};
 use super::of_table::ACTIVITY;
 use super::timeline::Timeline;
-use super::{Engine, Kind, Running};
 use crate::listener::Listener;
 use crate::rows_table::Source;
 
-impl Engine {
-    /// Moves a table's watermark (before any rule's delay). Hands over what the windows that closed yield, one by one, in
-    /// order of their ends, then of rule names. Windows over several tables close when the last of them has come so far.
-    /// `lagging` says that our own input is behind, so that missing rows mean nothing.
-    ///
-    /// Windows without any row are left out where the listener said that they would change nothing: a gap of a day costs a few
-    /// evaluations, not one per slide.
+impl Generation {
+    /// See [`super::Engine::advance`].
     pub fn advance(&mut self, table: &str, watermark: Timestamp, lagging: bool, listener: &mut dyn Listener) {
         let Some(at) = self.place(table) else { return };
         let state = &mut self.tables[at];
@@ -36,7 +31,7 @@ impl Engine {
 
     /// Lets rows pass to rules with OVERs, in order.
     fn pass_rows(&mut self, at: usize, watermark: Timestamp, listener: &mut dyn Listener) {
-        let Engine { rules, tables, .. } = self;
+        let Generation { rules, tables, .. } = self;
         let state = &mut tables[at];
         let lines: Vec<_> = state.ordered.lines().collect();
         for (line, delay) in lines {
@@ -64,8 +59,7 @@ impl Engine {
         }
     }
 
-    /// Says that no row of a table before this will come, though it may have none of that time itself: windows over several tables
-    /// need not wait for it. Its own windows close when its watermark moves.
+    /// See [`super::Engine::advance_joined`].
     pub fn advance_joined(&mut self, table: &str, reached: Timestamp, listener: &mut dyn Listener) {
         let Some(at) = self.place(table) else { return };
         let state = &mut self.tables[at];
@@ -188,7 +182,7 @@ impl Engine {
         lagging: bool,
         listener: &mut dyn Listener,
     ) -> Evaluation {
-        let Engine { queries, rules, tables, .. } = self;
+        let Generation { queries, rules, tables, .. } = self;
         let running = &mut rules[index];
         let rule = running.rule.name.clone();
         let (start, outcome) = match &mut running.kind {

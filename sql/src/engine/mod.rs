@@ -3,30 +3,29 @@
 //!
 //! A windowed rule is evaluated on shared windows ([`crate::shared`]) where all of its aggregates have kernels, else by
 //! running its plan over the rows of its window (`general`). Rules without a window are asked for each batch (`row`).
+//!
+//! Rules change while it runs: those that are new or edited are begun as a generation of their own, which reads again what its open
+//! windows need, as after a restart, and takes over when it has ([`Engine::begin_change`]).
 
 mod advance;
 mod general;
+mod generation;
 mod of_table;
 mod row;
 mod timeline;
 
+use std::collections::BTreeMap;
+
 use arrow::array::RecordBatch;
 use datafusion::common::DataFusionError;
-use tidewatch_model::limits::{RULES, SERIES_LOOKBACK};
-use tidewatch_model::table::{self, TableKind};
-use tidewatch_model::{Key, Rule, RuleShape, Span, Timestamp};
+use tidewatch_model::limits::RULES;
+use tidewatch_model::{Key, Rule, Timestamp};
 
-use crate::compile::{CompiledRule, Strategy};
+use crate::compile::CompiledRule;
 use crate::dimension::Dimensions;
-use crate::explain::{Explanation, OverExplanation, WindowExplanation};
+use crate::explain::Explanation;
 use crate::listener::Listener;
-use crate::presence::Presence;
-use crate::rows_table::{Source, scans};
-use crate::shared::rule::SharedRule;
-use general::{General, Queries};
-use of_table::{TableState, Wanted, instants};
-use row::RowRule;
-use timeline::Timeline;
+use generation::Generation;
 
 /// Why the engine could not be made or fed; an evaluation that fails is a failed outcome (`tidewatch_model::Outcome::Failed`) instead.
 #[derive(Debug, thiserror::Error)]
@@ -89,32 +88,20 @@ pub struct Series<'a> {
 
 /// All rules, and what their open windows need.
 pub struct Engine {
-    queries: Queries,
-    /// In the order of their names.
-    rules: Vec<Running>,
-    /// In the order of their names.
-    tables: Vec<TableState>,
-    /// When windows end.
-    timelines: Vec<Timeline>,
+    /// Those from the start, then those that came since.
+    generations: Vec<Generation>,
+    /// Those that are about to take over.
+    incoming: Option<Generation>,
+    dimensions: Dimensions,
 }
 
-/// One rule and where it stands.
-struct Running {
-    rule: Rule,
-    /// Its tables, by their place in the engine's list.
-    tables: Vec<usize>,
-    /// End of the last window emitted, or the last instant.
-    emitted: Option<Timestamp>,
-    /// Until when what is silent already changes nothing.
-    quiet_until: Timestamp,
-    kind: Kind,
-}
-
-/// How a rule is evaluated.
-enum Kind {
-    Shared(Box<SharedRule>),
-    General(Box<General>),
-    Row(Box<RowRule>),
+/// What a change of the rules comes to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Renewed {
+    /// Rules that are new, or are begun anew.
+    pub begun: Vec<String>,
+    /// Rules that are no longer there.
+    pub dropped: Vec<String>,
 }
 
 impl Engine {
@@ -122,169 +109,139 @@ impl Engine {
     ///
     /// # Errors
     /// Too many rules, or DataFusion can't be set up.
-    pub fn new(mut rules: Vec<CompiledRule>) -> Result<Engine, EngineError> {
-        if rules.len() > RULES {
-            return Err(EngineError::TooManyRules { found: rules.len(), limit: RULES });
-        }
-        // What ends at the same time is told in the order of names.
-        rules.sort_by(|left, right| left.rule.name.cmp(&right.rule.name));
-        Self::of_sorted(&rules).map_err(EngineError::Start)
+    pub fn new(rules: Vec<CompiledRule>) -> Result<Engine, EngineError> {
+        few_enough(rules.len())?;
+        let generations = vec![Generation::new(rules)?];
+        Ok(Engine { generations, incoming: None, dimensions: Dimensions::default() })
     }
 
-    fn of_sorted(rules: &[CompiledRule]) -> Result<Engine, DataFusionError> {
-        let mut names: Vec<&str> = rules.iter().flat_map(|compiled| compiled.rule.tables()).collect();
-        names.sort_unstable();
-        names.dedup();
-        let place = |name: &str| names.binary_search(&name).unwrap_or_default();
-        let mut wanted: Vec<Wanted<'_>> = names.iter().map(|_| Wanted::default()).collect();
-        let mut timelines: Vec<Timeline> = Vec::new();
-        for (index, CompiledRule { rule, strategy, .. }) in rules.iter().enumerate() {
-            let mut tables: Vec<usize> = rule.tables().map(place).collect();
-            let own = &mut wanted[tables[0]];
-            tables.sort_unstable();
-            if let Some(spec) = rule.shape.window() {
-                let (delay, presence) = (rule.options.delay, matches!(rule.shape, RuleShape::Presence(_)));
-                let fits = |line: &&mut Timeline| {
-                    (&line.tables, line.spec, line.delay, line.presence) == (&tables, spec, delay, presence)
-                };
-                match timelines.iter_mut().find(fits) {
-                    Some(timeline) => timeline.rules.push(index),
-                    None => timelines.push(Timeline::new(tables, spec, delay, presence, index)),
-                }
-                own.presence |= presence;
-            }
-            match (strategy, rule.shape.window()) {
-                (Strategy::Shared(plan), Some(spec)) => own.shared.push((plan, spec, rule.options.delay)),
-                (Strategy::General(plan), _) => {
-                    for (table, columns) in &plan.columns {
-                        wanted[place(table)].columns.extend(columns.iter().cloned());
-                    }
-                    for (source, _) in scans(&plan.matching) {
-                        if let Source::Stalled(table, column) = source {
-                            wanted[place(&table)].stalled.insert(column);
-                        }
-                    }
-                }
-                (Strategy::Row(plan), _) => {
-                    own.row_rules.push(index);
-                    if !plan.overs.is_empty() {
-                        own.ordered.push((plan, rule.options.delay));
-                    }
-                }
-                _ => own.row_rules.push(index),
+    /// Begins to change the rules to these. What is new or edited is begun beside what runs, which goes on as it is until
+    /// [`Engine::commit_change`]; a change that was begun before is given up. Rows that the new rules' windows need are given to
+    /// [`Engine::prefill`].
+    ///
+    /// # Errors
+    /// Too many rules, or DataFusion can't be set up.
+    pub fn begin_change(&mut self, rules: Vec<CompiledRule>) -> Result<Renewed, EngineError> {
+        few_enough(rules.len())?;
+        let running: BTreeMap<String, Rule> = self.rules().map(|rule| (rule.name.clone(), rule.clone())).collect();
+        let dropped = running.keys().filter(|name| !rules.iter().any(|wanted| wanted.rule.name == **name)).cloned();
+        let dropped: Vec<String> = dropped.collect();
+        // Those that came since the start are begun anew together: there are never more than two generations.
+        let first = &self.generations[0];
+        let stays = |rule: &Rule| first.rules().any(|known| same_work(known, rule));
+        let begun: Vec<CompiledRule> = rules.iter().filter(|wanted| !stays(&wanted.rule)).cloned().collect();
+        let changed = begun
+            .iter()
+            .filter(|wanted| !running.get(&wanted.rule.name).is_some_and(|known| same_work(known, &wanted.rule)));
+        let change = Renewed { begun: changed.map(|wanted| wanted.rule.name.clone()).collect(), dropped };
+        let mut incoming = Generation::new(begun)?;
+        incoming.set_dimensions(&self.dimensions);
+        self.place_incoming(&mut incoming, &mut |_| vec![]);
+        self.incoming = Some(incoming);
+        Ok(change)
+    }
+
+    /// Puts new rules where those of the same name stand, or where event time is.
+    fn place_incoming(&self, incoming: &mut Generation, groups: &mut dyn FnMut(&Rule) -> Vec<(Key, Timestamp)>) {
+        let positions: BTreeMap<&str, Timestamp> = self.positions().collect();
+        let rules: Vec<Rule> = incoming.rules().cloned().collect();
+        for rule in rules {
+            let reached = rule.tables().map(|table| self.watermark(table)).min().flatten();
+            let now = reached.map(|reached| reached.saturating_sub(rule.options.delay));
+            let known = groups(&rule);
+            if let Some(stands) = positions.get(rule.name.as_str()).copied().or(now) {
+                incoming.restore(&rule.name, stands, known);
             }
         }
-        let mut tables = Vec::new();
-        let (mut places, mut ordered) = (Vec::new(), Vec::new());
-        for (name, wanted) in names.iter().zip(wanted) {
-            let found = table::find(name).ok_or_else(|| DataFusionError::Plan(format!("unknown table '{name}'")))?;
-            let (state, shared, of_overs) = TableState::new(found, wanted)?;
-            tables.push(state);
-            places.push(shared.into_iter());
-            ordered.push(of_overs.into_iter());
+    }
+
+    /// How far event time of a table has come, if any rule reads it.
+    fn watermark(&self, table: &str) -> Option<Timestamp> {
+        let known = self.generations.iter().filter_map(|generation| generation.watermark(table));
+        known.filter(|watermark| *watermark > Timestamp::MIN).max()
+    }
+
+    /// Gives rows to the rules that are about to take over: for each table those from [`Engine::prefill_from`] up to where the other
+    /// rules have read.
+    ///
+    /// # Errors
+    /// A batch that is not of the table's schema.
+    pub fn prefill(
+        &mut self,
+        table: &str,
+        batch: &RecordBatch,
+        listener: &mut dyn Listener,
+    ) -> Result<(), EngineError> {
+        match &mut self.incoming {
+            Some(incoming) => incoming.push(table, batch, Feed::Replay, listener),
+            None => Ok(()),
         }
-        let mut running = Vec::new();
-        for CompiledRule { rule, strategy, .. } in rules {
-            let own = place(&rule.table);
-            let kind = match (strategy, rule.shape.window(), table::find(&rule.table)) {
-                (Strategy::Shared(plan), Some(spec), _) => {
-                    let place = places[own].next();
-                    let place = place.ok_or_else(|| DataFusionError::Internal("a plan without a place".to_string()))?;
-                    Kind::Shared(Box::new(SharedRule::new(rule, plan, spec, place)?))
-                }
-                (Strategy::General(plan), Some(spec), _) => {
-                    Kind::General(Box::new(General::new(plan.as_ref().clone(), spec)))
-                }
-                (Strategy::Row(plan), _, Some(found)) if plan.overs.is_empty() => {
-                    Kind::Row(Box::new(RowRule::new(plan, &found.schema())?))
-                }
-                (Strategy::Row(plan), ..) => {
-                    let place = ordered[own].next();
-                    let place = place.ok_or_else(|| DataFusionError::Internal("a plan without a place".to_string()))?;
-                    Kind::Row(Box::new(RowRule::with_overs(plan, &tables[own].ordered.schema(plan), place)?))
-                }
-                (Strategy::RowGeneral(plan), ..) => Kind::Row(Box::new(RowRule::of_plan(plan.as_ref().clone()))),
-                _ => return Err(DataFusionError::Internal(format!("rule '{}' has no window", rule.name))),
-            };
-            let tables = rule.tables().map(place).collect();
-            running.push(Running::new(rule, tables, kind));
-        }
-        Ok(Engine { queries: Queries::new()?, rules: running, tables, timelines })
+    }
+
+    /// The event time from which the rules that are about to take over need the rows of a table; `None` when they need none.
+    pub fn prefill_from(&self, table: &str) -> Option<Timestamp> {
+        self.incoming.as_ref()?.replay_from(table)
+    }
+
+    /// What the rules that are about to take over must be told of series.
+    pub fn prefill_series(&self) -> impl Iterator<Item = Series<'_>> {
+        self.incoming.iter().flat_map(Generation::wants_series)
+    }
+
+    /// Lets the new rules take over; `groups` are those of a rule whose alerts are alive, with the event time at which they were seen
+    /// last. Rules that are not among `names` end.
+    pub fn commit_change(
+        &mut self,
+        names: &dyn Fn(&str) -> bool,
+        groups: &mut dyn FnMut(&Rule) -> Vec<(Key, Timestamp)>,
+    ) {
+        let Some(mut incoming) = self.incoming.take() else { return };
+        self.place_incoming(&mut incoming, groups);
+        let begun: Vec<String> = incoming.rules().map(|rule| rule.name.clone()).collect();
+        self.generations.truncate(1);
+        self.generations[0].retain(&|name| names(name) && !begun.iter().any(|other| other == name));
+        self.generations.push(incoming);
+    }
+
+    /// Whether new rules are about to take over.
+    pub fn is_changing(&self) -> bool {
+        self.incoming.is_some()
+    }
+
+    fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.generations.iter().flat_map(Generation::rules)
     }
 
     /// Gives the dimension tables their rows, from now on.
     pub fn set_dimensions(&mut self, dimensions: &Dimensions) {
-        self.queries.dimensions = dimensions.clone();
-    }
-
-    fn place(&self, table: &str) -> Option<usize> {
-        self.tables.binary_search_by(|state| state.name.as_str().cmp(table)).ok()
+        self.dimensions = dimensions.clone();
+        let all = self.generations.iter_mut().chain(&mut self.incoming);
+        all.for_each(|generation| generation.set_dimensions(dimensions));
     }
 
     /// Puts a rule where it stood before a restart: `emitted` is the end of its last window, `groups` are those whose
     /// alerts are alive, with the event time at which they were seen last. Unknown rules are ignored.
     pub fn restore(&mut self, rule: &str, emitted: Timestamp, groups: impl IntoIterator<Item = (Key, Timestamp)>) {
-        let Some(index) = self.rules.iter().position(|running| running.rule.name == rule) else { return };
-        let running = &mut self.rules[index];
-        running.emitted = Some(emitted);
-        match &mut running.kind {
-            Kind::Shared(_) => {}
-            Kind::General(general) => general.restore(groups),
-            Kind::Row(row) => {
-                row.restore(groups, emitted);
-                if let Some(place) = row.place() {
-                    self.tables[running.tables[0]].ordered.restore(place.line, emitted);
-                }
-            }
-        }
-        for timeline in self.timelines.iter_mut().filter(|timeline| timeline.rules.contains(&index)) {
-            timeline.restore(timeline.rules.iter().map(|rule| self.rules[*rule].emitted).collect());
+        let of_rule = |generation: &&mut Generation| generation.rules().any(|known| known.name == rule);
+        if let Some(generation) = self.generations.iter_mut().find(of_rule) {
+            generation.restore(rule, emitted, groups);
         }
     }
 
     /// For each rule that has seen anything: its name and the end of its last window, or of the one before its first, so
     /// that a restart before that one closed does not begin later.
     pub fn positions(&self) -> impl Iterator<Item = (&str, Timestamp)> {
-        let windows = self
-            .timelines
-            .iter()
-            .flat_map(|timeline| timeline.rules.iter().filter_map(|rule| Some((*rule, timeline.stands()?))));
-        let rows = self.tables.iter().flat_map(|table| &table.row_rules);
-        let rows = rows.filter_map(|rule| {
-            let Running { kind: Kind::Row(row), tables, emitted, .. } = &self.rules[*rule] else { return None };
-            let passed = row.place().and_then(|place| self.tables[tables[0]].ordered.stands(place.line));
-            Some((*rule, passed.or(*emitted)?))
-        });
-        windows.chain(rows).map(|(rule, stands)| {
-            let running = &self.rules[rule];
-            (running.rule.name.as_str(), running.emitted.map_or(stands, |emitted| emitted.max(stands)))
-        })
+        self.generations.iter().flat_map(Generation::positions)
     }
 
     /// The event time from which a table's rows must be read again after a restart; `None` when none are needed.
     pub fn replay_from(&self, table: &str) -> Option<Timestamp> {
-        let at = self.place(table)?;
-        let lines = self.timelines.iter().filter(|timeline| timeline.tables.contains(&at));
-        let ordered = self.tables[at].ordered.replay_from();
-        lines.filter_map(|timeline| timeline.next_start).chain(ordered).min()
+        self.generations.iter().filter_map(|generation| generation.replay_from(table)).min()
     }
 
     /// The tables of rules about series, with what must be remembered for them.
     pub fn wants_series(&self) -> impl Iterator<Item = Series<'_>> {
-        let wanting = self.tables.iter().enumerate().filter(|(_, table)| table.presence.is_some());
-        wanting.filter_map(|(at, TableState { name, .. })| {
-            let before = self.replay_from(name)?;
-            let lines = self.timelines.iter().filter(|timeline| timeline.presence && timeline.tables.contains(&at));
-            let longest = lines.flat_map(|timeline| &timeline.rules).filter_map(|rule| match &self.rules[*rule].kind {
-                Kind::General(general) => Some(general.longest()),
-                _ => None,
-            });
-            // Twice: once until it matters, and once for the time that the engine was away.
-            let twice = Span(longest.max().unwrap_or(Span::ZERO).0.saturating_mul(2));
-            let stalled = self.tables[at].presence.iter().flat_map(Presence::stalled).collect();
-            let from = before.saturating_sub(twice.max(SERIES_LOOKBACK));
-            Some(Series { table: name, from, before, stalled })
-        })
+        self.generations.iter().flat_map(Generation::wants_series)
     }
 
     /// Takes series that were seen before the start: the identity columns of a table, and `ts`; perhaps a column that `STALLED` looks at,
@@ -293,89 +250,39 @@ impl Engine {
     /// # Errors
     /// A batch without these columns.
     pub fn remember(&mut self, table: &str, seen: &RecordBatch) -> Result<(), EngineError> {
-        let wrong = |source| EngineError::Batch { table: table.to_string(), source };
-        let presence = self.place(table).and_then(|at| self.tables[at].presence.as_mut());
-        match (presence, table::find(table)) {
-            (Some(presence), Some(found)) => presence.remember(found, seen).map_err(wrong),
-            _ => Ok(()),
-        }
+        let mut all = self.generations.iter_mut().chain(&mut self.incoming);
+        all.try_for_each(|generation| generation.remember(table, seen))
     }
 
     /// Says whether sources of a table are just being heard again, after a time in which nobody could be: what is silent then
     /// may be on its way.
     pub fn set_blind(&mut self, table: &str, blind: bool) {
-        if let Some(at) = self.place(table) {
-            self.tables[at].blind = blind;
-        }
+        self.generations.iter_mut().for_each(|generation| generation.set_blind(table, blind));
     }
 
     /// What the engine counts about a table.
     pub fn counts(&self, table: &str) -> TableCounts {
-        self.place(table).map(|at| &self.tables[at]).map_or_else(TableCounts::default, |table| TableCounts {
-            held_rows: table.panes.rows(),
-            shared_bytes: table.shared.bytes() + table.ordered.bytes(),
-            late_rows: table.late_rows + table.ordered.late_rows,
-            overflow_rows: table.panes.overflow_rows + table.ordered.overflow_rows,
-        })
+        let mut counts = TableCounts::default();
+        for other in self.generations.iter().map(|generation| generation.counts(table)) {
+            counts.held_rows += other.held_rows;
+            counts.shared_bytes += other.shared_bytes;
+            // Of the same rows.
+            counts.late_rows = counts.late_rows.max(other.late_rows);
+            counts.overflow_rows = counts.overflow_rows.max(other.overflow_rows);
+        }
+        counts
     }
 
     /// How the rules are evaluated, in the order of their names.
     pub fn explain(&self) -> impl Iterator<Item = Explanation> {
-        self.rules.iter().map(|running| {
-            let rule = &running.rule;
-            let (strategy, because) = match &running.kind {
-                Kind::Shared(_) => ("shared", None),
-                Kind::General(general) if matches!(rule.shape, RuleShape::Presence(_)) => {
-                    ("presence", Some(general.because().to_string()))
-                }
-                Kind::General(general) => ("general", Some(general.because().to_string())),
-                Kind::Row(row) if row.place().is_some() => ("ordered", None),
-                Kind::Row(row) => ("row", row.because().map(str::to_string)),
-            };
-            let window = rule.shape.window().map(|spec| {
-                let [size_seconds, slide_seconds, delay_seconds] =
-                    [spec.size, spec.slide, rule.options.delay].map(|span| span.0 as f64 / 1e6);
-                WindowExplanation { size_seconds, slide_seconds, delay_seconds }
-            });
-            let shared = match &running.kind {
-                Kind::Shared(shared) => Some(shared.explain(&self.tables[running.tables[0]].shared)),
-                _ => None,
-            };
-            let budget_rows = match &running.kind {
-                Kind::General(general) => Some(general.budget()),
-                _ => None,
-            };
-            let overs = match &running.kind {
-                Kind::Row(row) => row.place().map(|place| self.tables[running.tables[0]].ordered.explain(place)),
-                _ => None,
-            };
-            let overs = overs.into_iter().flatten().map(OverExplanation::from).collect();
-            let tables: Vec<&str> = rule.tables().collect();
-            Explanation {
-                rule: rule.name.clone(),
-                table: tables.join(", "),
-                strategy,
-                because,
-                window,
-                budget_rows,
-                overs,
-                shared,
-            }
-        })
+        let mut all: Vec<Explanation> = self.generations.iter().flat_map(Generation::explain).collect();
+        all.sort_by(|left, right| left.rule.cmp(&right.rule));
+        all.into_iter()
     }
 
     /// Rows that are not watched because there are too many groups.
     pub fn overflow_groups(&self) -> u64 {
-        let rules = self.rules.iter().map(|running| match &running.kind {
-            Kind::Shared(_) => 0,
-            Kind::General(general) => general.overflow_groups,
-            Kind::Row(row) => row.overflow_groups,
-        });
-        let tables = self
-            .tables
-            .iter()
-            .map(|table| table.shared.overflow_rows() + table.presence.as_ref().map_or(0, Presence::overflow_rows));
-        rules.chain(tables).sum()
+        self.generations.iter().map(Generation::overflow_groups).sum()
     }
 
     /// Takes admitted rows of a table. Hands over the evaluations of row rules, one per rule and distinct ts, ascending.
@@ -389,54 +296,31 @@ impl Engine {
         feed: Feed,
         listener: &mut dyn Listener,
     ) -> Result<(), EngineError> {
-        let wrong = |source| EngineError::Batch { table: table.to_string(), source };
-        let Some(at) = self.place(table) else { return Ok(()) };
-        let Some(first) = instants(batch).map_err(wrong)?.iter().min() else { return Ok(()) };
-        let lines = self.timelines.iter_mut().filter(|timeline| timeline.tables.contains(&at));
-        if lines.map(|timeline| timeline.saw(Timestamp(*first))).count() > 0 {
-            let floor = self.floor(at);
-            self.tables[at].push(batch, floor).map_err(wrong)?;
-        }
-        self.tables[at].ordered.push(batch).map_err(wrong)?;
-        if feed == Feed::Replay {
-            return Ok(());
-        }
-        for index in &self.tables[at].row_rules {
-            let Running { rule, kind: Kind::Row(row), quiet_until, .. } = &mut self.rules[*index] else { continue };
-            if row.place().is_some() {
-                continue;
-            }
-            let evaluations = row.evaluate(&self.queries, rule, batch, || listener.watched(&rule.name));
-            if row.saw_watched {
-                *quiet_until = Timestamp::MIN;
-            }
-            for evaluation in evaluations {
-                listener.take(evaluation);
-            }
-        }
-        Ok(())
+        self.generations.iter_mut().try_for_each(|generation| generation.push(table, batch, feed, listener))
+    }
+
+    /// Moves a table's watermark (before any rule's delay). Hands over what the windows that closed yield, one by one, in
+    /// order of their ends, then of rule names; rules that came while it ran come after the others. Windows over several tables close
+    /// when the last of them has come so far. `lagging` says that our own input is behind, so that missing rows mean nothing.
+    ///
+    /// Windows without any row are left out where the listener said that they would change nothing: a gap of a day costs a few
+    /// evaluations, not one per slide.
+    pub fn advance(&mut self, table: &str, watermark: Timestamp, lagging: bool, listener: &mut dyn Listener) {
+        self.generations.iter_mut().for_each(|generation| generation.advance(table, watermark, lagging, listener));
+    }
+
+    /// Says that no row of a table before this will come, though it may have none of that time itself: windows over several tables
+    /// need not wait for it. Its own windows close when its watermark moves.
+    pub fn advance_joined(&mut self, table: &str, reached: Timestamp, listener: &mut dyn Listener) {
+        self.generations.iter_mut().for_each(|generation| generation.advance_joined(table, reached, listener));
     }
 }
 
-impl Running {
-    fn new(rule: &Rule, tables: Vec<usize>, kind: Kind) -> Self {
-        Running { rule: rule.clone(), tables, emitted: None, quiet_until: Timestamp::MIN, kind }
-    }
+fn few_enough(found: usize) -> Result<(), EngineError> {
+    if found > RULES { Err(EngineError::TooManyRules { found, limit: RULES }) } else { Ok(()) }
+}
 
-    /// For a rule without a window: takes the time; says whether it may be due.
-    fn time_passed(&mut self, watermark: Timestamp) -> bool {
-        let Kind::Row(row) = &mut self.kind else { return false };
-        row.time_passed(watermark.saturating_sub(self.rule.options.delay), self.rule.table_kind)
-    }
-
-    /// The next instant at which a rule without a window yields something: for events, how far event time has come, so that
-    /// their alerts can end; for samples, each minute in which something is silent.
-    fn row_due(&self) -> Option<Timestamp> {
-        let Kind::Row(row) = &self.kind else { return None };
-        let end = match self.rule.table_kind {
-            TableKind::Event => row.closed,
-            TableKind::Sample => row.next_silence(self.emitted.unwrap_or(Timestamp::MIN), self.quiet_until)?,
-        };
-        (end <= row.closed && self.emitted.is_none_or(|emitted| emitted < end)).then_some(end)
-    }
+/// Whether two rules are evaluated alike, whatever they are called elsewhere.
+fn same_work(known: &Rule, wanted: &Rule) -> bool {
+    *known == Rule { source: known.source.clone(), ..wanted.clone() }
 }

@@ -12,7 +12,7 @@ use datafusion::prelude::SessionContext;
 use proptest::prelude::*;
 use tidewatch_model::{Evaluation, GroupState, Key, Outcome, Span, Timestamp, Value, Values, WindowSpec};
 
-use super::{GpuRow, SECOND, advance_until, compile, gpu_batch, load, push};
+use super::{Everything, GpuRow, SECOND, advance_until, compile, gpu_batch, load, push};
 use crate::ends::ends;
 use crate::increase::growths;
 use crate::percentile::approx_percentile;
@@ -362,5 +362,53 @@ proptest! {
             let (found, expected) = (found.get(name).cloned(), whole.get(name).cloned());
             prop_assert!(same(&found.unwrap_or_default(), &expected.unwrap_or_default()), "{name} after {killed}");
         }
+    }
+
+    #[test]
+    fn a_change_of_rules_is_as_if_they_had_always_been_there(
+        before in prop::collection::vec(written(), 1..4),
+        after in prop::collection::vec(written(), 1..4),
+        kept in 0usize..4,
+        rows in rows(true),
+        batch in 1usize..20,
+        changed in 0usize..60,
+        lasts in 0usize..5,
+    ) {
+        // Some rules stay, some are edited (the same name, another text), some come and some go.
+        let named = |rules: &[Written], from: usize| -> Vec<String> {
+            rules.iter().enumerate().map(|(index, rule)| rule.alert(&format!("r{}", index + from))).collect()
+        };
+        let first = named(&before, 0);
+        let mut then: Vec<String> = first.iter().take(kept).cloned().collect();
+        then.extend(named(&after, kept.min(before.len().saturating_sub(1)).max(then.len())));
+        let (first, then) = (first.concat(), then.concat());
+        let journey = Journey::new(rows, batch);
+        let changed = changed % (journey.batches.len() + 1);
+        let end = (changed + lasts).min(journey.batches.len());
+        let mut engine = Engine::new(load(&first).rules).unwrap();
+        journey.feed_some(&mut engine, 0, changed);
+        engine.begin_change(load(&then).rules).unwrap();
+        // What runs goes on while the new rules read what they need.
+        journey.feed_some(&mut engine, changed, end);
+        let mut nobody = Everything { evaluations: vec![], until: Timestamp::MIN };
+        for batch in &journey.batches[..end] {
+            engine.prefill("gpu", batch, &mut nobody).unwrap();
+        }
+        prop_assert!(nobody.evaluations.is_empty());
+        let names: Vec<String> = load(&then).rules.into_iter().map(|rule| rule.rule.name).collect();
+        engine.commit_change(&|name| names.iter().any(|known| known == name), &mut |_| vec![]);
+        prop_assert!(!engine.is_changing());
+        let stood: BTreeMap<String, Timestamp> = engine.positions().map(|(rule, ts)| (rule.to_string(), ts)).collect();
+        let found = journey.feed(&mut engine, end);
+        let mut always = Engine::new(load(&then).rules).unwrap();
+        let mut expected = journey.feed(&mut always, 0);
+        for name in &names {
+            let since = stood.get(name).copied().unwrap_or(Timestamp::MIN);
+            let mut expected = expected.remove(name).unwrap_or_default();
+            expected.retain(|(end, _), _| *end > since);
+            let found = found.get(name).cloned().unwrap_or_default();
+            prop_assert!(same(&found, &expected), "{name} since {since} after {changed}..{end} of {}: {first} then {then}: {found:?}, expected {expected:?}", journey.batches.len());
+        }
+        prop_assert!(found.keys().all(|rule| names.contains(rule)), "what was dropped is silent");
     }
 }

@@ -7,6 +7,7 @@ pub mod dlq;
 pub mod explain;
 pub mod lake;
 pub mod query;
+pub mod rules;
 pub mod simulate;
 pub mod tables;
 pub mod test;

@@ -18,7 +18,7 @@ use tidewatch_model::time::SystemClock;
 use tidewatch_model::{Alert, Span, Timestamp};
 use tidewatch_notifiers::{TerminalNotifier, WebhookNotifier};
 use tidewatch_serve::{Access, Server};
-use tidewatch_sql::Level;
+use tidewatch_sql::{Dimensions, Level, Renewed};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, redact};
@@ -28,10 +28,10 @@ use crate::group::{Division, Stations};
 use crate::log_choice::LogChoice;
 use crate::output::colour;
 use crate::randomness::OsRandom;
-use crate::rule_files;
+use crate::rule_watch::{self, News, RuleWatch};
 use crate::screen::{RecentLines, Screen};
 use crate::self_metrics::Shown;
-use crate::station::{ENGINE_TOPIC, Part, Parts, StationError, create_topics, shares};
+use crate::station::{ENGINE_TOPIC, Part, Parts, RuleSet, StationError, create_topics, shares};
 
 /// Flags that override the configuration.
 #[derive(Debug, clap::Args)]
@@ -76,7 +76,7 @@ const REPORT_INTERVAL: Span = Span::seconds(30);
 const SHOW_INTERVAL: Span = Span::millis(500);
 /// How often old segments are deleted.
 const RETAIN_INTERVAL: Span = Span::minutes(1);
-/// How often it is looked whether files of dimension tables changed.
+/// How often it is looked whether files of rules and of dimension tables changed.
 const LOOK_INTERVAL: Span = Span::seconds(5);
 
 /// Applies the flags to the configuration.
@@ -124,13 +124,14 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     let signals = Signals::watch()?;
     let stop = signals.stop.clone();
     let dimensions = dimension_files::load(&config.tables_files).map_err(Failure::usage)?;
-    let loaded = rule_files::load(&config.rules_paths, config.rules_bundled, &dimensions)?;
-    let mut watched = Watched::new(&config.tables_files, dimensions.clone());
+    let loaded = rule_watch::load(config, &dimensions)?;
     // Bad rules are said and left out; the good ones run.
     for fault in loaded.faults.iter().filter(|fault| fault.level != Level::Note) {
         eprintln!("{fault}");
     }
-    let rules = loaded.rules.len();
+    let set =
+        RuleSet { complete: !loaded.has_errors(), rules: loaded.rules, suspended: rule_watch::suspended(config)? };
+    let rules = set.rules.len();
     let on_screen = std::io::stdout().is_terminal() && !args.plain;
     let recent = RecentLines::default();
     let lock = lock_folder(config)?;
@@ -149,9 +150,8 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         from: config.kafka_from,
         store: store.clone(),
         random: Arc::new(OsRandom),
-        rules_complete: !loaded.has_errors(),
-        rules: loaded.rules,
-        dimensions,
+        rules: set.clone(),
+        dimensions: dimensions.clone(),
         receivers: receivers(config, on_screen, &recent),
         lake: LakeOptions {
             window: config.lake_window,
@@ -163,7 +163,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     let Some(mut stations) = open_stations(&parts, &log, config, on_screen, &stop)? else { return Ok(()) };
     let shown = Arc::new(Shown::default());
     let server = Server::start(config.http_address, access(config)?, shown.clone()).map_err(Failure::usage)?;
-    let collector = if config.collect_enabled { Some(collect(config, log.log(), signals)?) } else { None };
+    let collector = if config.collect_enabled { Some(collect(config, log.log(), signals.clone())?) } else { None };
     say(
         on_screen,
         &format!(
@@ -174,8 +174,17 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         ),
     );
     let mut screen = Screen::new(on_screen, recent, config.data_dir.display().to_string(), server.address());
-    let mut loop_state =
-        LoopState { log: &log, shown: &shown, screen: &mut screen, times: Times::at(clock.now()), parts: vec![] };
+    let mut loop_state = LoopState {
+        log: &log,
+        shown: &shown,
+        screen: &mut screen,
+        times: Times::at(clock.now()),
+        parts: vec![],
+        tables: Watched::new(&config.tables_files, dimensions.clone()),
+        rules: RuleWatch::new(config, set),
+        dimensions,
+        hangup: signals.hangup.clone(),
+    };
     while !stop.load(Ordering::SeqCst) {
         let now = clock.now();
         let more = match stations.step(now) {
@@ -194,7 +203,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
                 false
             }
         };
-        loop_state.between_steps(&mut stations, &mut watched, now);
+        loop_state.between_steps(&mut stations, now);
         if !more {
             std::thread::sleep(REST);
         }
@@ -335,18 +344,43 @@ struct LoopState<'a> {
     times: Times,
     /// What it does of a group's work.
     parts: Vec<String>,
+    tables: Watched,
+    dimensions: Dimensions,
+    rules: RuleWatch,
+    /// Whether somebody asked to look now.
+    hangup: Arc<AtomicBool>,
 }
 
 impl LoopState<'_> {
-    fn between_steps(&mut self, stations: &mut Stations, watched: &mut Watched, now: Timestamp) {
-        if now - self.times.looked >= LOOK_INTERVAL {
-            self.times.looked = now;
-            let (dimensions, problems) = watched.look();
-            if let Some(dimensions) = dimensions {
-                self.screen.say("dimension tables were read again");
-                stations.set_dimensions(dimensions);
+    /// Whether files of rules and tables changed.
+    fn look_at_files(&mut self, stations: &mut Stations, asked: bool, now: Timestamp) {
+        let (changed, problems) = self.tables.look();
+        problems.iter().for_each(|problem| self.screen.say(&format!("error: {problem}")));
+        if let Some(dimensions) = changed {
+            self.screen.say("dimension tables were read again");
+            stations.set_dimensions(dimensions.clone());
+            self.dimensions = dimensions;
+        }
+        let News { set, said } = match self.rules.look(&self.dimensions, asked) {
+            Ok(None) => return,
+            Ok(Some(news)) => news,
+            Err(failure) => return self.screen.say(&format!("error: rules stay as they are: {failure}")),
+        };
+        said.iter().for_each(|line| self.screen.say(line));
+        match stations.change_rules(set, now) {
+            Ok(Renewed { begun, dropped }) => {
+                let list = |names: &[String]| if names.is_empty() { "none".to_string() } else { names.join(", ") };
+                self.screen.say(&format!("rules were read again; begun: {}; ended: {}", list(&begun), list(&dropped)));
             }
-            problems.iter().for_each(|problem| self.screen.say(&format!("error: {problem}")));
+            Err(error) => self.screen.say(&format!("error: rules stay as they are: {error}")),
+        }
+    }
+
+    fn between_steps(&mut self, stations: &mut Stations, now: Timestamp) {
+        let asked = self.hangup.swap(false, Ordering::SeqCst);
+        if asked || now - self.times.looked >= LOOK_INTERVAL {
+            self.times.looked = now;
+            self.look_at_files(stations, asked, now);
         }
         if now - self.times.synced >= SYNC_INTERVAL {
             self.times.synced = now;
@@ -443,6 +477,8 @@ fn collect(config: &Config, log: Arc<dyn Log>, signals: Signals) -> Result<JoinH
 struct Signals {
     /// A clean stop: the first SIGINT or SIGTERM; the second ends the process.
     stop: Arc<AtomicBool>,
+    /// SIGHUP: files of rules and tables are looked at now.
+    hangup: Arc<AtomicBool>,
     /// SIGUSR1: NVML is let go.
     release: Arc<AtomicBool>,
     /// SIGUSR2: NVML is opened again.
@@ -462,9 +498,10 @@ impl Signals {
                 let handlers = (|| {
                     let [interrupt, terminate] = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
                     let [release, reopen] = [SignalKind::user_defined1(), SignalKind::user_defined2()].map(signal);
-                    Ok::<_, std::io::Error>((interrupt?, terminate?, release?, reopen?))
+                    let hangup = signal(SignalKind::hangup());
+                    Ok::<_, std::io::Error>((interrupt?, terminate?, hangup?, release?, reopen?))
                 })();
-                let (mut interrupt, mut terminate, mut release, mut reopen) = match handlers {
+                let (mut interrupt, mut terminate, mut hangup, mut release, mut reopen) = match handlers {
                     Ok(handlers) => handlers,
                     Err(error) => return drop(begun.send(Err(error))),
                 };
@@ -473,6 +510,7 @@ impl Signals {
                     tokio::select! {
                         _ = interrupt.recv() => {}
                         _ = terminate.recv() => {}
+                        _ = hangup.recv() => { flags.hangup.store(true, Ordering::SeqCst); continue }
                         _ = release.recv() => { flags.release.store(true, Ordering::SeqCst); continue }
                         _ = reopen.recv() => { flags.reopen.store(true, Ordering::SeqCst); continue }
                     }

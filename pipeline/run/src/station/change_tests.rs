@@ -231,3 +231,83 @@ fn of_a_message_that_no_log_takes_the_beginning_is_kept() {
     assert!(length < RECORD_BYTES && length > RECORD_BYTES * 9 / 10);
     assert!(letter.headers.contains(&(CUT.to_string(), (3 * RECORD_BYTES).to_string().into_bytes())));
 }
+
+/// Rules as a set that is complete.
+fn set(rules: Vec<CompiledRule>) -> RuleSet {
+    RuleSet { rules, complete: true, ..RuleSet::default() }
+}
+
+fn said(play: &Play, rule: &str) -> Vec<String> {
+    play.world.transitions().into_iter().filter(|line| line.contains(rule)).collect()
+}
+
+#[test]
+fn rules_change_while_the_station_runs() {
+    let mut play = Play::new();
+    let mut station = Station::open(play.world.parts(without("hot"), true), play.now).unwrap();
+    play.run(&mut station, 100);
+    assert!(firing(&station, "hot").is_empty() && !firing(&station, "glowing").is_empty());
+    // A new rule is right at its first window: the temperature has been high for a while.
+    let renewed = station.change_rules(set(rules())).unwrap();
+    assert_eq!((renewed.begun, renewed.dropped), (vec!["hot".to_string()], vec![]));
+    play.run(&mut station, 1);
+    assert!(!station.is_renewing());
+    play.run(&mut station, 25);
+    let hot = firing(&station, "hot");
+    assert!(!hot.is_empty());
+    // Edited, its alerts go on; the others do not notice.
+    let glowing = firing(&station, "glowing");
+    let edited = RULES.replace("HAVING avg(temperature_celsius) > 78", "HAVING avg(temperature_celsius) > 77");
+    let renewed = station.change_rules(set(compiled(&edited, 4))).unwrap();
+    assert_eq!(renewed.begun, ["hot"]);
+    play.run(&mut station, 3);
+    assert_eq!((firing(&station, "hot"), firing(&station, "glowing")), (hot.clone(), glowing));
+    // Dropped, what fires ends.
+    let edited: Vec<CompiledRule> =
+        compiled(&edited, 4).into_iter().filter(|compiled| compiled.rule.name != "glowing").collect();
+    assert_eq!(station.change_rules(set(edited.clone())).unwrap().dropped, ["glowing"]);
+    play.run(&mut station, 2);
+    assert!(firing(&station, "glowing").is_empty());
+    assert!(said(&play, "glowing").last().unwrap().contains("firing resolved"), "{:?}", said(&play, "glowing"));
+    // Suspended, alerts stay as they are.
+    let before = said(&play, "hot");
+    let suspended = RuleSet { suspended: ["hot".to_string()].into(), ..set(edited.clone()) };
+    station.change_rules(suspended.clone()).unwrap();
+    play.run(&mut station, 60);
+    assert_eq!((firing(&station, "hot"), said(&play, "hot")), (hot.clone(), before.clone()));
+    // Also over a restart.
+    drop(station);
+    let parts = play.world.parts(vec![], true);
+    let mut station = Station::open(Parts { rules: suspended, ..parts }, play.now).unwrap();
+    play.run(&mut station, 3);
+    assert_eq!((firing(&station, "hot"), said(&play, "hot")), (hot, before));
+    // Resumed, what has passed meanwhile is noticed.
+    station.change_rules(set(edited)).unwrap();
+    play.run(&mut station, 45);
+    assert!(said(&play, "hot").iter().any(|line| line.contains("firing resolved")), "{:?}", said(&play, "hot"));
+    station.close(play.now).unwrap();
+    assert_eq!(verify(play.world.store.as_ref()).unwrap().problems, Vec::<String>::new());
+}
+
+#[test]
+fn a_station_whose_rules_changed_says_what_one_that_had_them_said() {
+    for seconds in [3, 17, 47, 95, 131] {
+        let mut changing = Play::new();
+        let mut station = Station::open(changing.world.parts(without("hot"), true), changing.now).unwrap();
+        changing.run(&mut station, seconds);
+        station.change_rules(set(rules())).unwrap();
+        changing.run(&mut station, 240 - seconds);
+        let mut always = Play::new();
+        let mut station = Station::open(always.world.parts(rules(), true), always.now).unwrap();
+        always.run(&mut station, 240);
+        let others = |play: &Play| -> Vec<String> {
+            play.world.transitions().into_iter().filter(|line| !line.contains("hot")).collect()
+        };
+        assert_eq!(others(&changing), others(&always), "after {seconds}");
+        let resolved = |play: &Play| said(play, "hot").into_iter().filter(|line| line.contains("resolved")).count();
+        assert_eq!(resolved(&changing), resolved(&always), "after {seconds}");
+        if seconds < 20 {
+            assert_eq!(said(&changing, "hot"), said(&always, "hot"), "nothing was hot yet after {seconds}");
+        }
+    }
+}

@@ -7,6 +7,7 @@
 mod change_tests;
 mod letters;
 mod messages;
+mod renewal;
 mod scope;
 mod sight;
 mod source;
@@ -30,6 +31,7 @@ use tidewatch_sql::{CompiledRule, Dimensions, EngineError, QueryError};
 use crate::judge::Judge;
 use crate::mapping::{From, Mapping};
 use messages::Messages;
+pub use renewal::RuleSet;
 pub use scope::{ENGINE_TOPIC, Part, Tenure, shares};
 use source::Source;
 
@@ -95,9 +97,7 @@ pub struct Parts {
     /// Names that must not collide.
     pub random: Arc<dyn Random>,
     /// The rules.
-    pub rules: Vec<CompiledRule>,
-    /// Whether these are all rules that there are: none was left out for a fault.
-    pub rules_complete: bool,
+    pub rules: RuleSet,
     /// The dimension tables.
     pub dimensions: Dimensions,
     /// Which part of the work it does.
@@ -234,6 +234,12 @@ pub struct Station {
     rule_names: BTreeSet<String>,
     /// Whether none was left out for a fault.
     rules_complete: bool,
+    /// Rules that are not judged for now.
+    suspended: BTreeSet<String>,
+    /// Rules that are about to take over.
+    renewal: Option<renewal::Renewal>,
+    /// The lake's store.
+    store: Arc<dyn Store>,
     /// When the alerts of rules that are gone are ended.
     removed_at: Option<Timestamp>,
     /// By table: what the log said about how far it goes.
@@ -272,13 +278,15 @@ impl Station {
         create_topics(parts.log.as_ref(), parts.cluster)?;
         let incarnation = format!("{:016x}", parts.random.next_u64());
         let tenure = Tenure::claim(parts.part, parts.log.as_ref(), &incarnation, now)?;
-        let rule_names = parts.rules.iter().map(|compiled| compiled.rule.name.clone()).collect();
-        let rules =
-            parts.rules.into_iter().filter(|compiled| parts.part.judges(&compiled.rule, &parts.mappings)).collect();
-        let store = parts.store.clone();
+        let RuleSet { rules, complete, suspended } = parts.rules.clone();
+        let is_judged = |compiled: &CompiledRule| {
+            parts.part.judges(&compiled.rule, &parts.mappings) && !suspended.contains(&compiled.rule.name)
+        };
+        let rules = rules.into_iter().filter(is_judged).collect();
         let lake = LakeWriter::new(parts.store.clone(), parts.random.clone(), parts.lake);
         let mut station = Station {
-            settler: Settler::new(parts.store, SettleOptions::default()),
+            settler: Settler::new(parts.store.clone(), SettleOptions::default()),
+            store: parts.store,
             judge: Judge::new(rules)?,
             watermarks: TABLES.iter().map(|table| (table.name, Watermark::new(parts.idle_timeout))).collect(),
             messages: Messages::start(parts.receivers),
@@ -295,8 +303,10 @@ impl Station {
             known_events: HashSet::new(),
             saved_alerts: BTreeMap::new(),
             kept_positions: BTreeMap::new(),
-            rule_names,
-            rules_complete: parts.rules_complete,
+            rule_names: parts.rules.names(),
+            rules_complete: complete,
+            suspended,
+            renewal: None,
             removed_at: Some(now + REMOVED_AFTER),
             confirmations: BTreeMap::new(),
             stepped_at: now,
@@ -310,7 +320,7 @@ impl Station {
         };
         station.set_dimensions(&parts.dimensions);
         station.restore(now)?;
-        station.remember_series(store)?;
+        station.remember_series(false)?;
         Ok(station)
     }
 
@@ -333,6 +343,7 @@ impl Station {
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
+        self.renew(now)?;
         self.tick(now)?;
         if self.removed_at.is_some_and(|at| at <= now) {
             self.reload_rules(true, &self.kept_positions.clone());

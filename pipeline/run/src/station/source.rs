@@ -55,15 +55,19 @@ pub struct Source {
 }
 
 /// What one record turned out to be.
-enum Taken {
+pub(super) enum Taken {
+    /// Rows.
     Rows {
+        /// Those that can be taken.
         rows: RecordBatch,
         /// Parts of it that can't be taken, as records, with the reason.
         rejected: Vec<(Record, String)>,
         /// Rows among them whose time is odd.
         odd: u64,
     },
+    /// It was read before.
     Duplicate,
+    /// It can't be read.
     Dead(String),
 }
 
@@ -256,7 +260,7 @@ impl Station {
 }
 
 /// What a record is, and its header when that can be read and the frame was not seen before.
-fn read_record(source: &mut Source, record: &Record, now: Timestamp) -> (Option<Header>, Taken) {
+pub(super) fn read_record(source: &mut Source, record: &Record, now: Timestamp) -> (Option<Header>, Taken) {
     if let Some(mapping) = &source.mapping {
         return (None, read_mapped(source, mapping, record, now));
     }

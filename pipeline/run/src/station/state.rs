@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tidewatch_flow::admit::Admit;
 use tidewatch_flow::lifecycle::Fate;
 use tidewatch_lake::LakeScan;
-use tidewatch_model::ports::{Log, Record, Store, read_to_end};
+use tidewatch_model::ports::{Log, Record, read_to_end};
 use tidewatch_model::table::{self, TABLES, Table};
 use tidewatch_model::wire;
 use tidewatch_model::{Alert, Notice, Rule, Span, Timestamp, Transition};
@@ -75,10 +75,13 @@ impl Station {
     }
 
     /// Looks up the series that rules about silence must know: what fell silent shortly before the stop, or since, is in no row that
-    /// will be read.
-    pub(super) fn remember_series(&mut self, store: Arc<dyn Store>) -> Result<(), StationError> {
+    /// will be read. `incoming`: for rules that are about to take over.
+    pub(super) fn remember_series(&mut self, incoming: bool) -> Result<(), StationError> {
         let mut asked: Vec<(String, String)> = Vec::new();
-        for Series { table: name, from, before, stalled } in self.judge.engine().wants_series() {
+        let engine = self.judge.engine();
+        let wanted: Vec<Series<'_>> =
+            if incoming { engine.prefill_series().collect() } else { engine.wants_series().collect() };
+        for Series { table: name, from, before, stalled } in wanted {
             let Some(found) = table::find(name) else { continue };
             let identity = found.identity().collect::<Vec<_>>().join(", ");
             let rows = format!("{name} WHERE ts >= TIMESTAMP '{from}' AND ts < TIMESTAMP '{before}'");
@@ -96,7 +99,7 @@ impl Station {
         if asked.is_empty() {
             return Ok(());
         }
-        let history = History::new(Arc::new(LakeScan::new(store)), 1)?;
+        let history = History::new(Arc::new(LakeScan::new(self.store.clone())), 1)?;
         for (name, sql) in asked {
             let mut seen = Vec::new();
             history.query(&sql, |batch| {
@@ -114,9 +117,9 @@ impl Station {
     /// those of rules that another part judges are dropped. `positions` say where the rules stood; those of rules that are not
     /// judged here and whose alerts are kept are remembered.
     pub(super) fn reload_rules(&mut self, settled: bool, positions: &BTreeMap<String, Timestamp>) {
-        let Station { judge, pending, rule_names, rules_complete, .. } = self;
+        let Station { judge, pending, rule_names, rules_complete, suspended, .. } = self;
         let fate = |rule: &str| match (rule_names.contains(rule), *rules_complete) {
-            _ if !settled => Fate::Unknown,
+            _ if !settled || suspended.contains(rule) => Fate::Unknown,
             (true, _) => Fate::Elsewhere,
             (false, true) => Fate::Gone,
             (false, false) => Fate::Unknown,
