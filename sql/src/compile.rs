@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, SchemaError, plan_err};
 use datafusion::execution::context::SessionContext;
@@ -30,7 +31,7 @@ use crate::lineage::Knowing;
 use crate::options::{bounds, check_options};
 use crate::presence::{longest_interval, with_plain_intervals};
 use crate::reads::{Reads, check_relations};
-use crate::rows_table::{Source, columns_read};
+use crate::rows_table::{RowsTable, Source, WINDOW_END, WINDOW_START, columns_read};
 use crate::session::{rule_session, run};
 use crate::shape::{self, RulePlan};
 pub(crate) use crate::shared::plan::RowPlan;
@@ -131,13 +132,15 @@ impl Compiler {
 
     /// Compiles the text of one file into `loaded`: its views, then its alerts. A name that is already taken there is an error.
     pub fn load(&self, file: &str, text: &str, loaded: &mut Loaded) {
-        self.load_views(file, text, loaded);
+        self.load_names(file, text, loaded);
         self.load_alerts(file, text, loaded);
     }
 
-    /// Only the views of a file: where there are several files, those of all come before the alerts of any.
-    pub fn load_views(&self, file: &str, text: &str, loaded: &mut Loaded) {
-        for written in read_statements(file, text).views {
+    /// Only what other statements may name, the views and streams of a file: where there are several files, those of all come before
+    /// the alerts of any.
+    pub fn load_names(&self, file: &str, text: &str, loaded: &mut Loaded) {
+        let Statements { alerts, views, .. } = read_statements(file, text);
+        for written in views {
             let checked = view(&written, &loaded.views, &self.dimensions).and_then(|view| {
                 // As a rule would read it.
                 let select = format!("SELECT * FROM {}", written.name);
@@ -146,6 +149,7 @@ impl Compiler {
                 let alert = WrittenAlert {
                     name: written.name.clone(),
                     at: written.at.clone(),
+                    stream: false,
                     options: vec![],
                     query: written.query.clone(),
                     tokens: vec![],
@@ -161,22 +165,25 @@ impl Compiler {
                 Err(fault) => loaded.faults.push(fault),
             }
         }
+        alerts.into_iter().filter(|written| written.stream).for_each(|written| self.load_rule(&written, loaded));
     }
 
     /// Only the alerts of a file.
     pub fn load_alerts(&self, file: &str, text: &str, loaded: &mut Loaded) {
         let Statements { alerts, faults, .. } = read_statements(file, text);
         loaded.faults.extend(faults);
-        for alert in alerts {
-            if let Some(first) = loaded.rules.iter().find(|other| other.rule.name == alert.name) {
-                let message = format!("alert '{}' is defined twice: first at {}", alert.name, first.rule.source);
-                loaded.faults.push(Fault::error(alert.at.clone(), message).of_rule(&alert.name));
-                continue;
-            }
-            match self.compile(&alert, &loaded.views, &mut loaded.faults) {
-                Ok(rule) => loaded.rules.push(rule),
-                Err(faults) => loaded.faults.extend(faults.into_iter().map(|fault| fault.of_rule(&alert.name))),
-            }
+        alerts.into_iter().filter(|written| !written.stream).for_each(|written| self.load_rule(&written, loaded));
+    }
+
+    fn load_rule(&self, alert: &WrittenAlert, loaded: &mut Loaded) {
+        if let Some(first) = loaded.rules.iter().find(|other| other.rule.name == alert.name) {
+            let message = format!("'{}' is defined twice: first at {}", alert.name, first.rule.source);
+            loaded.faults.push(Fault::error(alert.at.clone(), message).of_rule(&alert.name));
+            return;
+        }
+        match self.compile(alert, &loaded.views, &mut loaded.faults) {
+            Ok(rule) => loaded.rules.push(rule),
+            Err(faults) => loaded.faults.extend(faults.into_iter().map(|fault| fault.of_rule(&alert.name))),
         }
     }
 
@@ -199,6 +206,9 @@ impl Compiler {
         }
         let reads = Reads::of(&plan);
         let shape = reads.shape(&plan, bounds).map_err(here)?;
+        if alert.stream {
+            check_stream(alert, shape).map_err(one)?;
+        }
         let written = check_options(&alert.options, reads.kind(), shape)?;
         let parts = shape::take_apart(&plan, &reads, shape, written.key.as_deref())
             .map_err(|error| one(self.planning_fault(alert, &error)))?
@@ -223,6 +233,7 @@ impl Compiler {
             sql,
             table: tables[0].clone(),
             joined: tables[1..].to_vec(),
+            stream: alert.stream,
             across: is_across(&strategy),
             table_kind: reads.kind(),
             shape,
@@ -230,8 +241,41 @@ impl Compiler {
             options: written.options,
             source: alert.at.to_string(),
         };
+        if rule.stream {
+            self.make_known(&rule, &plan).map_err(here)?;
+        }
         let outputs = plan.schema().fields().iter().map(|field| field.name().clone()).collect();
         Ok(CompiledRule { rule, strategy, outputs })
+    }
+
+    /// Makes a stream known as a table.
+    fn make_known(&self, rule: &Rule, plan: &LogicalPlan) -> Result<(), String> {
+        let name = &rule.name;
+        if self.dimensions.rows(name).is_some() {
+            return Err(format!("'{name}' is a dimension table: expected another name for a stream"));
+        }
+        let mut columns = Vec::new();
+        for field in plan.schema().fields().iter().filter(|field| !is_time_of_window(field.name())) {
+            let identity = rule.key.contains(field.name());
+            let column_type = match field.data_type() {
+                data_type if data_type.is_integer() => ColumnType::Int64,
+                data_type if data_type.is_floating() => ColumnType::Float64WithNan,
+                DataType::Boolean => ColumnType::Bool,
+                DataType::Timestamp(..) if !identity => ColumnType::Timestamp,
+                _ => ColumnType::Utf8,
+            };
+            columns.push((field.name().clone(), column_type, identity));
+        }
+        if rule.key.is_empty() {
+            return Err("nothing identifies its rows: expected a GROUP BY column besides the window's".to_string());
+        }
+        let interval = rule.shape.window().map_or(Span::ZERO, |spec| spec.slide);
+        let table = table::register(name, interval, &columns).map_err(|error| error.to_string())?;
+        let rows = RowsTable::empty(Source::Rows(name.clone()), table.schema());
+        // Another compiler of this process may have made it known.
+        self.session.deregister_table(name.as_str()).map_err(|error| error.to_string())?;
+        self.session.register_table(name.as_str(), Arc::new(rows)).map_err(|error| error.to_string())?;
+        Ok(())
     }
 
     /// The cheapest way to evaluate a rule.
@@ -349,6 +393,26 @@ fn add_time(query: &mut Query) {
 
 fn needs_time(function: &str) -> bool {
     growth_question(function).is_some() || is_last(function).is_some()
+}
+
+/// Whether a column is one of the window's bounds, or the time that a stream's rows get from them.
+fn is_time_of_window(name: &str) -> bool {
+    [WINDOW_START, WINDOW_END, table::TIME_COLUMN].contains(&name)
+}
+
+/// What a stream must be, besides a good rule.
+fn check_stream(alert: &WrittenAlert, shape: RuleShape) -> Result<(), Fault> {
+    if !matches!(shape, RuleShape::Window(_)) {
+        let message = "a stream has one row per group and window: expected HOP or TUMBLE in its FROM, or the options every and over";
+        return Err(Fault::error(alert.at.clone(), message));
+    }
+    match alert.options.iter().find(|option| !["delay", "every", "over", "key"].contains(&option.name.as_str())) {
+        Some(other) => {
+            let message = format!("a stream has no option '{}': expected delay, every, over or key", other.name);
+            Err(Fault::error(other.at.clone(), message))
+        }
+        None => Ok(()),
+    }
 }
 
 fn has_over(plan: &LogicalPlan) -> bool {

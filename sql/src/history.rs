@@ -14,7 +14,7 @@ use datafusion::execution::context::{SQLOptions, SessionContext};
 use datafusion::sql::parser::DFParserBuilder;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use tidewatch_model::ports::{Scan, ScanError, ScanFile};
-use tidewatch_model::table::{self, TABLES};
+use tidewatch_model::table;
 use tokio::runtime::Runtime;
 
 use crate::dimension::Dimensions;
@@ -145,7 +145,8 @@ impl History {
             return QueryError::Question(text);
         };
         let name = missing.rsplit('.').next().unwrap_or(missing);
-        let known = TABLES.iter().map(|table| table.name).chain(self.dimensions.tables().map(|(name, _)| name));
+        let known =
+            table::all().into_iter().map(|table| table.name).chain(self.dimensions.tables().map(|(name, _)| name));
         let near = suggestion(name, known);
         QueryError::Question(format!("unknown table '{name}'{near}"))
     }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{Query, Spanned, TableFactor, Visit, Visitor};
-use tidewatch_model::table::{self, TABLES, Table, TableKind};
+use tidewatch_model::table::{self, Table, TableKind};
 use tidewatch_model::{RuleShape, WindowSpec};
 
 use crate::dimension::Dimensions;
@@ -216,7 +216,8 @@ fn known_table(name: &str, given: &[String], dimensions: &Dimensions) -> Result<
         Some(_) => Ok(()),
         None if dimensions.rows(name).is_some() || given.iter().any(|known| known == &name.to_lowercase()) => Ok(()),
         None => {
-            let names = TABLES.iter().map(|table| table.name).chain(dimensions.tables().map(|(name, _)| name));
+            let names =
+                table::all().into_iter().map(|table| table.name).chain(dimensions.tables().map(|(name, _)| name));
             let near = suggestion(name, names.chain(given.iter().map(String::as_str)));
             Err(format!("unknown table '{name}'{near}; 'tidewatch tables' lists them"))
         }

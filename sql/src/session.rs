@@ -17,7 +17,7 @@ use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, Relati
 use datafusion::physical_plan::{collect, execute_stream};
 use datafusion::sql::sqlparser::ast::TableFactor;
 use tidewatch_model::limits::PLAN_BYTES;
-use tidewatch_model::table::{self, TABLES};
+use tidewatch_model::table;
 
 use crate::dimension::Dimensions;
 use crate::ends::ends;
@@ -72,7 +72,7 @@ pub fn rule_session(dimensions: &Dimensions) -> Result<SessionContext> {
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled));
     let context = SessionContext::new_with_state(session_state(1, memory.build()?)?);
     context.state_ref().write().register_relation_planner(Arc::new(WindowPlanner))?;
-    for table in TABLES {
+    for table in table::all() {
         let source = Source::Rows(table.name.to_string());
         context.register_table(table.name, Arc::new(RowsTable::empty(source, table.schema())))?;
     }

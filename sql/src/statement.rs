@@ -31,6 +31,8 @@ pub struct WrittenAlert {
     pub name: String,
     /// Where the name stands.
     pub at: Location,
+    /// Whether it is a `CREATE STREAM`.
+    pub stream: bool,
     /// The options, in order.
     pub options: Vec<WrittenOption>,
     /// The SELECT.
@@ -124,20 +126,21 @@ impl Reader<'_> {
     }
 
     fn alert(mut self) -> Result<WrittenAlert, Fault> {
-        if !self.take("ALERT") {
+        let stream = self.take("STREAM");
+        if !stream && !self.take("ALERT") {
             let (token, at) = self.peek();
-            return Err(expected("ALERT or VIEW", &token, at));
+            return Err(expected("ALERT, STREAM or VIEW", &token, at));
         }
         if self.take("IF") {
             self.word("NOT")?;
             self.word("EXISTS")?;
         }
-        let (name, at) = self.name("the name of the alert")?;
+        let (name, at) = self.name(if stream { "the name of the stream" } else { "the name of the alert" })?;
         check_name(&name, &at)?;
         let options = if self.take("WITH") { self.options().map_err(|fault| fault.of_rule(&name))? } else { vec![] };
         self.word("AS").map_err(|fault| fault.of_rule(&name))?;
         let query = self.query().map_err(|fault| fault.of_rule(&name))?;
-        Ok(WrittenAlert { name, at, options, query, tokens: self.tokens[self.next..].to_vec() })
+        Ok(WrittenAlert { name, at, stream, options, query, tokens: self.tokens[self.next..].to_vec() })
     }
 
     /// The next token that means something, and where it stands.

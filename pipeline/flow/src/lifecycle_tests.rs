@@ -19,6 +19,7 @@ fn rule(hold: i64, keep: i64, no_data: NoDataPolicy) -> Rule {
         sql: String::new(),
         table: "gpu".to_string(),
         joined: vec![],
+        stream: false,
         across: false,
         table_kind: TableKind::Sample,
         shape: RuleShape::Window(WindowSpec { slide: minute, size: minute }),

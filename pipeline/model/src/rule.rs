@@ -92,6 +92,9 @@ pub struct Rule {
     /// The other tables of rows over time that it reads.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub joined: Vec<String>,
+    /// Whether it is a stream: what it yields are rows of the table of its name, and no alerts.
+    #[serde(default)]
+    pub stream: bool,
     /// Whether rows of one identity may change what is said of another.
     #[serde(default)]
     pub across: bool,

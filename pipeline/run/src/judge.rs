@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::stream_rows::StreamRows;
 use arrow::array::RecordBatch;
 use tidewatch_flow::lifecycle::{AlertBook, Fate};
 use tidewatch_model::{Alert, Evaluation, Key, Outcome, Rule, RuleShape, Timestamp, Transition};
@@ -24,6 +25,8 @@ struct Verdicts {
     evaluations: u64,
     /// What followed and was not handed over yet.
     transitions: Vec<Transition>,
+    /// What streams yielded and was not handed over yet.
+    streams: Vec<StreamRows>,
 }
 
 impl Judge {
@@ -40,6 +43,7 @@ impl Judge {
             failures: vec![],
             evaluations: 0,
             transitions: vec![],
+            streams: vec![],
         };
         Ok(Judge { engine: Engine::new(rules)?, verdicts })
     }
@@ -141,6 +145,29 @@ impl Judge {
         self.engine.set_dimensions(dimensions);
     }
 
+    /// Rows of streams since the last call, in order of their windows' ends for each.
+    pub fn take_streams(&mut self) -> Vec<StreamRows> {
+        std::mem::take(&mut self.verdicts.streams)
+    }
+
+    /// Gives the rows of streams back to the rules that read them, where no log is between; what follows.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn feed_streams(&mut self) -> Result<Vec<Transition>, EngineError> {
+        let mut transitions = Vec::new();
+        loop {
+            let streams = self.take_streams();
+            if streams.is_empty() {
+                return Ok(transitions);
+            }
+            for StreamRows { stream, end, rows, .. } in streams {
+                transitions.extend(self.push(&stream, &rows, Feed::Live)?);
+                transitions.extend(self.advance(&stream, end, false));
+            }
+        }
+    }
+
     /// Errors of evaluations since the last call, with the names of their rules.
     pub fn take_failures(&mut self) -> Vec<(String, String)> {
         std::mem::take(&mut self.verdicts.failures)
@@ -169,7 +196,7 @@ impl Judge {
 
 impl Listener for Verdicts {
     fn watched(&self, rule: &str) -> Watched {
-        let Some(rule) = self.rules.get(rule) else { return Watched::Keys(vec![]) };
+        let Some(rule) = self.rules.get(rule).filter(|rule| !rule.stream) else { return Watched::Keys(vec![]) };
         Watched::Keys(self.book.alive(&rule.name).map(|alert| key_of(rule, alert)).collect())
     }
 
@@ -178,6 +205,13 @@ impl Listener for Verdicts {
         let Some(rule) = self.rules.get(&evaluation.rule) else { return Timestamp::MAX };
         if let Outcome::Failed(error) = &evaluation.outcome {
             self.failures.push((evaluation.rule.clone(), error.clone()));
+        }
+        if rule.stream {
+            match StreamRows::of(&evaluation, &rule.version) {
+                Ok(rows) => self.streams.extend(rows),
+                Err(error) => self.failures.push((evaluation.rule.clone(), error.to_string())),
+            }
+            return Timestamp::MAX;
         }
         self.transitions.extend(self.book.advance(rule, &evaluation));
         self.book.quiet_until(rule)

@@ -24,6 +24,7 @@ mod rule_watch;
 mod screen;
 mod self_metrics;
 mod station;
+mod stream_rows;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

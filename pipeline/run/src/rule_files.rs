@@ -58,7 +58,7 @@ pub fn load(paths: &[PathBuf], with_bundled: bool, dimensions: &Dimensions) -> R
             std::fs::read_to_string(&file).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
         texts.push((file.display().to_string(), text));
     }
-    texts.iter().for_each(|(file, text)| compiler.load_views(file, text, &mut loaded));
+    texts.iter().for_each(|(file, text)| compiler.load_names(file, text, &mut loaded));
     texts.iter().for_each(|(file, text)| compiler.load_alerts(file, text, &mut loaded));
     if with_bundled {
         let own: Vec<String> = loaded.rules.iter().map(|rule| rule.rule.name.clone()).collect();

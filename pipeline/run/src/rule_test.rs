@@ -254,18 +254,21 @@ fn feed(
             judge.push(&table, &batch, Feed::Live).map_err(|error| error.to_string())?;
         }
         // In steps, so that what `for` and `keep_firing_for` see is what a live engine sees.
-        advance_all(judge, ts);
+        advance_all(judge, ts)?;
     }
-    advance_all(judge, until);
+    advance_all(judge, until)?;
     Ok(())
 }
 
-fn advance_all(judge: &mut Judge, to: Timestamp) {
-    let tables: std::collections::BTreeSet<String> =
+fn advance_all(judge: &mut Judge, to: Timestamp) -> Result<(), String> {
+    let read: std::collections::BTreeSet<String> =
         judge.rules().flat_map(|rule| rule.tables().map(str::to_string).collect::<Vec<_>>()).collect();
-    for table in tables {
-        judge.advance(&table, to, false);
+    // Streams after the tables that they are made of.
+    for table in table::all().into_iter().filter(|table| read.contains(table.name)) {
+        judge.advance(table.name, to, false);
+        judge.feed_streams().map_err(|error| error.to_string())?;
     }
+    Ok(())
 }
 
 fn batch_of(name: &str, lines: &[u8]) -> Result<RecordBatch, String> {

@@ -19,7 +19,7 @@ const GOOD_SELECT: &str =
 
 #[test]
 fn grammar() {
-    check("CREATE ALRT x AS SELECT 1", &["rules.sql:1:8: error: expected ALERT or VIEW, found 'ALRT'"]);
+    check("CREATE ALRT x AS SELECT 1", &["rules.sql:1:8: error: expected ALERT, STREAM or VIEW, found 'ALRT'"]);
     check("CREATE ALERT 9x AS SELECT 1", &["rules.sql:1:14: error: expected the name of the alert, found '9'"]);
     check(
         "CREATE ALERT x\nWITH (severity 'info') AS SELECT 1",

@@ -103,3 +103,39 @@ fn wrong_views_are_named() {
         assert!(found.iter().any(|fault| fault.contains(expected)), "{text}: {found:#?}");
     }
 }
+
+#[test]
+fn streams_are_tables_of_samples() {
+    let loaded = load(
+        "CREATE STREAM test_heat WITH (delay = '1s') AS SELECT host, gpu_index, avg(temperature_celsius) AS heat, count(*) AS n, window_end
+            FROM HOP(gpu, ts, '10s', '1m') GROUP BY window_end, host, gpu_index;
+         CREATE STREAM test_heat_of_fleet AS SELECT host, max(heat) AS heat FROM TUMBLE(test_heat, ts, '1m') GROUP BY host;
+         CREATE ALERT hot AS SELECT host, heat FROM test_heat_of_fleet WHERE heat > 80;",
+    );
+    let faults: Vec<String> =
+        loaded.faults.iter().filter(|fault| fault.level == Level::Error).map(ToString::to_string).collect();
+    assert!(faults.is_empty(), "{faults:#?}");
+    let names: Vec<(&str, bool)> =
+        loaded.rules.iter().map(|rule| (rule.rule.name.as_str(), rule.rule.stream)).collect();
+    assert_eq!(names, [("test_heat", true), ("test_heat_of_fleet", true), ("hot", false)]);
+    let table = tidewatch_model::table::find("test_heat").unwrap();
+    let columns: Vec<(&str, bool)> = table.columns.iter().map(|column| (column.name, column.identity)).collect();
+    assert_eq!(columns, [("host", true), ("gpu_index", true), ("heat", false), ("n", false)]);
+    assert_eq!(table.interval, tidewatch_model::Span::seconds(10));
+    for (text, expected) in [
+        ("CREATE STREAM s AS SELECT host FROM gpu WHERE power_watts > 1", "a stream has one row per group and window"),
+        (
+            "CREATE STREAM s WITH (severity = 'info') AS SELECT host, count(*) AS n FROM TUMBLE(gpu, ts, '1m') GROUP BY host",
+            "a stream has no option 'severity'",
+        ),
+        ("CREATE STREAM s AS SELECT count(*) AS n FROM TUMBLE(gpu, ts, '1m')", "nothing identifies its rows"),
+        (
+            "CREATE STREAM gpu AS SELECT host, count(*) AS n FROM TUMBLE(gpu, ts, '1m') GROUP BY host",
+            "'gpu' is known with other columns",
+        ),
+        ("CREATE STREAM s AS SELECT host, count(*) AS n FROM TUMBLE(s, ts, '1m') GROUP BY host", "unknown table 's'"),
+    ] {
+        let found: Vec<String> = load(text).faults.iter().map(ToString::to_string).collect();
+        assert!(found.iter().any(|fault| fault.contains(expected)), "{text}: {found:#?}");
+    }
+}

@@ -6,7 +6,7 @@
 mod dimension;
 mod registry;
 
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use serde::{Deserialize, Serialize};
@@ -142,6 +142,64 @@ impl Table {
 /// What every topic name begins with.
 pub const TOPIC_PREFIX: &str = "tidewatch.";
 
+/// Tables that rules make: streams, in the order in which they were made known. They are as lasting as those of the registry.
+static STREAMS: RwLock<Vec<&'static Table>> = RwLock::new(Vec::new());
+
+/// A stream whose columns differ from those that this process knows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is known with other columns: expected another name, or a new start")]
+pub struct OtherColumns(pub String);
+
+/// Makes a stream known: rows of windows that are no longer aggregated again, as a table of samples. Its columns after `ts` are given by
+/// name, type and whether they identify a row. The same stream may be made known again.
+///
+/// # Errors
+/// The name is taken by a table with other columns.
+pub fn register(
+    name: &str,
+    interval: Span,
+    columns: &[(String, ColumnType, bool)],
+) -> Result<&'static Table, OtherColumns> {
+    let mut streams = STREAMS.write().unwrap_or_else(PoisonError::into_inner);
+    let known = TABLES.iter().chain(streams.iter().copied()).find(|table| table.name == name);
+    if let Some(known) = known {
+        let same = known
+            .columns
+            .iter()
+            .map(|column| (column.name, column.column_type, column.identity))
+            .eq(columns.iter().map(|(name, column_type, identity)| (name.as_str(), *column_type, *identity)));
+        return if same { Ok(known) } else { Err(OtherColumns(name.to_string())) };
+    }
+    let leak = |text: &str| -> &'static str { Box::leak(text.to_string().into_boxed_str()) };
+    let columns: Vec<Column> = columns
+        .iter()
+        .map(|(name, column_type, identity)| Column {
+            name: leak(name),
+            column_type: *column_type,
+            identity: *identity,
+            unit: "",
+            source: "CREATE STREAM",
+            null_means: "the SELECT's value is NULL",
+        })
+        .collect();
+    let table = Table {
+        name: leak(name),
+        meaning: "one group of one window of a stream; ts is the window's end",
+        kind: TableKind::Sample,
+        interval,
+        columns: Vec::leak(columns),
+    };
+    let table: &'static Table = Box::leak(Box::new(table));
+    streams.push(table);
+    Ok(table)
+}
+
+/// Every table: those of the registry, and the streams that are known by now.
+pub fn all() -> Vec<&'static Table> {
+    let streams = STREAMS.read().unwrap_or_else(PoisonError::into_inner);
+    TABLES.iter().chain(streams.iter().copied()).collect()
+}
+
 /// A table by name.
 ///
 /// ```
@@ -149,7 +207,11 @@ pub const TOPIC_PREFIX: &str = "tidewatch.";
 /// assert_eq!(gpu.identity().collect::<Vec<_>>(), ["host", "gpu_uuid", "mig_uuid"]);
 /// ```
 pub fn find(name: &str) -> Option<&'static Table> {
-    TABLES.iter().find(|table| table.name == name)
+    let of_registry = TABLES.iter().find(|table| table.name == name);
+    of_registry.or_else(|| {
+        let streams = STREAMS.read().unwrap_or_else(PoisonError::into_inner);
+        streams.iter().copied().find(|table| table.name == name)
+    })
 }
 
 /// The table that a topic carries.

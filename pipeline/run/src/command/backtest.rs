@@ -148,6 +148,7 @@ fn replay(mut judge: Judge, tables: &[(&'static str, RecordBatch)]) -> Result<Ve
                 let part = rows.slice(*position, end - *position);
                 transitions.extend(judge.push(table, &part, Feed::Live).map_err(Failure::no)?);
                 transitions.extend(judge.advance(table, Timestamp(times(rows)[end - 1]), false));
+                transitions.extend(judge.feed_streams().map_err(Failure::no)?);
                 *position = end;
             }
         }
@@ -157,6 +158,7 @@ fn replay(mut judge: Judge, tables: &[(&'static str, RecordBatch)]) -> Result<Ve
             for table in &joined {
                 transitions.extend(judge.advance_joined(table, Timestamp(reached)));
             }
+            transitions.extend(judge.feed_streams().map_err(Failure::no)?);
         }
         progress.set((until.0 - *first) as u64);
         until = until + STEP;

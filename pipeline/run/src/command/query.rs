@@ -9,6 +9,7 @@ use crate::dimension_files;
 use crate::failure::Failure;
 use crate::lake_access;
 use crate::output::{BatchPrinter, Format, format_or_default};
+use crate::rule_watch;
 
 /// What to ask.
 #[derive(Debug, clap::Args)]
@@ -29,9 +30,11 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         "-" => std::io::read_to_string(std::io::stdin()).map_err(Failure::usage)?,
         sql => sql.to_string(),
     };
-    let scan = Arc::new(lake_access::open_scan(config)?);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let dimensions = dimension_files::load(&config.tables_files).map_err(Failure::usage)?;
+    let scan = Arc::new(lake_access::open_scan(config)?);
+    // Rules make streams known, which are tables too. What is wrong with the rules is no matter here.
+    drop(rule_watch::load(config, &dimensions));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let history = History::new(scan, threads).map_err(failure)?.with_dimensions(dimensions);
     let format = format_or_default(args.format);
     let mut printer = BatchPrinter::new(format, std::io::stdout().lock());

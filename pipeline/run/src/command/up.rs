@@ -367,10 +367,18 @@ impl LoopState<'_> {
             Err(failure) => return self.screen.say(&format!("error: rules stay as they are: {failure}")),
         };
         said.iter().for_each(|line| self.screen.say(line));
+        let suspended = set.suspended.clone();
         match stations.change_rules(set, now) {
             Ok(Renewed { begun, dropped }) => {
                 let list = |names: &[String]| if names.is_empty() { "none".to_string() } else { names.join(", ") };
-                self.screen.say(&format!("rules were read again; begun: {}; ended: {}", list(&begun), list(&dropped)));
+                let (paused, ended): (Vec<String>, Vec<String>) =
+                    dropped.into_iter().partition(|name| suspended.contains(name));
+                self.screen.say(&format!(
+                    "rules were read again; begun: {}; suspended: {}; ended: {}",
+                    list(&begun),
+                    list(&paused),
+                    list(&ended)
+                ));
             }
             Err(error) => self.screen.say(&format!("error: rules stay as they are: {error}")),
         }

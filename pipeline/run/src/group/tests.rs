@@ -154,7 +154,7 @@ fn append(world: &World, tick: &[(&'static str, arrow::array::RecordBatch)], ori
 }
 
 fn engine(world: &mut World, coordinator: Option<&Arc<Mutex<Coordinator>>>, now: Timestamp) -> (u64, Stations) {
-    let parts = world.parts(compiled(&format!("{RULES}{WIDE}"), 5), true);
+    let parts = world.parts(compiled(&format!("{RULES}{WIDE}"), 7), true);
     let id = world.lives;
     let division = match coordinator {
         None => Division::Alone,

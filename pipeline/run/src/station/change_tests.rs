@@ -50,7 +50,7 @@ impl Play {
 }
 
 fn rules() -> Vec<CompiledRule> {
-    compiled(RULES, 4)
+    compiled(RULES, 6)
 }
 
 fn without(name: &str) -> Vec<CompiledRule> {
@@ -166,7 +166,7 @@ fn an_edited_rule_ends_its_alerts_where_it_stood() {
     station.close(play.now).unwrap();
     let already = play.world.transitions();
     let edited = RULES.replace("host, gpu_uuid, avg", "host, avg").replace("host, gpu_uuid HAVING", "host HAVING");
-    let parts = play.world.parts(compiled(&edited, 4), true);
+    let parts = play.world.parts(compiled(&edited, 6), true);
     let mut station = Station::open(parts, play.now).unwrap();
     station.step(play.now).unwrap();
     let ended: Vec<String> = play.world.transitions().into_iter().filter(|line| !already.contains(line)).collect();
@@ -258,13 +258,13 @@ fn rules_change_while_the_station_runs() {
     // Edited, its alerts go on; the others do not notice.
     let glowing = firing(&station, "glowing");
     let edited = RULES.replace("HAVING avg(temperature_celsius) > 78", "HAVING avg(temperature_celsius) > 77");
-    let renewed = station.change_rules(set(compiled(&edited, 4))).unwrap();
+    let renewed = station.change_rules(set(compiled(&edited, 6))).unwrap();
     assert_eq!(renewed.begun, ["hot"]);
     play.run(&mut station, 3);
     assert_eq!((firing(&station, "hot"), firing(&station, "glowing")), (hot.clone(), glowing));
     // Dropped, what fires ends.
     let edited: Vec<CompiledRule> =
-        compiled(&edited, 4).into_iter().filter(|compiled| compiled.rule.name != "glowing").collect();
+        compiled(&edited, 6).into_iter().filter(|compiled| compiled.rule.name != "glowing").collect();
     assert_eq!(station.change_rules(set(edited.clone())).unwrap().dropped, ["glowing"]);
     play.run(&mut station, 2);
     assert!(firing(&station, "glowing").is_empty());

@@ -23,13 +23,14 @@ use tidewatch_flow::watermark::Watermark;
 use tidewatch_lake::{LakeError, LakeOptions, LakeWriter, SettleOptions, Settler};
 use tidewatch_model::limits::{LOG_RETENTION, LOG_RETENTION_BYTES};
 use tidewatch_model::ports::{Log, LogError, Notify, Random, Store, TopicOptions};
-use tidewatch_model::table::TABLES;
+use tidewatch_model::table;
 use tidewatch_model::wire::{Origin, WireError};
 use tidewatch_model::{Alert, Span, Timestamp, Transition};
 use tidewatch_sql::{CompiledRule, Dimensions, EngineError, QueryError};
 
 use crate::judge::Judge;
 use crate::mapping::{From, Mapping};
+use crate::stream_rows::StreamRows;
 use messages::Messages;
 pub use renewal::RuleSet;
 pub use scope::{ENGINE_TOPIC, Part, Tenure, shares};
@@ -224,6 +225,8 @@ pub struct Station {
     left_behind: Vec<Vec<u8>>,
     /// Transitions whose records are not in the log yet.
     pending: Vec<Transition>,
+    /// Rows of streams that are not in the log yet.
+    pending_streams: Vec<StreamRows>,
     /// Ids of transitions that were in the log before this start.
     known_events: HashSet<String>,
     /// Alerts as they stand in the log, by key.
@@ -240,6 +243,8 @@ pub struct Station {
     renewal: Option<renewal::Renewal>,
     /// The lake's store.
     store: Arc<dyn Store>,
+    /// See [`Parts::cluster`].
+    cluster: bool,
     /// When the alerts of rules that are gone are ended.
     removed_at: Option<Timestamp>,
     /// By table: what the log said about how far it goes.
@@ -288,7 +293,10 @@ impl Station {
             settler: Settler::new(parts.store.clone(), SettleOptions::default()),
             store: parts.store,
             judge: Judge::new(rules)?,
-            watermarks: TABLES.iter().map(|table| (table.name, Watermark::new(parts.idle_timeout))).collect(),
+            watermarks: table::all()
+                .into_iter()
+                .map(|table| (table.name, Watermark::new(parts.idle_timeout)))
+                .collect(),
             messages: Messages::start(parts.receivers),
             outbox: Outbox::default(),
             origin: Origin { source: "engine".to_string(), incarnation, seq: 0 },
@@ -300,6 +308,7 @@ impl Station {
             lake,
             sources: vec![],
             pending: vec![],
+            pending_streams: vec![],
             known_events: HashSet::new(),
             saved_alerts: BTreeMap::new(),
             kept_positions: BTreeMap::new(),
@@ -307,6 +316,7 @@ impl Station {
             rules_complete: complete,
             suspended,
             renewal: None,
+            cluster: parts.cluster,
             removed_at: Some(now + REMOVED_AFTER),
             confirmations: BTreeMap::new(),
             stepped_at: now,
@@ -470,7 +480,7 @@ pub fn row_topic(partitions: u32) -> TopicOptions {
 
 /// Makes the topics of all tables, and those of the engine's own, that are not there.
 pub fn create_topics(log: &dyn Log, cluster: bool) -> Result<(), LogError> {
-    for table in TABLES {
+    for table in table::all() {
         log.create_topic(&table.topic(), &row_topic(if cluster { table.cluster_partitions() } else { 1 }))?;
     }
     log.create_topic(TICK_TOPIC, &row_topic(1))?;

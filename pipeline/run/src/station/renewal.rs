@@ -5,15 +5,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tidewatch_flow::admit::Admit;
+use tidewatch_flow::watermark::Watermark;
 use tidewatch_model::Timestamp;
 use tidewatch_model::limits::READ_BYTES;
 use tidewatch_model::ports::{Log, LogError};
+use tidewatch_model::table::{self, TABLES, Table};
 use tidewatch_model::wire;
 use tidewatch_sql::{CompiledRule, Renewed};
 
 use super::scope::Part;
 use super::source::{Source, Taken, read_record};
-use super::{REMOVED_AFTER, Station, StationError};
+use super::state::Position;
+use super::{REMOVED_AFTER, Station, StationError, create_topics};
 
 /// All rules that there are to be.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +55,7 @@ impl Station {
         };
         let judged: Vec<CompiledRule> = set.rules.iter().filter(here).cloned().collect();
         let change = self.judge.begin_change(judged)?;
+        self.add_streams()?;
         let mut readers = Vec::new();
         for source in &self.sources {
             let Some(from) = self.judge.engine().prefill_from(source.table.name) else { continue };
@@ -71,6 +75,20 @@ impl Station {
         self.remember_series(true)?;
         self.renewal = Some(Renewal { set, readers });
         Ok(change)
+    }
+
+    /// Makes the topics of streams that were not there before, and reads them from now on.
+    fn add_streams(&mut self) -> Result<(), StationError> {
+        let read: BTreeSet<&str> = self.sources.iter().map(|source| source.table.name).collect();
+        let fresh: Vec<&'static Table> = table::all().into_iter().filter(|table| !read.contains(table.name)).collect();
+        for table in fresh.into_iter().filter(|table| TABLES.iter().all(|known| known.name != table.name)) {
+            create_topics(self.log.as_ref(), self.cluster)?;
+            self.watermarks.entry(table.name).or_insert_with(|| Watermark::new(self.idle_timeout));
+            for partition in 0..self.log.partitions(&table.topic())? {
+                self.add_source(table, None, partition, &Position::default(), self.stepped_at)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether new rules are still reading what they need.

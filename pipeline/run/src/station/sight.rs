@@ -3,7 +3,7 @@
 use tidewatch_flow::watermark::Tick;
 use tidewatch_model::limits::SUSPENDED;
 use tidewatch_model::ports::Record;
-use tidewatch_model::table::TABLES;
+use tidewatch_model::table;
 use tidewatch_model::{Span, Timestamp};
 
 use super::source::Source;
@@ -35,7 +35,7 @@ impl Station {
             self.seeing_from = now + self.idle_timeout;
         }
         self.stepped_at = now;
-        for table in TABLES {
+        for table in table::all() {
             let blind = self.is_blind(table.name, now);
             self.judge.set_blind(table.name, blind);
         }
@@ -48,7 +48,7 @@ impl Station {
         }
         self.ticked_at = now;
         let mut records = Vec::new();
-        for table in TABLES {
+        for table in table::all() {
             let behind = self.sources.iter().any(|source| source.table.name == table.name && source.lag > 0);
             let Some(tick) = self.watermarks.get_mut(table.name).and_then(|watermark| watermark.advance(Some(now)))
             else {

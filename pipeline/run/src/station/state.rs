@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use tidewatch_flow::admit::Admit;
 use tidewatch_flow::lifecycle::Fate;
 use tidewatch_lake::LakeScan;
-use tidewatch_model::ports::{Log, Record, read_to_end};
-use tidewatch_model::table::{self, TABLES, Table};
-use tidewatch_model::wire;
+use tidewatch_model::ports::{Log, Record, partition_of, read_to_end};
+use tidewatch_model::table::{self, TOPIC_PREFIX, Table};
+use tidewatch_model::wire::{self, Origin};
 use tidewatch_model::{Alert, Notice, Rule, Span, Timestamp, Transition};
 use tidewatch_sql::{History, Series};
 
@@ -22,10 +22,11 @@ use super::source::Source;
 use super::{NOTICE_TOPIC, SAVE_INTERVAL, STATE_TOPIC, Station, StationError};
 use crate::alert_rows::{NoticeOutcome, transition_batch};
 use crate::mapping::{From, Mapping};
+use crate::stream_rows::StreamRows;
 
 /// Up to where everything was judged.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-struct Position {
+pub(super) struct Position {
     version: u32,
     /// End of the last window of each rule.
     rules: BTreeMap<String, Timestamp>,
@@ -38,6 +39,8 @@ struct Position {
 /// More partitions than a topic has.
 const LANES: u32 = 1 << 20;
 
+/// Frames of one window of a stream, at most: a window has 1 GiB then.
+const FRAMES_OF_WINDOW: u64 = 1 << 10;
 const POSITION_KEY: &str = "position";
 /// Transitions are looked for this far before the oldest position: rules that ended alerts exactly at a time in the past.
 const EVENT_SLACK: Span = Span::hours(1);
@@ -56,12 +59,13 @@ impl Station {
         for (place, newest) in &position.watermarks {
             let Some((table, partition)) = place.split_once('/') else { continue };
             let Ok(lane) = partition.parse::<u32>() else { continue };
-            let is_ours = TABLES.iter().any(|known| known.name == table && self.uses(known, lane % LANES).is_some());
+            let is_ours =
+                table::all().into_iter().any(|known| known.name == table && self.uses(known, lane % LANES).is_some());
             if let (Some(watermark), true) = (self.watermarks.get_mut(table), is_ours) {
                 watermark.restore(lane, *newest, now);
             }
         }
-        for table in TABLES {
+        for table in table::all() {
             for partition in 0..self.log.partitions(&table.topic())? {
                 self.add_source(table, None, partition, &position, now)?;
             }
@@ -139,7 +143,7 @@ impl Station {
         self.tenure.part.uses(table, partition, &judged)
     }
 
-    fn add_source(
+    pub(super) fn add_source(
         &mut self,
         table: &'static Table,
         mapping: Option<(usize, Arc<Mapping>)>,
@@ -230,6 +234,7 @@ impl Station {
 
     /// Writes what was decided, and now and then the state.
     pub(super) fn persist(&mut self, now: Timestamp) -> Result<(), StationError> {
+        self.write_streams()?;
         if !self.pending.is_empty() {
             self.write_transitions(now)?;
             self.save_state(now)?;
@@ -274,6 +279,23 @@ impl Station {
         self.record_outcomes(&given_up, now)
     }
 
+    /// Writes the rows of streams, each window's under a number of its own: rows that are made again after a crash are duplicates then.
+    fn write_streams(&mut self) -> Result<(), StationError> {
+        self.pending_streams.extend(self.judge.take_streams());
+        while let Some(StreamRows { stream, version, end, rows }) = self.pending_streams.first() {
+            let source = format!("stream:{}", self.tenure.part.name());
+            // Parts of one window, where it does not fit one frame.
+            let seq = (end.0.max(0) as u64 / 1_000) * FRAMES_OF_WINDOW;
+            let mut origin = Origin { source: source.clone(), incarnation: version.clone(), seq };
+            let records = wire::encode_split(stream, &mut origin, rows)?;
+            let topic = format!("{TOPIC_PREFIX}{stream}");
+            let partition = partition_of(source.as_bytes(), self.log.partitions(&topic)?.max(1));
+            self.log.append(&topic, partition, &records)?;
+            self.pending_streams.remove(0);
+        }
+        Ok(())
+    }
+
     /// Appends rows of a table of our own.
     pub(super) fn append_rows(&mut self, table: &str, rows: &RecordBatch) -> Result<(), StationError> {
         let records = wire::encode_split(table, &mut self.origin, rows)?;
@@ -283,6 +305,8 @@ impl Station {
 
     /// Writes the alerts that changed, and then the position that they belong to, with one append.
     pub(super) fn save_state(&mut self, now: Timestamp) -> Result<(), StationError> {
+        // The position says that their windows are over.
+        self.write_streams()?;
         self.tenure.check(self.log.as_ref())?;
         let prefix = self.tenure.prefix();
         let alerts: BTreeMap<String, Alert> =

@@ -26,10 +26,12 @@ GROUP BY window_start, window_end, host, gpu_uuid HAVING avg(temperature_celsius
 CREATE ALERT xid WITH (keep_firing_for = '1 minute') AS SELECT host, gpu_uuid, code FROM gpu_event WHERE kind = 'xid';
 CREATE ALERT glowing AS SELECT host, gpu_uuid, temperature_celsius FROM gpu WHERE temperature_celsius > 88;
 CREATE ALERT silent AS SELECT host, gpu_uuid, silence FROM LAST_SEEN(gpu, ts) WHERE silence > INTERVAL '15 seconds';
+CREATE STREAM heat_of_test AS SELECT host, avg(temperature_celsius) AS heat, count(*) AS n FROM TUMBLE(gpu, ts, '5 s') GROUP BY host;
+CREATE ALERT warm AS SELECT host, max(heat) AS heat FROM HOP(heat_of_test, ts, '5 s', '15 s') GROUP BY host HAVING max(heat) > 65;
 ";
 
 fn rules() -> Vec<CompiledRule> {
-    compiled(RULES, 4)
+    compiled(RULES, 6)
 }
 
 pub(crate) fn compiled(text: &str, count: usize) -> Vec<CompiledRule> {
@@ -251,7 +253,7 @@ fn kills_and_failing_disks_change_nothing() {
     for seed in first..first + count {
         let found = play(Some(seed));
         assert_eq!(found.transitions(), transitions, "seed {seed}: every transition once");
-        for table in ["gpu", "gpu_event", "train_step", "host"] {
+        for table in ["gpu", "gpu_event", "train_step", "host", "heat_of_test"] {
             assert_eq!(found.stored(table), expected.stored(table), "seed {seed}: rows of {table}");
         }
         assert_eq!(found.stored("alert_event").len(), transitions.len(), "seed {seed}: transitions in the lake");
