@@ -97,6 +97,22 @@ impl Panes {
         }
     }
 
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        let batches = self.panes.values().flat_map(|pane| pane.sorted.iter().chain(&pane.arrived));
+        batches.map(RecordBatch::get_array_memory_size).sum()
+    }
+
+    /// Gives up the oldest rows, so many bytes of them; they are counted.
+    pub fn give_up(&mut self, bytes: usize) {
+        let least = self.bytes().saturating_sub(bytes);
+        while self.bytes() > least {
+            let Some((_, pane)) = self.panes.pop_first() else { break };
+            self.rows -= pane.rows();
+            self.overflow_rows += pane.rows() as u64;
+        }
+    }
+
     /// Rows held now.
     pub fn rows(&self) -> usize {
         self.rows

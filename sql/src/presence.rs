@@ -200,6 +200,17 @@ impl Presence {
         Ok(filter_record_batch(&RecordBatch::try_new(schema.clone(), columns)?, &known)?)
     }
 
+    /// Takes no new series any more, or takes them again.
+    pub fn close(&mut self, closed: bool) {
+        self.grouping.close(closed);
+    }
+
+    /// Bytes held, about.
+    pub fn bytes(&self) -> usize {
+        let panes: usize = self.panes.values().map(Vec::len).sum();
+        self.grouping.bytes() + (self.last.len() + panes) * size_of::<i64>()
+    }
+
     /// Rows of series that are not watched because there are too many.
     pub fn overflow_rows(&self) -> u64 {
         self.grouping.overflow_rows

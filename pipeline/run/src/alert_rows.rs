@@ -132,6 +132,32 @@ pub fn notice_batch(outcomes: &[NoticeOutcome], processed_at: Timestamp) -> Resu
     })
 }
 
+/// Figures as rows of `metrics`: each with its time, its name, one label, and its value; `part` is another label where it is not empty.
+///
+/// # Errors
+/// A bug.
+pub fn figure_rows(figures: &[(Timestamp, String, &str, String, f64)], part: &str) -> Result<RecordBatch, ArrowError> {
+    rows_of("metrics", |column| {
+        Ok(match column {
+            "ts" => {
+                let times = TimestampMicrosecondArray::from_iter_values(figures.iter().map(|figure| figure.0.0));
+                Arc::new(times.with_timezone("UTC"))
+            }
+            "name" => Arc::new(StringArray::from_iter_values(figures.iter().map(|figure| &figure.1))),
+            "labels" => map_array(figures.iter().map(|(_, _, label, of, _)| {
+                let mut pairs = vec![(label.to_string(), of.clone())];
+                if !part.is_empty() {
+                    pairs.push(("part".to_string(), part.trim_end_matches('/').to_string()));
+                }
+                pairs.sort();
+                pairs
+            }))?,
+            "value" => Arc::new(Float64Array::from_iter_values(figures.iter().map(|figure| figure.4))),
+            other => return Err(ArrowError::SchemaError(format!("metrics has an unknown column '{other}'"))),
+        })
+    })
+}
+
 fn rows_of(name: &str, column: impl Fn(&str) -> Result<ArrayRef, ArrowError>) -> Result<RecordBatch, ArrowError> {
     let schema = table::find(name).map_or_else(|| Arc::new(Schema::empty()), |table| table.schema());
     let columns = schema.fields().iter().map(|field| column(field.name())).collect::<Result<Vec<_>, _>>()?;

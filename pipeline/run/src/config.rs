@@ -62,6 +62,8 @@ pub struct Config {
     pub lake_flush_interval: Span,
     /// A source without rows for this long does not hold windows back.
     pub engine_idle_timeout: Span,
+    /// Bytes that rows and windows may hold in memory.
+    pub engine_memory_limit: u64,
 }
 
 impl Default for Config {
@@ -90,6 +92,7 @@ impl Default for Config {
             lake_window: Span::minutes(5),
             lake_flush_interval: Span::seconds(15),
             engine_idle_timeout: tidewatch_model::limits::IDLE_TIMEOUT,
+            engine_memory_limit: 4 << 30,
         }
     }
 }
@@ -106,7 +109,7 @@ fn optional_path(path: &Option<PathBuf>) -> String {
     path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
 }
 
-const SETTINGS: [Setting; 23] = [
+const SETTINGS: [Setting; 24] = [
     Setting {
         name: "data.dir",
         meaning: "where the log, the lake and the state live",
@@ -336,6 +339,15 @@ const SETTINGS: [Setting; 23] = [
         },
         show: |config| config.engine_idle_timeout.to_string(),
     },
+    Setting {
+        name: "engine.memory_limit",
+        meaning: "what rows and windows may hold in memory, such as 4GiB; beyond it new series are not watched, and said so",
+        set: |config, text| {
+            config.engine_memory_limit = bytes(text)?;
+            Ok(())
+        },
+        show: |config| show_bytes(config.engine_memory_limit),
+    },
 ];
 
 /// `name=value,name=value`; a comma within a value stays where no `=` follows it.
@@ -367,6 +379,30 @@ pub fn redact(url: &str) -> String {
 
 fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("expected a path, found nothing".to_string()) } else { Ok(PathBuf::from(text)) }
+}
+
+/// `4GiB`, `512 MiB`, or bytes.
+fn bytes(text: &str) -> Result<u64, String> {
+    let wrong = || format!("'{text}' is not a size of 1MiB or more: expected one such as 4GiB");
+    let end = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let unit = match text[end..].trim() {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return Err(wrong()),
+    };
+    let count: u64 = text[..end].parse().map_err(|_| wrong())?;
+    count.checked_mul(1 << unit).filter(|bytes| *bytes >= 1 << 20).ok_or_else(wrong)
+}
+
+fn show_bytes(bytes: u64) -> String {
+    match bytes {
+        bytes if bytes % (1 << 30) == 0 => format!("{}GiB", bytes >> 30),
+        bytes if bytes % (1 << 20) == 0 => format!("{}MiB", bytes >> 20),
+        bytes => bytes.to_string(),
+    }
 }
 
 fn switch(text: &str) -> Result<bool, String> {
@@ -573,6 +609,15 @@ mod tests {
     fn syntax_errors_have_a_place() {
         let faults = faults_of("[http\naddress = 1", &[]);
         assert!(faults[0].starts_with("tidewatch.toml:1:6: "), "{faults:?}");
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!(bytes("4GiB"), Ok(4 << 30));
+        assert_eq!(bytes("512 MiB"), Ok(512 << 20));
+        assert_eq!(bytes("1048576"), Ok(1 << 20));
+        assert!(bytes("4 parsecs").is_err() && bytes("1KiB").is_err() && bytes("GiB").is_err());
+        assert_eq!([show_bytes(4 << 30), show_bytes(3 << 20)], ["4GiB", "3MiB"]);
     }
 
     #[test]

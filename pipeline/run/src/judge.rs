@@ -140,6 +140,11 @@ impl Judge {
         std::mem::take(&mut verdicts.transitions)
     }
 
+    /// See [`Engine::keep_within`].
+    pub fn keep_within(&mut self, bytes: u64) -> BTreeMap<String, u64> {
+        self.engine.keep_within(bytes)
+    }
+
     /// See [`Engine::set_dimensions`].
     pub fn set_dimensions(&mut self, dimensions: &Dimensions) {
         self.engine.set_dimensions(dimensions);

@@ -80,6 +80,24 @@ impl Status for Shown {
                 Counter,
                 by("table", &stats.late_rows),
             ),
+            metric(
+                "tidewatch_engine_overflow_rows_total",
+                "rows that are not watched, because there are too many series or too many rows",
+                Counter,
+                by("table", &stats.overflow_rows),
+            ),
+            Metric::single(
+                "tidewatch_engine_overflow_groups_total",
+                "rows of groups that no rule watches, because there are too many",
+                Counter,
+                stats.overflow_groups as f64,
+            ),
+            metric(
+                "tidewatch_engine_bytes",
+                "bytes that rows and windows hold, looked at every ten seconds",
+                Gauge,
+                by("table", &stats.engine_bytes),
+            ),
             Metric::single(
                 "tidewatch_duplicate_records_total",
                 "records that had been read before",

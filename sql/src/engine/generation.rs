@@ -274,7 +274,10 @@ impl Generation {
             held_rows: table.panes.rows(),
             shared_bytes: table.shared.bytes() + table.ordered.bytes(),
             late_rows: table.late_rows + table.ordered.late_rows,
-            overflow_rows: table.panes.overflow_rows + table.ordered.overflow_rows,
+            overflow_rows: table.panes.overflow_rows
+                + table.ordered.overflow_rows()
+                + table.shared.overflow_rows()
+                + table.presence.as_ref().map_or(0, Presence::overflow_rows),
         })
     }
 
@@ -330,11 +333,7 @@ impl Generation {
             Kind::General(general) => general.overflow_groups,
             Kind::Row(row) => row.overflow_groups,
         });
-        let tables = self
-            .tables
-            .iter()
-            .map(|table| table.shared.overflow_rows() + table.presence.as_ref().map_or(0, Presence::overflow_rows));
-        rules.chain(tables).sum()
+        rules.sum()
     }
 
     /// Takes admitted rows of a table. Hands over the evaluations of row rules, one per rule and distinct ts, ascending.

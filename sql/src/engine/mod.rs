@@ -69,7 +69,7 @@ pub struct TableCounts {
     pub shared_bytes: usize,
     /// Rows that came after the windows that wanted them were emitted.
     pub late_rows: u64,
-    /// Rows dropped because the table held too many.
+    /// Rows that are not watched: of too many series, or the oldest of too many rows.
     pub overflow_rows: u64,
 }
 
@@ -278,6 +278,41 @@ impl Engine {
         let mut all: Vec<Explanation> = self.generations.iter().flat_map(Generation::explain).collect();
         all.sort_by(|left, right| left.rule.cmp(&right.rule));
         all.into_iter()
+    }
+
+    /// Bytes held for each table, about; looks at everything, so not too often.
+    pub fn bytes(&self) -> BTreeMap<String, u64> {
+        let mut bytes = BTreeMap::new();
+        for table in self.generations.iter().chain(&self.incoming).flat_map(|generation| &generation.tables) {
+            *bytes.entry(table.name.clone()).or_default() += table.bytes() as u64;
+        }
+        bytes
+    }
+
+    /// Keeps what is held within so many bytes: beyond it no new series and groups are watched, and the oldest rows that are held
+    /// as they are go; both are counted. Returns the bytes held for each table. To be called now and then.
+    pub fn keep_within(&mut self, limit: u64) -> BTreeMap<String, u64> {
+        let held = self.bytes();
+        let all: u64 = held.values().sum();
+        let mut over = all.saturating_sub(limit) as usize;
+        // Not open again at once: closing and opening in turn would watch some of each.
+        let close = match (all > limit, all > limit / 10 * 9) {
+            (true, _) => Some(true),
+            (false, false) => Some(false),
+            (false, true) => None,
+        };
+        for table in self.generations.iter_mut().chain(&mut self.incoming).flat_map(|generation| &mut generation.tables)
+        {
+            if let Some(closed) = close {
+                table.close(closed);
+            }
+            if over > 0 {
+                let before = table.panes.bytes();
+                table.panes.give_up(over);
+                over = over.saturating_sub(before - table.panes.bytes());
+            }
+        }
+        held
     }
 
     /// Rows that are not watched because there are too many groups.

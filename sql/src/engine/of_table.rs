@@ -143,6 +143,21 @@ impl TableState {
         }
     }
 
+    /// Bytes held, about.
+    pub fn bytes(&self) -> usize {
+        let presence = self.presence.as_ref().map_or(0, Presence::bytes);
+        self.shared.bytes() + self.ordered.bytes() + self.panes.bytes() + presence
+    }
+
+    /// Takes no new series and groups any more, or takes them again.
+    pub fn close(&mut self, closed: bool) {
+        self.shared.close(closed);
+        self.ordered.close(closed);
+        if let Some(presence) = &mut self.presence {
+            presence.close(closed);
+        }
+    }
+
     /// Whether any row of the table may lie in a window.
     pub fn has_rows(&self, start: Timestamp, end: Timestamp) -> bool {
         self.active.range(start.floor(ACTIVITY)..end).next().is_some()

@@ -30,6 +30,8 @@ pub struct Grouping {
     next: Vec<u32>,
     free: Vec<u32>,
     limit: usize,
+    /// Whether no new group is taken, because memory is short.
+    closed: bool,
     /// The key columns, one row per group, made when they are asked for.
     columns: Option<Vec<ArrayRef>>,
     /// Rows that belong to no group, because there were too many.
@@ -57,6 +59,7 @@ impl Grouping {
             next: vec![],
             free: vec![],
             limit,
+            closed: false,
             columns: None,
             overflow_rows: 0,
             swept: i64::MIN,
@@ -116,13 +119,13 @@ impl Grouping {
         if let Some(group) = self.known.get(tuple) {
             return *group;
         }
-        if self.known.len() >= self.limit {
+        if self.is_full() {
             // Looking at all of them for each row that finds no place would cost most when there is most to do.
             if now >= self.swept.saturating_add(SWEEP.0) {
                 self.swept = now;
                 self.forget_gone(Timestamp(now));
             }
-            if self.known.len() >= self.limit {
+            if self.is_full() {
                 return NO_GROUP;
             }
         }
@@ -145,6 +148,15 @@ impl Grouping {
         };
         self.known.insert(tuple, group);
         group
+    }
+
+    fn is_full(&self) -> bool {
+        self.closed || self.known.len() >= self.limit
+    }
+
+    /// Takes no new group any more, or takes them again.
+    pub fn close(&mut self, closed: bool) {
+        self.closed = closed;
     }
 
     /// Frees the numbers of groups that no window can hold any more and whose alerts are over.

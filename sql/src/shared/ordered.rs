@@ -32,7 +32,7 @@ pub struct Ordered {
     /// Rows that came after later ones had passed.
     pub late_rows: u64,
     /// Rows that were forgotten before their frames ended, since there were too many.
-    pub overflow_rows: u64,
+    forgotten_rows: u64,
 }
 
 /// Rows that wait equally long.
@@ -142,7 +142,7 @@ impl Ordered {
             }
         }
         let schema = Arc::new(table.project(&columns)?);
-        let mut ordered = Ordered { schema, columns, lines: vec![], late_rows: 0, overflow_rows: 0 };
+        let mut ordered = Ordered { schema, columns, lines: vec![], late_rows: 0, forgotten_rows: 0 };
         let places = plans.iter().map(|(plan, delay)| ordered.place(plan, *delay)).collect::<Result<Vec<_>>>()?;
         Ok((ordered, places))
     }
@@ -208,7 +208,7 @@ impl Ordered {
     /// Lets the rows of a line pass that are before `until`.
     pub fn pass(&mut self, line: usize, until: Timestamp) -> Result<Option<Passed>> {
         let Some(rows) = self.lines[line].due(until, &self.schema)? else { return Ok(None) };
-        let overflow = &mut self.overflow_rows;
+        let overflow = &mut self.forgotten_rows;
         let streams = self.lines[line].streams.iter_mut().map(|stream| stream.enter(&rows, overflow)).collect();
         Ok(Some(Passed { rows, streams }))
     }
@@ -254,6 +254,19 @@ impl Ordered {
         waiting.sum::<usize>()
             + overs.sum::<usize>()
             + rings.map(|ring| ring.times.capacity() * size_of::<i64>()).sum::<usize>()
+    }
+
+    /// Takes no new partition any more, or takes them again.
+    pub fn close(&mut self, closed: bool) {
+        let streams = self.lines.iter_mut().flat_map(|line| &mut line.streams);
+        streams.flat_map(|stream| &mut stream.partitions).for_each(|by| by.grouping.close(closed));
+    }
+
+    /// Rows of no partition, since there are too many, and rows that were forgotten too early.
+    pub fn overflow_rows(&self) -> u64 {
+        let streams = self.lines.iter().flat_map(|line| &line.streams);
+        let of_none = streams.flat_map(|stream| &stream.partitions).map(|by| by.grouping.overflow_rows);
+        self.forgotten_rows + of_none.sum::<u64>()
     }
 
     /// Puts a line where one of its rules stood before a restart.

@@ -340,6 +340,11 @@ impl SharedTable {
         }
     }
 
+    /// Takes no new group any more, or takes them again.
+    pub fn close(&mut self, closed: bool) {
+        self.groupings.iter_mut().for_each(|numbered| numbered.grouping.close(closed));
+    }
+
     /// Rows that belong to no group, since there are too many.
     pub fn overflow_rows(&self) -> u64 {
         self.groupings.iter().map(|numbered| numbered.grouping.overflow_rows).sum()

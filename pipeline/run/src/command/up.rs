@@ -159,6 +159,8 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
             ..LakeOptions::default()
         },
         idle_timeout: config.engine_idle_timeout,
+        memory_limit: config.engine_memory_limit,
+        watches_itself: true,
     };
     let Some(mut stations) = open_stations(&parts, &log, config, on_screen, &stop)? else { return Ok(()) };
     let shown = Arc::new(Shown::default());

@@ -28,6 +28,7 @@ use tidewatch_model::wire::{Origin, WireError};
 use tidewatch_model::{Alert, Span, Timestamp, Transition};
 use tidewatch_sql::{CompiledRule, Dimensions, EngineError, QueryError};
 
+use crate::alert_rows::figure_rows;
 use crate::judge::Judge;
 use crate::mapping::{From, Mapping};
 use crate::stream_rows::StreamRows;
@@ -115,6 +116,10 @@ pub struct Parts {
     pub lake: LakeOptions,
     /// When a silent source does not hold windows back.
     pub idle_timeout: Span,
+    /// Bytes that its engine may hold.
+    pub memory_limit: u64,
+    /// Whether it writes figures about itself into the table `metrics`, where rules watch them.
+    pub watches_itself: bool,
 }
 
 /// What happened since the start, for people and metrics.
@@ -128,6 +133,12 @@ pub struct Stats {
     pub odd_time_rows: BTreeMap<String, u64>,
     /// Rows that came after the windows that wanted them, by table.
     pub late_rows: BTreeMap<String, u64>,
+    /// Bytes that the engine holds of rows and windows, by table.
+    pub engine_bytes: BTreeMap<String, u64>,
+    /// Rows that the engine did not watch, since there were too many, by table.
+    pub overflow_rows: BTreeMap<String, u64>,
+    /// Rows of groups that no rule watches, since there are too many.
+    pub overflow_groups: u64,
     /// Records read twice.
     pub duplicates: u64,
     /// Offsets that the log could not give.
@@ -172,6 +183,9 @@ impl Stats {
         sum(&mut self.dead_letters, &other.dead_letters);
         sum(&mut self.odd_time_rows, &other.odd_time_rows);
         sum(&mut self.late_rows, &other.late_rows);
+        sum(&mut self.engine_bytes, &other.engine_bytes);
+        sum(&mut self.overflow_rows, &other.overflow_rows);
+        self.overflow_groups += other.overflow_groups;
         sum(&mut self.lag, &other.lag);
         sum(&mut self.rule_failures, &other.rule_failures);
         other.notices.iter().for_each(|(outcome, count)| *self.notices.entry(outcome).or_default() += count);
@@ -198,6 +212,7 @@ impl Stats {
         Stats {
             watermarks: BTreeMap::new(),
             lag: BTreeMap::new(),
+            engine_bytes: BTreeMap::new(),
             notices_waiting: 0,
             lake_waiting_rows: 0,
             unsettled: vec![],
@@ -245,6 +260,14 @@ pub struct Station {
     store: Arc<dyn Store>,
     /// See [`Parts::cluster`].
     cluster: bool,
+    /// See [`Parts::memory_limit`].
+    memory_limit: u64,
+    /// See [`Parts::watches_itself`].
+    watches_itself: bool,
+    /// When it looks at itself next.
+    figures_due: Timestamp,
+    /// What was written of each before.
+    written_figures: BTreeSet<(String, String)>,
     /// When the alerts of rules that are gone are ended.
     removed_at: Option<Timestamp>,
     /// By table: what the log said about how far it goes.
@@ -274,6 +297,8 @@ const SETTLE_INTERVAL: Span = Span::seconds(10);
 const RETAIN_INTERVAL: Span = Span::minutes(1);
 /// How long a group keeps the alerts of a rule that an engine does not have: time to give all engines the same rules.
 const REMOVED_AFTER: Span = Span::minutes(10);
+/// How often the station writes figures about itself.
+const FIGURES_INTERVAL: Span = Span::seconds(10);
 impl Station {
     /// Opens everything, restores the state, and goes back in the log as far as open windows need.
     ///
@@ -317,6 +342,10 @@ impl Station {
             suspended,
             renewal: None,
             cluster: parts.cluster,
+            memory_limit: parts.memory_limit,
+            watches_itself: parts.watches_itself,
+            figures_due: now,
+            written_figures: BTreeSet::new(),
             removed_at: Some(now + REMOVED_AFTER),
             confirmations: BTreeMap::new(),
             stepped_at: now,
@@ -411,6 +440,7 @@ impl Station {
             self.log.sync()?;
             self.flush(now)?;
         }
+        self.write_figures(now)?;
         if now - self.settled_at >= SETTLE_INTERVAL {
             self.settled_at = now;
             self.settle(now, false)?;
@@ -423,6 +453,37 @@ impl Station {
             }
         }
         Ok(())
+    }
+
+    /// Looks at itself: keeps the engine within its memory, and writes what rules are to watch.
+    fn write_figures(&mut self, now: Timestamp) -> Result<(), StationError> {
+        if now < self.figures_due {
+            return Ok(());
+        }
+        self.figures_due = now + FIGURES_INTERVAL;
+        self.stats.engine_bytes = self.judge.keep_within(self.memory_limit);
+        if !self.watches_itself {
+            return Ok(());
+        }
+        let mut figures = Vec::new();
+        let of = |name: &str, label: &'static str, values: &BTreeMap<String, u64>| -> Vec<_> {
+            values.iter().map(|(of, value)| (name.to_string(), label, of.clone(), *value as f64)).collect()
+        };
+        figures.extend(of("tidewatch_rule_failures_total", "rule", &self.stats.rule_failures));
+        figures.extend(of("tidewatch_engine_overflow_rows_total", "table", &self.stats.overflow_rows));
+        let groups = ("tidewatch_engine_overflow_groups_total".to_string(), "table", "all".to_string());
+        figures.push((groups.0, groups.1, groups.2, self.stats.overflow_groups as f64));
+        let part = self.tenure.part.name();
+        // A counter that was not there was 0: without that its first value would be no increase.
+        let mut rows = Vec::new();
+        for (name, label, of, value) in figures {
+            if self.written_figures.insert((name.clone(), of.clone())) && value > 0.0 {
+                rows.push((now - Span::millis(1), name.clone(), label, of.clone(), 0.0));
+            }
+            rows.push((now, name, label, of, value));
+        }
+        let rows = figure_rows(&rows, &part)?;
+        self.append_rows("metrics", &rows)
     }
 
     fn settle(&mut self, now: Timestamp, force: bool) -> Result<(), StationError> {
@@ -461,8 +522,11 @@ impl Station {
             }
             let lag = self.sources.iter().filter(|source| source.table.name == table).map(|source| source.lag).sum();
             stats.lag.insert(table.to_string(), lag);
-            stats.late_rows.insert(table.to_string(), self.judge.engine().counts(table).late_rows);
+            let counts = self.judge.engine().counts(table);
+            stats.late_rows.insert(table.to_string(), counts.late_rows);
+            stats.overflow_rows.insert(table.to_string(), counts.overflow_rows);
         }
+        stats.overflow_groups = self.judge.engine().overflow_groups();
         stats.lake_waiting_rows = self.lake.waiting_rows();
         stats.notices_waiting = self.outbox.waiting();
     }

@@ -90,6 +90,8 @@ impl World {
             receivers: vec![self.notifier.clone()],
             lake,
             idle_timeout: Span::seconds(30),
+            memory_limit: 1 << 30,
+            watches_itself: false,
         }
     }
 
