@@ -204,7 +204,7 @@ impl Cluster {
         }
         let rows = &mut cubes[ROWS].cube;
         rows.slide(view.rows, start, end);
-        let counts = rows.answer(view.rows, grouping.len(), Question::Plain);
+        let counts = rows.answer(view.rows, grouping.len(), Question::Plain)?;
         let numbers = counts.as_primitive::<Int64Type>().values();
         view.last_seen.resize(numbers.len(), Timestamp::MIN);
         for (last_seen, count) in view.last_seen.iter_mut().zip(numbers) {
@@ -246,7 +246,7 @@ impl Cluster {
                 let Slot { cube, window, question } = slots[slot];
                 let cube = &mut self.cubes[cube].cube;
                 cube.slide(window, start, end);
-                let answers = only(&cube.answer(window, groups, question), slid.present.as_ref())?;
+                let answers = only(&cube.answer(window, groups, question)?, slid.present.as_ref())?;
                 let bounds = Bounds::of(&answers);
                 known.insert((answers, bounds))
             }

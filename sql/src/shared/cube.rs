@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use arrow::array::ArrayRef;
+use datafusion::common::Result;
 use tidewatch_model::{Span, Timestamp};
 
 use super::kernel::{Kernel, Run};
 use crate::moments::Question;
+
+/// How panes are called that are added and subtracted.
+pub const SUBTRACT: &str = "subtract";
 
 /// A cube, whatever its kernel.
 pub trait Cube: Debug + Send {
@@ -18,13 +22,16 @@ pub trait Cube: Debug + Send {
     /// Moves a window to the panes in `[from, to)`, forward mostly.
     fn slide(&mut self, window: usize, from: Timestamp, to: Timestamp);
     /// Answers for the rows of a window, for each of so many groups.
-    fn answer(&self, window: usize, groups: usize, question: Question) -> ArrayRef;
+    ///
+    /// # Errors
+    /// What could not be aggregated.
+    fn answer(&self, window: usize, groups: usize, question: Question) -> Result<ArrayRef>;
     /// Forgets the panes before an instant.
     fn forget_before(&mut self, floor: Timestamp);
     /// Bytes held.
     fn bytes(&self) -> usize;
-    /// Whether panes are subtracted when a window moves on.
-    fn subtracts(&self) -> bool;
+    /// What happens to panes when a window moves on.
+    fn sliding(&self) -> &'static str;
     /// Bytes of one state, without what it holds on the heap.
     fn state_bytes(&self) -> usize;
 }
@@ -182,7 +189,7 @@ impl<K: Kernel> Cube for Aggregate<K> {
         self.pack();
     }
 
-    fn answer(&self, window: usize, groups: usize, question: Question) -> ArrayRef {
+    fn answer(&self, window: usize, groups: usize, question: Question) -> Result<ArrayRef> {
         let window = &self.windows[window];
         let mut padded;
         let states = match window.front.last() {
@@ -194,7 +201,7 @@ impl<K: Kernel> Cube for Aggregate<K> {
                 &padded
             }
         };
-        self.kernel.finish(states, question)
+        Ok(self.kernel.finish(states, question))
     }
 
     fn forget_before(&mut self, floor: Timestamp) {
@@ -228,8 +235,8 @@ impl<K: Kernel> Cube for Aggregate<K> {
         panes + windows.sum::<usize>()
     }
 
-    fn subtracts(&self) -> bool {
-        K::SUBTRACT.is_some()
+    fn sliding(&self) -> &'static str {
+        if K::SUBTRACT.is_some() { SUBTRACT } else { "two stacks" }
     }
 
     fn state_bytes(&self) -> usize {
@@ -280,11 +287,11 @@ mod tests {
                 from += forward;
                 let (start, end) = (Timestamp(from * WIDTH), Timestamp((from + size) * WIDTH));
                 count.slide(0, start, end);
-                let counts = count.answer(0, 3, Question::Plain);
+                let counts = count.answer(0, 3, Question::Plain).unwrap();
                 sum.slide(0, start, end);
-                let sums = sum.answer(0, 3, Question::Plain);
+                let sums = sum.answer(0, 3, Question::Plain).unwrap();
                 max.slide(0, start, end);
-                let maxima = max.answer(0, 3, Question::Plain);
+                let maxima = max.answer(0, 3, Question::Plain).unwrap();
                 for group in 0..3u32 {
                     let inside: Vec<f64> = taken.iter().filter(|(pane, g, _)| *g == group && start.0 <= *pane * WIDTH && *pane * WIDTH < end.0).map(|row| row.2).collect();
                     prop_assert_eq!(counts.as_primitive::<Int64Type>().value(group as usize), inside.len() as i64);

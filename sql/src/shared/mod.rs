@@ -15,6 +15,7 @@ pub mod ordered;
 pub mod over;
 pub mod plan;
 pub mod rule;
+mod stock;
 pub mod table;
 
 pub use grouping::{Grouping, NO_GROUP};

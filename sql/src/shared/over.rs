@@ -17,7 +17,7 @@ use tidewatch_model::Span;
 use tidewatch_model::limits::{OVER_ROWS_BACK, WINDOW_SIZE};
 use tidewatch_model::table::TIME_COLUMN;
 
-use super::kernel::{Kernel, Run};
+use super::kernel::{Count, Kernel, Run};
 use super::plan::{Call, Function, Make, call_of};
 use crate::moments::Question;
 
@@ -175,12 +175,12 @@ pub fn over_call(over: &WindowFunction, rows: &DFSchema) -> Result<std::result::
             let params =
                 AggregateFunctionParams { args, distinct: false, filter, order_by: vec![], null_treatment: None };
             let call = AggregateFunction { func: function.clone(), params };
-            Ok(call_of(&call, &whole, rows)?.map(|(call, question)| OverCall {
-                asked: Asked::Aggregate(call, question),
-                partition,
-                frame,
-                data_type,
-            }))
+            let (call, question) = match call_of(&call, &whole, rows)? {
+                Ok((Call { function: Function::Stock(_), .. }, _)) => return no("it has no kernel"),
+                Ok(found) => found,
+                Err(reason) => return no(&reason),
+            };
+            Ok(Ok(OverCall { asked: Asked::Aggregate(call, question), partition, frame, data_type }))
         }
     }
 }
@@ -295,7 +295,8 @@ fn begin(function: &Function, question: Question) -> Box<dyn Over> {
             Box::new(Sliding { kernel, question: self.0, partitions: vec![] })
         }
     }
-    function.with(Begin(question))
+    // Calls without kernels are refused before.
+    function.with(Begin(question)).unwrap_or_else(|| Begin(question).make(Count))
 }
 
 /// An aggregate over frames.

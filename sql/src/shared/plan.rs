@@ -9,12 +9,13 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, Result};
 use datafusion::execution::context::ExecutionProps;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::expr::AggregateFunction;
+use datafusion::logical_expr::expr::{AggregateFunction, AggregateFunctionParams};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use tidewatch_model::table::Table;
 
@@ -22,6 +23,7 @@ use super::cube::{Aggregate, Cube};
 use super::growth::{FloatCounter, Growth, IntegerCounter};
 use super::kernel::{Bools, Count, Ends, Exact, Extremes, Floats, IntegerSum, Integers, Kernel, Texts};
 use super::over::{OverCall, over_call};
+use super::stock::Stock;
 use crate::ends::is_last;
 use crate::exact::ExactSum;
 use crate::flat::{column, flatten, over_name, table_columns};
@@ -87,6 +89,7 @@ impl fmt::Display for Call {
             Function::End { last: true, .. } => "last",
             Function::End { last: false, .. } => "first",
             Function::Growth { .. } => "increase",
+            Function::Stock(stock) => stock.name(),
         };
         let arguments: Vec<String> = self.arguments.iter().map(ToString::to_string).collect();
         write!(f, "{name}({})", if arguments.is_empty() { "*".to_string() } else { arguments.join(", ") })?;
@@ -140,6 +143,8 @@ pub enum Function {
         /// Whether the counter is an Int64.
         integer: bool,
     },
+    /// Any other, by DataFusion's own accumulators.
+    Stock(Stock),
 }
 
 /// Makes something of a kernel, whichever it is.
@@ -172,12 +177,17 @@ pub fn aggregate_name(index: usize) -> String {
 impl Function {
     /// An empty cube.
     pub fn cube(&self) -> Box<dyn Cube> {
-        self.with(MakeCube)
+        match self {
+            Function::Stock(stock) => stock.cube(),
+            // Every other has a kernel.
+            other => other.with(MakeCube).unwrap_or_else(|| Box::new(Aggregate::new(Count))),
+        }
     }
 
-    /// Makes something of the function's kernel.
-    pub fn with<M: Make>(&self, maker: M) -> M::Made {
-        match self {
+    /// Makes something of the function's kernel, if it has one.
+    pub fn with<M: Make>(&self, maker: M) -> Option<M::Made> {
+        Some(match self {
+            Function::Stock(_) => return None,
             Function::Count => maker.make(Count),
             Function::IntegerSum => maker.make(IntegerSum),
             Function::FloatSum => maker.make(Exact::<ExactSum>::default()),
@@ -197,7 +207,7 @@ impl Function {
             },
             Function::Growth { integer: true } => maker.make(Growth::<IntegerCounter>::default()),
             Function::Growth { integer: false } => maker.make(Growth::<FloatCounter>::default()),
-        }
+        })
     }
 
     /// The states that a call needs and what it asks of them, when there is a kernel for this type of argument.
@@ -360,6 +370,19 @@ fn simplified(expression: Expr, schema: &DFSchema) -> Result<Expr> {
     ExprSimplifier::new(context).simplify(expression)
 }
 
+/// A call that DataFusion's own accumulators answer.
+fn stock_of(call: &AggregateFunction, arguments: &[Expr], rows: &DFSchema) -> Result<Option<Stock>> {
+    if !call.params.order_by.is_empty() || call.params.null_treatment.is_some() {
+        return Ok(None);
+    }
+    let types = arguments.iter().map(|argument| argument.get_type(rows)).collect::<Result<Vec<_>>>()?;
+    let params = AggregateFunctionParams { args: arguments.to_vec(), filter: None, ..call.params.clone() };
+    let call = Expr::AggregateFunction(AggregateFunction { func: call.func.clone(), params });
+    let (props, context) = (ExecutionProps::new(), PhysicalPlanningContext::default());
+    let lowered = LoweredAggregateBuilder::new(&call, rows, rows.as_arrow(), &props, &context).build()?;
+    Ok(Stock::of(lowered.aggregate, &types))
+}
+
 /// A call over rows as states and what is asked of them; why not, when there is no kernel for it.
 pub fn call_of(
     call: &AggregateFunction,
@@ -370,8 +393,12 @@ pub fn call_of(
         call.params.args.iter().map(|argument| simplified(argument.clone(), rows)).collect::<Result<Vec<_>>>()?;
     let filter = call.params.filter.as_deref().map(|filter| simplified(filter.clone(), rows)).transpose()?;
     let Some(first) = arguments.first() else { return Ok(Err(format!("{whole} has no argument"))) };
-    let Some((function, question)) = Function::of(call, &first.get_type(rows)?) else {
-        return Ok(Err(format!("{whole} has no kernel")));
+    let (function, question) = match Function::of(call, &first.get_type(rows)?) {
+        Some(found) => found,
+        None => match stock_of(call, &arguments, rows)? {
+            Some(stock) => (Function::Stock(stock), Question::Plain),
+            None => return Ok(Err(format!("{whole} depends on the order of its rows"))),
+        },
     };
     if arguments.iter().chain(&filter).any(reads_window) {
         return Ok(Err(format!("{whole} reads the window's bounds")));

@@ -17,6 +17,7 @@ use tidewatch_model::{Span, Timestamp, WindowSpec};
 use super::bounds::Bounds;
 use super::chunk::Chunk;
 use super::cluster::{Cluster, Filled, ROWS, RowFault};
+use super::cube::SUBTRACT;
 use super::grouping::{Grouping, NO_GROUP};
 use super::plan::{Call, Function, SharedPlan, physical};
 use crate::explain::{CubeExplanation, SharedExplanation};
@@ -319,11 +320,11 @@ impl SharedTable {
         let cubes = used.into_iter().map(|cube| {
             let Filled { call, cube, rules, .. } = &cluster.cubes[cube];
             // Each pane once, and all together once more; each once again on the stack.
-            let states = if cube.subtracts() { panes + 1 } else { 2 * panes + 1 };
+            let states = if cube.sliding() == SUBTRACT { panes + 1 } else { 2 * panes + 1 };
             CubeExplanation {
                 aggregate: call.to_string(),
                 rules: *rules,
-                sliding: if cube.subtracts() { "subtract" } else { "two stacks" },
+                sliding: cube.sliding(),
                 bytes: cube.bytes(),
                 bytes_at_limit: cube.state_bytes() * states as usize * limit,
             }

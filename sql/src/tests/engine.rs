@@ -10,7 +10,7 @@ const HOT: &str = "CREATE ALERT hot AS SELECT host, avg(temperature_celsius) AS 
 
 #[test]
 fn memory_is_kept_within_its_bound() {
-    let median = "CREATE ALERT mid AS SELECT host, median(power_watts) AS m FROM HOP(gpu, ts, '10s', '1h') GROUP BY host HAVING median(power_watts) > 1e9;";
+    let median = "CREATE ALERT mid WITH (every = '10s', over = '1h') AS SELECT host, median(power_watts) AS m FROM gpu GROUP BY host HAVING median(power_watts) > 1e9;";
     let mut engine = Engine::new(load(&format!("{HOT};{median}")).rules).unwrap();
     push(&mut engine, &gpu_batch(&[row(5, "n1", 90.0)]), Feed::Live);
     advance(&mut engine, Timestamp(12 * SECOND), false);
@@ -334,7 +334,7 @@ fn only_what_fires_and_what_is_watched_is_told() {
     let key = |host: &str| Key::from([("host".to_string(), host.to_string())]);
     let silent = HOT.replace("ALERT hot AS", "ALERT silent WITH (no_data = 'alert') AS");
     let general =
-        HOT.replace("ALERT hot AS", "ALERT general AS").replace("HAVING", "HAVING count(DISTINCT gpu_uuid) > 0 AND");
+        HOT.replace("ALERT hot AS", "ALERT general AS").replace("HAVING", "HAVING array_agg(gpu_uuid) IS NOT NULL AND");
     let mut engine = Engine::new(load(&format!("{HOT};{silent};{general}")).rules).unwrap();
     let strategies: Vec<&str> = engine.explain().map(|explanation| explanation.strategy).collect();
     assert_eq!(strategies, ["general", "shared", "shared"]);

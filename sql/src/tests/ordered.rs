@@ -98,7 +98,7 @@ fn what_can_not_run_as_rows_come_is_refused() {
         ("lead(power_watts) OVER (ORDER BY ts)", "its frame has no bound"),
         ("row_number() OVER (ORDER BY ts ROWS 5 PRECEDING)", "row_number: it is not kept as rows come"),
         ("avg(power_watts) OVER (ORDER BY ts DESC ROWS 5 PRECEDING)", "expected ORDER BY ts, ascending"),
-        ("median(power_watts) OVER (ORDER BY ts ROWS 5 PRECEDING)", "median has no kernel"),
+        ("median(power_watts) OVER (ORDER BY ts ROWS 5 PRECEDING)", "OVER of median: it has no kernel"),
         (
             "avg(power_watts) OVER (ORDER BY ts RANGE BETWEEN INTERVAL '1 day' PRECEDING AND CURRENT ROW)",
             "a frame of 1d is over the limit of 2h",
