@@ -1,5 +1,5 @@
 //! The journey of a row: log -> rules -> Parquet, as `tidewatch up` runs it, beside the bare cost of reading the same log
-//! and decoding Arrow, and of writing the same rows into one Parquet file.
+//! and decoding Arrow, and of sorting the same rows and writing them into one Parquet file.
 //!
 //! `cargo build --release && cargo run --release -p tidewatch-benches --bin journey -- [GPUS] [DURATION]`
 
@@ -9,10 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use arrow::array::RecordBatch;
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
-use tidewatch_benches::{TOPICS, cost_of, measure, print_line, print_machine, program};
+use tidewatch_benches::{TOPICS, cost_of, measure, print_line, print_machine, program, write_sorted};
 use tidewatch_log::{LocalLog, LocalLogOptions};
 use tidewatch_model::ports::Log;
 use tidewatch_model::wire::decode;
@@ -38,15 +35,29 @@ fn read(folder: &Path, keep: bool) -> (u64, Vec<RecordBatch>) {
     (rows, kept)
 }
 
-fn write(batches: &[RecordBatch], path: &Path) -> u64 {
-    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
-    let file = std::fs::File::create(path).unwrap();
-    let mut writer = ArrowWriter::try_new(file, batches[0].schema(), Some(properties)).unwrap();
-    for batch in batches {
-        writer.write(batch).unwrap();
-    }
-    writer.close().unwrap();
-    batches.iter().map(|batch| batch.num_rows() as u64).sum()
+/// So many rules over one minute every ten seconds, by GPU: ten functions of ten columns; none fires.
+fn rules() -> String {
+    let columns = [
+        "utilization_ratio",
+        "memory_controller_ratio",
+        "memory_used_bytes",
+        "temperature_celsius",
+        "memory_temperature_celsius",
+        "power_watts",
+        "fan_ratio",
+        "energy_joules_total",
+        "sm_clock_mhz",
+        "memory_clock_mhz",
+    ];
+    let functions = ["avg", "sum", "min", "max", "count", "stddev", "var_pop", "stddev_pop", "var_samp", "increase"];
+    let one = |column: &str, function: &str| {
+        let call = format!("{function}(CAST({column} AS DOUBLE))");
+        format!(
+            "CREATE ALERT {function}_{column} AS SELECT host, gpu_uuid, {call} AS a FROM HOP(gpu, ts, '10s', '1m')
+             GROUP BY host, gpu_uuid HAVING {call} < -1e18;"
+        )
+    };
+    columns.iter().flat_map(|column| functions.iter().map(move |function| one(column, function))).collect()
 }
 
 /// CPU seconds that `up` takes for everything in the log: rows committed, windows closed.
@@ -83,15 +94,17 @@ fn main() {
     let log = data.join("log");
     let (bare, (rows, _)) = measure(|| read(&log, false)).unwrap();
     print_line("read the log, decode Arrow", rows, bare, bare);
-    let (_, batches) = read(&log, true);
     let path = folder.path().join("bare.parquet");
-    let (seconds, written) = measure(|| write(&batches, &path)).unwrap();
-    print_line("write one Parquet file (zstd)", written, seconds, bare);
-    drop(batches);
+    let (bare, ()) = measure(|| write_sorted(read(&log, true).1, &path)).unwrap();
+    print_line("read, decode, sort, one Parquet file", rows, bare, bare);
     std::fs::create_dir(folder.path().join("none")).unwrap();
     let none = folder.path().join("none").display().to_string();
     let seconds = up(&data, &["--no-bundled-rules", "--rules", &none], rows);
     print_line("up without rules: log -> Parquet", rows, seconds, bare);
     let seconds = up(&data, &[], rows);
     print_line("up with the bundled rules", rows, seconds, bare);
+    let hundred = folder.path().join("hundred.sql");
+    std::fs::write(&hundred, rules()).unwrap();
+    let seconds = up(&data, &["--no-bundled-rules", "--rules", &hundred.display().to_string()], rows);
+    print_line("up with 100 rules", rows, seconds, bare);
 }

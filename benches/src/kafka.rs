@@ -11,17 +11,13 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
-use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::ipc::reader::StreamDecoder;
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
-use tidewatch_benches::{TOPICS, cost_of, measure, print_line, print_machine, program};
+use tidewatch_benches::{TOPICS, cost_of, measure, print_line, print_machine, program, write_sorted};
 use tidewatch_tests::kafka::Cluster;
 
 const RULES: [&str; 10] = [
@@ -77,17 +73,7 @@ fn bare(brokers: &str, prefix: &str, keep: bool) -> (u64, Vec<RecordBatch>) {
 /// What a lake costs at least: all rows consumed and decoded, sorted once and written once.
 fn bare_lake(brokers: &str, prefix: &str, path: &Path) -> u64 {
     let (rows, batches) = bare(brokers, prefix, true);
-    let whole = concat_batches(&batches[0].schema(), &batches).unwrap();
-    drop(batches);
-    let columns = ["host", "gpu_uuid", "ts"]
-        .map(|name| SortColumn { values: whole.column_by_name(name).unwrap().clone(), options: None });
-    let sorted = take_record_batch(&whole, &lexsort_to_indices(&columns, None).unwrap()).unwrap();
-    let zstd = Compression::ZSTD(ZstdLevel::try_new(1).unwrap());
-    let properties = WriterProperties::builder().set_compression(zstd).build();
-    let file = std::fs::File::create(path).unwrap();
-    let mut writer = ArrowWriter::try_new(file, sorted.schema(), Some(properties)).unwrap();
-    writer.write(&sorted).unwrap();
-    writer.close().unwrap();
+    write_sorted(batches, path);
     rows
 }
 

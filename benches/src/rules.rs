@@ -357,6 +357,38 @@ fn main() {
             println!("{:<64} {rate:>12.0} rows per CPU s", format!("size: 10,000 keys, max, {size} s by 1 s"));
         }
     }
+    if wanted("over") {
+        for (name, over) in [
+            (
+                "avg, RANGE of 1 min by GPU",
+                "avg(power_watts) OVER (PARTITION BY host, gpu_uuid ORDER BY ts RANGE BETWEEN INTERVAL '1 minute' PRECEDING AND CURRENT ROW)",
+            ),
+            (
+                "max, RANGE of 1 min by GPU",
+                "max(power_watts) OVER (PARTITION BY host, gpu_uuid ORDER BY ts RANGE BETWEEN INTERVAL '1 minute' PRECEDING AND CURRENT ROW)",
+            ),
+            ("lag by GPU", "lag(power_watts) OVER (PARTITION BY host, gpu_uuid ORDER BY ts)"),
+        ] {
+            let text = format!("CREATE ALERT o AS SELECT host, gpu_uuid, {over} AS a FROM gpu QUALIFY a > 1e6;");
+            let rate = throughput(&text, 1_000, 70, 120);
+            println!("{:<64} {rate:>12.0} rows per CPU s", format!("over: {name}, 1,000 GPUs"));
+        }
+    }
+    if wanted("stock") {
+        for (function, why) in [("median", "shared"), ("corr", "shared")] {
+            let call =
+                if function == "corr" { "corr(power_watts, temperature_celsius)" } else { "median(power_watts)" };
+            let shared = throughput(&rule("s", "'10s', '60s'", call, "> 1e6"), 1_000, 70, 120);
+            let plan = format!(
+                "CREATE ALERT p WITH (every = '10s', over = '60s') AS SELECT host, gpu_uuid, {call} AS a FROM gpu GROUP BY host, gpu_uuid HAVING {call} > 1e6;"
+            );
+            let general = throughput(&plan, 1_000, 70, 120);
+            println!(
+                "{:<64} {shared:>12.0} rows per CPU s, its plan at each slide {general:.0}",
+                format!("stock: {function}, {why}, 1,000 GPUs, 60 s by 10 s")
+            );
+        }
+    }
     if wanted("state") {
         state_bytes();
     }

@@ -333,8 +333,9 @@ impl Listener for One {
 fn only_what_fires_and_what_is_watched_is_told() {
     let key = |host: &str| Key::from([("host".to_string(), host.to_string())]);
     let silent = HOT.replace("ALERT hot AS", "ALERT silent WITH (no_data = 'alert') AS");
-    let general =
-        HOT.replace("ALERT hot AS", "ALERT general AS").replace("HAVING", "HAVING array_agg(gpu_uuid ORDER BY ts) IS NOT NULL AND");
+    let general = HOT
+        .replace("ALERT hot AS", "ALERT general AS")
+        .replace("HAVING", "HAVING array_agg(gpu_uuid ORDER BY ts) IS NOT NULL AND");
     let mut engine = Engine::new(load(&format!("{HOT};{silent};{general}")).rules).unwrap();
     let strategies: Vec<&str> = engine.explain().map(|explanation| explanation.strategy).collect();
     assert_eq!(strategies, ["general", "shared", "shared"]);
