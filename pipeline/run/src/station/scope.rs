@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tidewatch_model::ports::{Log, LogError, Record, TopicOptions, partition_of};
-use tidewatch_model::table::{self, Table};
+use tidewatch_model::table::{TABLES, Table};
 use tidewatch_model::{Alert, Rule, RuleShape, Timestamp};
 
 use super::StationError;
@@ -84,7 +84,9 @@ impl Part {
     /// knows which rows share a partition in other people's topics.
     pub fn judges(&self, rule: &Rule, mappings: &[Arc<Mapping>]) -> bool {
         let is_mapped = mappings.iter().any(|mapping| mapping.table.name == rule.table);
-        let of_host = table::find(&rule.table).and_then(|table| table.identity().next()) == Some(HOST);
+        // A stream's rows are written by whichever engine makes them.
+        let of_registry = TABLES.iter().find(|table| table.name == rule.table);
+        let of_host = of_registry.and_then(|table| table.identity().next()) == Some(HOST);
         // What was seen of a series before the start is looked up in the lake, which does not know shares.
         let is_presence = matches!(rule.shape, RuleShape::Presence(_));
         // Two tables' rows of one host are in partitions that different engines may have.
