@@ -38,15 +38,20 @@ fn every_idiom_runs() {
     let page = include_str!("../../../docs/promql.md");
     let idioms: Vec<&str> =
         page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | `")?.1.strip_suffix("` |")).collect();
-    assert!(idioms.len() >= 30, "{}", idioms.len());
+    assert!(idioms.len() >= 45, "{}", idioms.len());
     for select in idioms {
-        let compiled = compile(&format!("CREATE ALERT x AS {select}"));
-        let table = table::find(&compiled.rule.table).unwrap();
+        let as_select = if select.starts_with("WITH (") { "" } else { "AS " };
+        let compiled = compile(&format!("CREATE ALERT x {as_select}{select}"));
+        let tables: Vec<&Table> = compiled.rule.tables().filter_map(table::find).collect();
         let compiled_shape = compiled.rule.shape;
         let mut engine = Engine::new(vec![compiled]).unwrap();
         let mut listener = Everything { evaluations: vec![], until: Timestamp::MIN };
-        engine.push(table.name, &rows(table, 400), Feed::Live, &mut listener).unwrap();
-        engine.advance(table.name, Timestamp(4_000 * SECOND), false, &mut listener);
+        for table in &tables {
+            engine.push(table.name, &rows(table, 400), Feed::Live, &mut listener).unwrap();
+        }
+        for table in &tables {
+            engine.advance(table.name, Timestamp(4_000 * SECOND), false, &mut listener);
+        }
         let failed = listener.evaluations.iter().find(|evaluation| matches!(evaluation.outcome, Outcome::Failed(_)));
         assert!(failed.is_none(), "{select}: {failed:?}");
         let is_row_rule = compiled_shape == RuleShape::Row;
