@@ -20,14 +20,14 @@ use sha2::{Digest, Sha256};
 use tidewatch_model::alert::hex;
 use tidewatch_model::limits::{LABELS, PLAN_ROWS_PER_BATCH};
 use tidewatch_model::table::{self, ColumnType, Table};
-use tidewatch_model::{Rule, RuleShape, Span};
+use tidewatch_model::{NoDataPolicy, Rule, RuleShape, Span};
 use tokio::runtime::Runtime;
 
 use crate::dimension::Dimensions;
 use crate::ends::is_last;
 use crate::fault::{Fault, Level, Location, suggestion};
 use crate::increase::growth_question;
-use crate::lineage::Knowing;
+use crate::lineage::{Knowing, knowing, unfollowed};
 use crate::options::{bounds, check_options};
 use crate::presence::{longest_interval, with_plain_intervals};
 use crate::reads::{Reads, check_relations};
@@ -86,6 +86,9 @@ pub(crate) enum Present {
     /// Those that every one of these leaves has.
     Leaves(Knowing),
 }
+
+/// Leaves of the optimised plan are numbered from here on.
+const LEAVES_OF_OPTIMISED: usize = 1 << 20;
 
 /// What came out of rule files.
 #[derive(Debug, Default)]
@@ -214,6 +217,15 @@ impl Compiler {
             .map_err(|error| one(self.planning_fault(alert, &error)))?
             .map_err(here)?;
         let key = parts.key.clone();
+        if matches!(parts.present, Present::Leaves(_)) && written.options.no_data != NoDataPolicy::Resolve {
+            // A group that is not in the result may be well, or its rows may be missing: who can't tell must not say that it is well.
+            if let Some(column) = unfollowed(&plan, &key) {
+                return Err(here(format!(
+                    "'{column}' identifies its alerts and is no column of a table: rows that are missing could not be told from recovery; \
+                     expected a plain column, or the option no_data = 'resolve'"
+                )));
+            }
+        }
         if key.len() > LABELS {
             return Err(here(format!("{} key columns: an alert has {LABELS} labels at most", key.len())));
         }
@@ -319,13 +331,17 @@ impl Compiler {
                 Present::Plan(present)
             }
             Present::Leaves(leaves) => {
+                // What follows from the plan as it runs, where IN and EXISTS are joins, holds as well.
+                let mut leaves = leaves;
+                for (leaf, known) in knowing(&matching, &parts.key) {
+                    leaves.insert(leaf + LEAVES_OF_OPTIMISED, known);
+                }
                 for (source, known) in leaves.values() {
-                    if let Some(table) = source.stream() {
-                        columns
-                            .entry(table.to_string())
-                            .or_default()
-                            .extend(known.iter().map(|(_, column)| column.clone()));
-                    }
+                    // Series have rows of their own.
+                    let (Source::Rows(table) | Source::Window(table, _)) = source else { continue };
+                    let of_rows = known.iter().map(|(_, column)| column.clone());
+                    let of_rows = of_rows.filter(|column| column != WINDOW_START && column != WINDOW_END);
+                    columns.entry(table.clone()).or_default().extend(of_rows);
                 }
                 Present::Leaves(leaves)
             }

@@ -37,6 +37,13 @@ pub fn knowing(plan: &LogicalPlan, key: &[String]) -> Knowing {
     leaves
 }
 
+/// The first of these output columns that can't be followed to a column of any table.
+pub fn unfollowed(plan: &LogicalPlan, key: &[String]) -> Option<String> {
+    let fields = plan.schema().fields().iter().enumerate();
+    let mut of_key = fields.filter(|(_, field)| key.contains(field.name()));
+    of_key.find(|(index, _)| origins(plan, *index).is_empty()).map(|(_, field)| field.name().clone())
+}
+
 /// The columns whose value an output column has.
 pub fn origins(plan: &LogicalPlan, index: usize) -> Vec<Origin> {
     let mut found = Vec::new();

@@ -29,10 +29,13 @@ struct Pane {
 #[derive(Debug)]
 pub struct Panes {
     columns: Vec<String>,
+    identity: Vec<String>,
     panes: BTreeMap<Timestamp, Pane>,
     rows: usize,
     /// Rows dropped because the table held too many.
     pub overflow_rows: u64,
+    /// See [`Panes::whole_from`].
+    whole_from: Timestamp,
 }
 
 /// The `ts` column of a batch of a registry table.
@@ -41,9 +44,9 @@ pub fn times(batch: &RecordBatch) -> Option<&arrow::array::TimestampMicrosecondA
 }
 
 impl Panes {
-    /// Keeps these columns of each row; `ts` must be among them.
-    pub fn new(columns: Vec<String>) -> Self {
-        Panes { columns, panes: BTreeMap::new(), rows: 0, overflow_rows: 0 }
+    /// Keeps these columns of each row; `ts` and `identity`, which orders rows of one time, must be among them.
+    pub fn new(columns: Vec<String>, identity: Vec<String>) -> Self {
+        Panes { columns, identity, panes: BTreeMap::new(), rows: 0, overflow_rows: 0, whole_from: Timestamp::MIN }
     }
 
     /// Takes the rows that are at or after `floor`, the start of the earliest open window; older ones are late.
@@ -75,7 +78,7 @@ impl Panes {
     pub fn between(&mut self, start: Timestamp, end: Timestamp) -> Result<Vec<RecordBatch>, ArrowError> {
         let mut batches = Vec::new();
         for pane in self.panes.range_mut(start.floor(PANE)..end).map(|(_, pane)| pane) {
-            let sorted = pane.sorted()?;
+            let sorted = pane.sorted(&self.identity)?;
             let Some(times) = times(sorted) else { continue };
             let from = times.values().partition_point(|ts| *ts < start.0);
             let to = times.values().partition_point(|ts| *ts < end.0);
@@ -99,18 +102,26 @@ impl Panes {
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        let batches = self.panes.values().flat_map(|pane| pane.sorted.iter().chain(&pane.arrived));
-        batches.map(RecordBatch::get_array_memory_size).sum()
+        self.panes.values().map(Pane::bytes).sum()
     }
 
-    /// Gives up the oldest rows, so many bytes of them; they are counted.
-    pub fn give_up(&mut self, bytes: usize) {
-        let least = self.bytes().saturating_sub(bytes);
-        while self.bytes() > least {
-            let Some((_, pane)) = self.panes.pop_first() else { break };
-            self.rows -= pane.rows();
-            self.overflow_rows += pane.rows() as u64;
-        }
+    /// Start of the oldest pane.
+    pub fn oldest(&self) -> Option<Timestamp> {
+        self.panes.first_key_value().map(|(start, _)| *start)
+    }
+
+    /// Gives up the oldest pane, whose rows are counted; how many bytes it had.
+    pub fn give_up(&mut self) -> usize {
+        let Some((start, pane)) = self.panes.pop_first() else { return 0 };
+        self.rows -= pane.rows();
+        self.overflow_rows += pane.rows() as u64;
+        self.whole_from = self.whole_from.max(start + PANE);
+        pane.bytes()
+    }
+
+    /// Rows before this may have been given up.
+    pub fn whole_from(&self) -> Timestamp {
+        self.whole_from
     }
 
     /// Rows held now.
@@ -120,35 +131,45 @@ impl Panes {
 
     fn enforce_limit(&mut self) {
         while self.rows > WINDOW_ROWS {
-            let Some((_, pane)) = self.panes.pop_first() else { break };
-            self.rows -= pane.rows();
-            self.overflow_rows += pane.rows() as u64;
+            self.give_up();
         }
     }
 }
 
+/// Bytes of the rows of a batch: what they share with others of the message that brought them is not theirs.
+pub fn bytes_of(batch: &RecordBatch) -> usize {
+    let of_column = |column: &arrow::array::ArrayRef| column.to_data().get_slice_memory_size().unwrap_or_default();
+    batch.columns().iter().map(of_column).sum()
+}
+
 impl Pane {
+    fn bytes(&self) -> usize {
+        self.sorted.iter().chain(&self.arrived).map(bytes_of).sum()
+    }
+
     fn rows(&self) -> usize {
         self.sorted.iter().chain(&self.arrived).map(RecordBatch::num_rows).sum()
     }
 
-    fn sorted(&mut self) -> Result<&RecordBatch, ArrowError> {
+    fn sorted(&mut self, identity: &[String]) -> Result<&RecordBatch, ArrowError> {
         if !self.arrived.is_empty() || self.sorted.is_none() {
             let parts: Vec<RecordBatch> = self.sorted.take().into_iter().chain(self.arrived.drain(..)).collect();
             let whole = concat_batches(&parts[0].schema(), &parts)?;
-            self.sorted = Some(canonical(&whole)?);
+            self.sorted = Some(canonical(&whole, identity)?);
         }
         self.sorted.as_ref().ok_or_else(|| ArrowError::ComputeError("empty pane".to_string()))
     }
 }
 
-/// Sorted by ts, then by every other column; maps can't be compared and keep their order of arrival.
-pub fn canonical(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+/// Sorted by ts, then by these columns, then by every other, so that what else is kept matters little; maps can't be compared and keep their
+/// order of arrival.
+pub fn canonical(batch: &RecordBatch, identity: &[String]) -> Result<RecordBatch, ArrowError> {
     let schema = batch.schema();
     let time = schema.index_of(TIME_COLUMN)?;
-    let others = (0..batch.num_columns())
-        .filter(|index| *index != time && !matches!(schema.field(*index).data_type(), DataType::Map(_, _)));
-    let order: Vec<usize> = std::iter::once(time).chain(others).collect();
+    let is_ordered = |index: &usize| *index != time && !matches!(schema.field(*index).data_type(), DataType::Map(_, _));
+    let first: Vec<usize> = identity.iter().filter_map(|name| schema.index_of(name).ok()).filter(is_ordered).collect();
+    let others = (0..batch.num_columns()).filter(is_ordered).filter(|index| !first.contains(index));
+    let order: Vec<usize> = std::iter::once(time).chain(first.iter().copied()).chain(others).collect();
     let fields = order.iter().map(|index| SortField::new(schema.field(*index).data_type().clone())).collect();
     let columns: Vec<_> = order.iter().map(|index| batch.column(*index).clone()).collect();
     let rows = RowConverter::new(fields)?.convert_columns(&columns)?;

@@ -12,7 +12,7 @@ use arrow::array::{
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, FieldRef, IntervalMonthDayNano, IntervalUnit, Schema, SchemaRef, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Result, ScalarValue, plan_err};
+use datafusion::common::{Column, Result, ScalarValue, plan_err};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use tidewatch_model::limits::{GONE_AFTER, PRESENCE_SLIDE, RULE_GROUPS};
 use tidewatch_model::table::Table;
@@ -75,12 +75,29 @@ pub fn longest_interval(plan: &LogicalPlan) -> Span {
                 if let Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) = part {
                     longest = longest.max(Span(interval.nanoseconds / 1_000));
                 }
+                if let Expr::BinaryExpr(binary) = part {
+                    for (column, number) in [(&binary.left, &binary.right), (&binary.right, &binary.left)] {
+                        longest = longest.max(seconds_asked(column, number));
+                    }
+                }
                 Ok(TreeNodeRecursion::Continue)
             });
         }
         Ok(TreeNodeRecursion::Continue)
     });
     longest
+}
+
+/// What a comparison such as `silence_seconds > 120` names.
+fn seconds_asked(column: &Expr, number: &Expr) -> Span {
+    let is_of_time = |column: &Column| column.name == "silence_seconds" || column.name == "stalled_seconds";
+    match (column, number) {
+        (Expr::Column(column), Expr::Literal(value, _)) if is_of_time(column) => match value.cast_to(&DataType::Float64) {
+            Ok(ScalarValue::Float64(Some(seconds))) => Span((seconds * 1e6) as i64),
+            _ => Span::ZERO,
+        },
+        _ => Span::ZERO,
+    }
 }
 
 /// The series of one table.
@@ -208,7 +225,8 @@ impl Presence {
     /// Bytes held, about.
     pub fn bytes(&self) -> usize {
         let panes: usize = self.panes.values().map(Vec::len).sum();
-        self.grouping.bytes() + (self.last.len() + panes) * size_of::<i64>()
+        let stalls: usize = self.stalls.iter().map(Stall::bytes).sum();
+        self.grouping.bytes() + (self.last.len() + panes) * size_of::<i64>() + stalls
     }
 
     /// Rows of series that are not watched because there are too many.

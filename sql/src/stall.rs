@@ -46,6 +46,8 @@ pub struct Stall {
 struct Holding {
     value: Arc<[u8]>,
     since: i64,
+    /// The newest row with it.
+    newest: i64,
 }
 
 /// One row: series, time, value.
@@ -116,13 +118,19 @@ impl Stall {
         Ok(columns)
     }
 
+    /// Bytes held, about.
+    pub fn bytes(&self) -> usize {
+        let rows: usize = self.panes.values().map(Vec::len).sum();
+        self.known.capacity() * size_of::<Option<Holding>>() + rows * size_of::<Seen>()
+    }
+
     fn data_type(&self) -> Result<DataType> {
         let none: [arrow::row::Row<'_>; 0] = [];
         Ok(self.converter.convert_rows(none)?[0].data_type().clone())
     }
 }
 
-/// Takes rows into account that are later than all that were: in order of time, those of one time in order of value.
+/// Takes rows into account in order of time, those of one time in order of value. One that comes late, before what is known, says nothing.
 fn fold(known: &mut Vec<Option<Holding>>, mut rows: Vec<Seen>) {
     rows.sort_unstable();
     for (series, ts, value) in rows {
@@ -130,8 +138,10 @@ fn fold(known: &mut Vec<Option<Holding>>, mut rows: Vec<Seen>) {
         if known.len() <= series {
             known.resize(series + 1, None);
         }
-        if known[series].as_ref().is_none_or(|holding| holding.value != value) {
-            known[series] = Some(Holding { value, since: ts });
+        match &mut known[series] {
+            Some(holding) if ts < holding.newest => {}
+            Some(holding) if holding.value == value => holding.newest = ts,
+            holding => *holding = Some(Holding { value, since: ts, newest: ts }),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! `CREATE VIEW name AS SELECT ... FROM table`: a name for a table's rows after cleaning, conversion and derived columns. A rule that reads a
 //! view is the same as one with the view's SELECT in its FROM; a window over a view is one over the table within.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, GroupByExpr, Ident, Query, Select, SelectItem, SetExpr, TableAlias,
-    TableFactor, TableFunctionArgs, VisitMut, VisitorMut,
+    TableFactor, TableFunctionArgs, Visit, VisitMut, Visitor, VisitorMut,
 };
 use tidewatch_model::table::{self, TIME_COLUMN};
 
@@ -70,14 +71,31 @@ pub fn put_in(query: &mut Query, views: &[View]) -> Result<(), String> {
     if views.is_empty() {
         return Ok(());
     }
-    match query.visit(&mut Inliner { views }) {
+    // A name that WITH gives is nearer than a view.
+    let mut given = Given(HashSet::new());
+    let _ = Visit::visit(query, &mut given);
+    let seen: Vec<&View> = views.iter().filter(|view| !given.0.contains(&view.name)).collect();
+    match VisitMut::visit(query, &mut Inliner { views: seen }) {
         ControlFlow::Break(message) => Err(message),
         ControlFlow::Continue(()) => Ok(()),
     }
 }
 
+/// Collects the names that WITH gives.
+struct Given(HashSet<String>);
+
+impl Visitor for Given {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        let names = query.with.iter().flat_map(|with| &with.cte_tables).map(|given| given.alias.name.value.to_lowercase());
+        self.0.extend(names);
+        ControlFlow::Continue(())
+    }
+}
+
 struct Inliner<'a> {
-    views: &'a [View],
+    views: Vec<&'a View>,
 }
 
 impl VisitorMut for Inliner<'_> {
@@ -95,7 +113,7 @@ impl VisitorMut for Inliner<'_> {
 
 impl Inliner<'_> {
     fn find(&self, name: &str) -> Option<&View> {
-        self.views.iter().find(|view| view.name == name)
+        self.views.iter().copied().find(|view| view.name == name)
     }
 
     fn replacement(&self, relation: &TableFactor) -> Result<Option<TableFactor>, String> {

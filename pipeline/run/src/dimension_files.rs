@@ -92,10 +92,19 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// As they are now.
-    pub fn new(files: &[TableFile], dimensions: Dimensions) -> Watched {
+    /// As they are now, with their rows.
+    ///
+    /// # Errors
+    /// One that can't be read.
+    pub fn load(files: &[TableFile]) -> Result<Watched, String> {
+        // Before they are read: what changes meanwhile is seen.
         let seen = files.iter().map(|file| (file.path.clone(), state(&file.path))).collect();
-        Watched { files: files.to_vec(), dimensions, seen }
+        Ok(Watched { files: files.to_vec(), dimensions: load(files)?, seen })
+    }
+
+    /// The tables as they were read last.
+    pub fn dimensions(&self) -> &Dimensions {
+        &self.dimensions
     }
 
     /// Reads those that changed. The tables, where any did; and what is wrong with files that can't be read, whose tables stay as
@@ -116,7 +125,8 @@ impl Watched {
     }
 }
 
-fn state(path: &Path) -> Option<(SystemTime, u64)> {
+/// When a file was changed last, and its length.
+pub fn state(path: &Path) -> Option<(SystemTime, u64)> {
     let about = std::fs::metadata(path).ok()?;
     Some((about.modified().ok()?, about.len()))
 }
@@ -296,7 +306,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = TableFile { name: "racks".to_string(), path: folder.path().join("racks.csv") };
         std::fs::write(&file.path, "host,rack\nn1,7\n").unwrap();
-        let mut watched = Watched::new(std::slice::from_ref(&file), load(std::slice::from_ref(&file)).unwrap());
+        let mut watched = Watched::load(std::slice::from_ref(&file)).unwrap();
         assert!(matches!(watched.look(), (None, problems) if problems.is_empty()));
         std::fs::write(&file.path, "host,rack\nn1,7\nn2,8\n").unwrap();
         let (changed, problems) = watched.look();

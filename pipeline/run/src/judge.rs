@@ -63,10 +63,20 @@ impl Judge {
     ///
     /// # Errors
     /// The engine's.
-    pub fn begin_change(&mut self, rules: Vec<CompiledRule>) -> Result<Renewed, EngineError> {
+    pub fn begin_change(
+        &mut self,
+        rules: Vec<CompiledRule>,
+        reached: &BTreeMap<String, Timestamp>,
+    ) -> Result<Renewed, EngineError> {
         self.verdicts.next =
             Some(rules.iter().map(|compiled| (compiled.rule.name.clone(), compiled.rule.clone())).collect());
-        self.engine.begin_change(rules)
+        self.engine.begin_change(rules, reached)
+    }
+
+    /// Gives up a change that was begun.
+    pub fn cancel_change(&mut self) {
+        self.verdicts.next = None;
+        self.engine.cancel_change();
     }
 
     /// Gives rows to the rules that are about to take over.
@@ -78,7 +88,7 @@ impl Judge {
     }
 
     /// Lets them take over.
-    pub fn commit_change(&mut self) {
+    pub fn commit_change(&mut self, reached: &BTreeMap<String, Timestamp>) {
         let Judge { engine, verdicts } = self;
         let Some(next) = verdicts.next.take() else { return };
         let positions: BTreeMap<String, Timestamp> =
@@ -93,7 +103,7 @@ impl Judge {
             };
             of_rule.map(|alert| (key_of(rule, alert), seen(alert))).collect()
         };
-        engine.commit_change(&|name| next.contains_key(name), &mut groups);
+        engine.commit_change(&|name| next.contains_key(name), reached, &mut groups);
         verdicts.rules = next;
     }
 

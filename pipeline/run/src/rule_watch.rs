@@ -2,12 +2,13 @@
 //! folder. What changes in the files changes in the engine.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use tidewatch_sql::{Dimensions, Loaded};
 
 use crate::config::Config;
+use crate::dimension_files::state;
 use crate::failure::Failure;
 use crate::rule_files;
 use crate::station::RuleSet;
@@ -65,9 +66,19 @@ pub struct News {
 }
 
 impl RuleWatch {
-    /// Beside rules that run.
-    pub fn new(config: &Config, running: RuleSet) -> RuleWatch {
-        RuleWatch { config: config.clone(), seen: states(config), running }
+    /// As the files are now, before they are read.
+    pub fn new(config: &Config) -> RuleWatch {
+        RuleWatch { config: config.clone(), seen: states(config), running: RuleSet::default() }
+    }
+
+    /// These rules run.
+    pub fn runs(&mut self, set: RuleSet) {
+        self.running = set;
+    }
+
+    /// What was found could not be made to run: it is looked at again.
+    pub fn again(&mut self) {
+        self.seen.clear();
     }
 
     /// The rules, where any file changed since the last look, or in any case when `asked`. While a file has an error, rules that run and
@@ -91,7 +102,6 @@ impl RuleWatch {
             rules.extend(hidden);
         }
         let set = RuleSet { rules, complete, suspended: suspended(&self.config)? };
-        self.running = set.clone();
         let said =
             loaded.faults.iter().filter(|fault| fault.level != tidewatch_sql::Level::Note).map(ToString::to_string);
         Ok(Some(News { set, said: said.collect() }))
@@ -101,11 +111,6 @@ impl RuleWatch {
 fn states(config: &Config) -> Vec<(PathBuf, Option<(SystemTime, u64)>)> {
     let files = rule_files::sql_files(&paths(config)).unwrap_or_default();
     files.into_iter().chain([suspended_file(config)]).map(|file| (file.clone(), state(&file))).collect()
-}
-
-fn state(path: &Path) -> Option<(SystemTime, u64)> {
-    let about = std::fs::metadata(path).ok()?;
-    Some((about.modified().ok()?, about.len()))
 }
 
 #[cfg(test)]
@@ -133,14 +138,15 @@ mod tests {
             ..Config::default()
         };
         let dimensions = Dimensions::default();
+        let mut watch = RuleWatch::new(&config);
         let loaded = load(&config, &dimensions).unwrap();
-        let running = RuleSet { rules: loaded.rules, complete: true, ..RuleSet::default() };
-        let mut watch = RuleWatch::new(&config, running);
+        watch.runs(RuleSet { rules: loaded.rules, complete: true, ..RuleSet::default() });
         assert!(watch.look(&dimensions, false).unwrap().is_none());
         // The second rule is hidden by a slip: it goes on.
         std::fs::write(&file, GOOD.replace("> 2", "> > 2")).unwrap();
         let news = watch.look(&dimensions, false).unwrap().unwrap();
         assert_eq!((names(&news.set), news.set.complete, news.said.len()), (vec!["a", "b"], false, 1));
+        watch.runs(news.set);
         assert!(watch.look(&dimensions, false).unwrap().is_none());
         std::fs::write(&file, &GOOD[..57]).unwrap();
         let news = watch.look(&dimensions, false).unwrap().unwrap();
@@ -154,6 +160,8 @@ mod tests {
         let news = watch.look(&dimensions, false).unwrap().unwrap();
         assert_eq!((names(&news.set), news.set.suspended.contains("c")), (vec!["a", "c"], true));
         assert!(watch.look(&dimensions, true).unwrap().is_some(), "when asked");
+        watch.again();
+        assert!(watch.look(&dimensions, false).unwrap().is_some(), "when it could not be made to run");
         std::fs::remove_file(&file).unwrap();
         assert!(
             watch.look(&dimensions, false).is_err() && watch.look(&dimensions, false).unwrap().is_none(),

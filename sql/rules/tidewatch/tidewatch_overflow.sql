@@ -4,8 +4,8 @@ CREATE ALERT tidewatch_overflow
 WITH (severity = 'critical', keep_firing_for = '5 minutes',
       summary = 'a limit is exceeded: {{ limit_name }} {{ table_name }}; what is beyond it is not watched')
 AS
-SELECT name AS limit_name, labels['table'] AS table_name, increase(value) AS beyond
+SELECT name AS limit_name, labels['table'] AS table_name, labels['part'] AS part, increase(value) AS beyond
 FROM HOP(metrics, ts, INTERVAL '10 seconds', INTERVAL '1 minute')
 WHERE name IN ('tidewatch_engine_overflow_rows_total', 'tidewatch_engine_overflow_groups_total')
-GROUP BY window_start, window_end, name, labels['table']
+GROUP BY window_start, window_end, name, labels['table'], labels['part']
 HAVING increase(value) > 0;

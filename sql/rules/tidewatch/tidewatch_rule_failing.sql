@@ -4,8 +4,8 @@ CREATE ALERT tidewatch_rule_failing
 WITH (severity = 'warning', keep_firing_for = '5 minutes',
       summary = 'rule {{ rule }} can not be evaluated: its alerts stay as they are')
 AS
-SELECT labels['rule'] AS rule, increase(value) AS failures
+SELECT labels['rule'] AS rule, labels['part'] AS part, increase(value) AS failures
 FROM HOP(metrics, ts, INTERVAL '10 seconds', INTERVAL '1 minute')
 WHERE name = 'tidewatch_rule_failures_total'
-GROUP BY window_start, window_end, labels['rule']
+GROUP BY window_start, window_end, labels['rule'], labels['part']
 HAVING increase(value) > 0;

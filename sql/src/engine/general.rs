@@ -108,7 +108,11 @@ impl Queries {
     ) -> Result<BTreeSet<Key>> {
         let Some(found) = source.stream().and_then(table::find) else { return Ok(BTreeSet::new()) };
         let schema = match source {
-            Source::Presence(_) | Source::Stalled(..) => crate::presence::schema_of(found),
+            Source::Presence(_) => crate::presence::schema_of(found),
+            Source::Stalled(_, column) => match crate::stall::schema_of(found, column) {
+                Some(schema) => schema,
+                None => return Ok(BTreeSet::new()),
+            },
             _ => windowed_schema(&found.schema()),
         };
         let rows = provider_as_source(std::sync::Arc::new(RowsTable::empty(source.clone(), schema)));
@@ -169,7 +173,7 @@ impl General {
             return Outcome::Failed(format!("it rests for {} slides: {}", self.rest.left + 1, self.rest.because));
         }
         // Rows that are missing may make a row of the result as well as take one away.
-        let blind = lagging && !rule.joined.is_empty();
+        let blind = lagging && matches!(self.plan.present, Present::Leaves(_));
         let found = match heard && !blind {
             true => self.find(queries, feed, rule, watched),
             false => Ok(Found { matching: vec![], present: vec![] }),
@@ -178,7 +182,9 @@ impl General {
         let lagging = lagging || matches!(rule.shape, RuleShape::Presence(_));
         match found {
             Ok(found) => {
-                self.rest.last = 0;
+                if heard && !blind {
+                    self.rest.last = 0;
+                }
                 Outcome::Groups(self.states(found, rule.options.no_data, end, lagging, watched))
             }
             Err(error) => {
@@ -199,9 +205,11 @@ impl General {
                 queries.rows(plan, feed, &rule.key, None, budget)?.into_iter().map(|row| row.key).collect()
             }
             Present::Leaves(leaves) => {
-                let asked: Vec<&Key> = match watched {
+                let asked: BTreeSet<&Key> = match watched {
+                    // What is silent is told then, whoever watches.
+                    Watched::Keys(keys) if rule.options.no_data != NoDataPolicy::Alert => keys.iter().collect(),
+                    Watched::Keys(keys) => keys.iter().chain(self.groups.keys()).collect(),
                     Watched::All => self.groups.keys().collect(),
-                    Watched::Keys(keys) => keys.iter().collect(),
                 };
                 let mut present: Vec<Key> = asked.into_iter().cloned().collect();
                 for (source, columns) in leaves.values() {

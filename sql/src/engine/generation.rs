@@ -2,7 +2,7 @@
 
 use arrow::array::RecordBatch;
 use datafusion::common::DataFusionError;
-use tidewatch_model::limits::SERIES_LOOKBACK;
+use tidewatch_model::limits::{GONE_AFTER, SERIES_LOOKBACK};
 use tidewatch_model::table::{self, TableKind};
 use tidewatch_model::{Key, Rule, RuleShape, Span, Timestamp};
 
@@ -182,8 +182,8 @@ impl Generation {
     /// Puts a rule where it stood before a restart: `emitted` is the end of its last window, `groups` are those whose
     /// alerts are alive, with the event time at which they were seen last. Unknown rules are ignored.
     pub fn restore(&mut self, rule: &str, emitted: Timestamp, groups: impl IntoIterator<Item = (Key, Timestamp)>) {
-        let is_it = |running: &Running| !running.ended && running.rule.name == rule;
-        let Some(index) = self.rules.iter().position(is_it) else { return };
+        let place = self.rules.binary_search_by(|running| running.rule.name.as_str().cmp(rule));
+        let Some(index) = place.ok().filter(|index| !self.rules[*index].ended) else { return };
         let running = &mut self.rules[index];
         running.emitted = Some(emitted);
         match &mut running.kind {
@@ -239,7 +239,9 @@ impl Generation {
                 _ => None,
             });
             // Twice: once until it matters, and once for the time that the engine was away.
-            let twice = Span(longest.max().unwrap_or(Span::ZERO).0.saturating_mul(2));
+            // A rule that names no time may ask for any.
+            let longest = longest.map(|longest| if longest == Span::ZERO { GONE_AFTER } else { longest });
+            let twice = Span(longest.max().unwrap_or(Span::ZERO).0.saturating_mul(2)).min(GONE_AFTER);
             let stalled = self.tables[at].presence.iter().flat_map(Presence::stalled).collect();
             let from = before.saturating_sub(twice.max(SERIES_LOOKBACK));
             Some(Series { table: name, from, before, stalled })

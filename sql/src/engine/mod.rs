@@ -14,7 +14,7 @@ mod of_table;
 mod row;
 mod timeline;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::RecordBatch;
 use datafusion::common::DataFusionError;
@@ -116,19 +116,25 @@ impl Engine {
     }
 
     /// Begins to change the rules to these. What is new or edited is begun beside what runs, which goes on as it is until
-    /// [`Engine::commit_change`]; a change that was begun before is given up. Rows that the new rules' windows need are given to
+    /// [`Engine::commit_change`]; a change that was begun before is given up. `reached` says how far tables have come that no rule
+    /// has read yet. Rows that the new rules' windows need are given to
     /// [`Engine::prefill`].
     ///
     /// # Errors
     /// Too many rules, or DataFusion can't be set up.
-    pub fn begin_change(&mut self, rules: Vec<CompiledRule>) -> Result<Renewed, EngineError> {
+    pub fn begin_change(
+        &mut self,
+        rules: Vec<CompiledRule>,
+        reached: &BTreeMap<String, Timestamp>,
+    ) -> Result<Renewed, EngineError> {
         few_enough(rules.len())?;
         let running: BTreeMap<String, Rule> = self.rules().map(|rule| (rule.name.clone(), rule.clone())).collect();
-        let dropped = running.keys().filter(|name| !rules.iter().any(|wanted| wanted.rule.name == **name)).cloned();
+        let wanted: BTreeSet<&str> = rules.iter().map(|wanted| wanted.rule.name.as_str()).collect();
+        let dropped = running.keys().filter(|name| !wanted.contains(name.as_str())).cloned();
         let dropped: Vec<String> = dropped.collect();
         // Those that came since the start are begun anew together: there are never more than two generations.
-        let first = &self.generations[0];
-        let stays = |rule: &Rule| first.rules().any(|known| same_work(known, rule));
+        let first: BTreeMap<&str, &Rule> = self.generations[0].rules().map(|rule| (rule.name.as_str(), rule)).collect();
+        let stays = |rule: &Rule| first.get(rule.name.as_str()).is_some_and(|known| same_work(known, rule));
         let begun: Vec<CompiledRule> = rules.iter().filter(|wanted| !stays(&wanted.rule)).cloned().collect();
         let changed = begun
             .iter()
@@ -136,18 +142,24 @@ impl Engine {
         let change = Renewed { begun: changed.map(|wanted| wanted.rule.name.clone()).collect(), dropped };
         let mut incoming = Generation::new(begun)?;
         incoming.set_dimensions(&self.dimensions);
-        self.place_incoming(&mut incoming, &mut |_| vec![]);
+        self.place_incoming(&mut incoming, reached, &mut |_| vec![]);
         self.incoming = Some(incoming);
         Ok(change)
     }
 
     /// Puts new rules where those of the same name stand, or where event time is.
-    fn place_incoming(&self, incoming: &mut Generation, groups: &mut dyn FnMut(&Rule) -> Vec<(Key, Timestamp)>) {
+    fn place_incoming(
+        &self,
+        incoming: &mut Generation,
+        reached: &BTreeMap<String, Timestamp>,
+        groups: &mut dyn FnMut(&Rule) -> Vec<(Key, Timestamp)>,
+    ) {
         let positions: BTreeMap<&str, Timestamp> = self.positions().collect();
         let rules: Vec<Rule> = incoming.rules().cloned().collect();
         for rule in rules {
-            let reached = rule.tables().map(|table| self.watermark(table)).min().flatten();
-            let now = reached.map(|reached| reached.saturating_sub(rule.options.delay));
+            let come = |table: &str| self.watermark(table).max(reached.get(table).copied());
+            let come = rule.tables().map(come).min().flatten();
+            let now = come.map(|reached| reached.saturating_sub(rule.options.delay));
             let known = groups(&rule);
             if let Some(stands) = positions.get(rule.name.as_str()).copied().or(now) {
                 incoming.restore(&rule.name, stands, known);
@@ -193,14 +205,20 @@ impl Engine {
     pub fn commit_change(
         &mut self,
         names: &dyn Fn(&str) -> bool,
+        reached: &BTreeMap<String, Timestamp>,
         groups: &mut dyn FnMut(&Rule) -> Vec<(Key, Timestamp)>,
     ) {
         let Some(mut incoming) = self.incoming.take() else { return };
-        self.place_incoming(&mut incoming, groups);
-        let begun: Vec<String> = incoming.rules().map(|rule| rule.name.clone()).collect();
+        self.place_incoming(&mut incoming, reached, groups);
+        let begun: BTreeSet<String> = incoming.rules().map(|rule| rule.name.clone()).collect();
         self.generations.truncate(1);
-        self.generations[0].retain(&|name| names(name) && !begun.iter().any(|other| other == name));
+        self.generations[0].retain(&|name| names(name) && !begun.contains(name));
         self.generations.push(incoming);
+    }
+
+    /// Gives up a change that was begun.
+    pub fn cancel_change(&mut self) {
+        self.incoming = None;
     }
 
     /// Whether new rules are about to take over.
@@ -306,11 +324,12 @@ impl Engine {
             if let Some(closed) = close {
                 table.close(closed);
             }
-            if over > 0 {
-                let before = table.panes.bytes();
-                table.panes.give_up(over);
-                over = over.saturating_sub(before - table.panes.bytes());
-            }
+        }
+        while over > 0 {
+            let all = self.generations.iter_mut().chain(&mut self.incoming).flat_map(|generation| &mut generation.tables);
+            let oldest = all.filter(|table| table.panes.rows() > 0).min_by_key(|table| table.panes.oldest());
+            let Some(oldest) = oldest else { break };
+            over = over.saturating_sub(oldest.panes.give_up());
         }
         held
     }

@@ -68,10 +68,14 @@ impl TableState {
     /// For these wants; the places of the shared plans and of those with OVERs come back in their order.
     pub fn new(
         found: &'static Table,
-        wanted: Wanted<'_>,
+        mut wanted: Wanted<'_>,
     ) -> Result<(TableState, Vec<Place>, Vec<ordered::Place>), DataFusionError> {
+        let identity: Vec<String> = found.identity().map(str::to_string).collect();
+        if !wanted.columns.is_empty() {
+            wanted.columns.extend(identity.iter().cloned());
+        }
         let (shared, places) = SharedTable::new(&found.schema(), &wanted.shared)?;
-        let (ordered, ordered_places) = Ordered::new(&found.schema(), &wanted.ordered)?;
+        let (ordered, ordered_places) = Ordered::new(&found.schema(), &identity, &wanted.ordered)?;
         let state = TableState {
             name: found.name.to_string(),
             watermark: Timestamp::MIN,
@@ -83,7 +87,7 @@ impl TableState {
             shared,
             ordered,
             has_general: !wanted.columns.is_empty(),
-            panes: Panes::new(wanted.columns.into_iter().collect()),
+            panes: Panes::new(wanted.columns.into_iter().collect(), identity),
             active: BTreeSet::new(),
             late_rows: 0,
         };
@@ -116,6 +120,10 @@ impl TableState {
     pub fn parts(&mut self, source: &Source, window: (Timestamp, Timestamp)) -> Result<Vec<Part>, DataFusionError> {
         let (start, end) = window;
         let between = |panes: &mut Panes, start, end| -> Result<Vec<Part>, DataFusionError> {
+            if start < panes.whole_from() {
+                let message = "rows of its window were given up, since there were too many: its alerts stay as they are";
+                return Err(DataFusionError::Execution(message.to_string()));
+            }
             Ok(panes.between(start, end)?.into_iter().map(|rows| (start, end, rows)).collect())
         };
         match source {

@@ -230,11 +230,15 @@ impl RowRule {
         watched: impl FnOnce() -> Watched,
     ) -> Vec<Evaluation> {
         let Way::Overs(of) = &self.way else { return vec![] };
+        let mut fault = None;
         let (batch, rows) = match passed {
             Ok(None) => return vec![],
             Ok(Some(passed)) => {
                 let entered = passed.of(&of.place, &of.schema);
-                let rows = entered.and_then(|entered| Ok((of.exist(&passed.rows)?, Some(entered))));
+                let rows = entered.and_then(|(entered, found)| {
+                    fault = found;
+                    Ok((of.exist(&passed.rows)?, Some(entered)))
+                });
                 (passed.rows.clone(), rows)
             }
             Err(error) => {
@@ -242,7 +246,11 @@ impl RowRule {
                 (RecordBatch::new_empty(of.schema.clone()), Err(error))
             }
         };
-        self.evaluate_rows(None, rule, &batch, rows, emitted.unwrap_or(Timestamp::MIN), watched)
+        let emitted = emitted.unwrap_or(Timestamp::MIN);
+        let mut evaluations = self.evaluate_rows(None, rule, &batch, rows, emitted, watched);
+        // The other rows were judged; that one was not is told.
+        evaluations.extend(fault.map(|fault| failed(rule, &batch, emitted, fault)));
+        evaluations
     }
 
     fn evaluate_rows(
@@ -258,10 +266,7 @@ impl RowRule {
         let instants = match rows.and_then(|rows| self.instants(queries, rule, rows, watched)) {
             Ok(instants) => instants,
             Err(error) => {
-                let newest = times(batch).and_then(|times| times.values().iter().max().copied()).unwrap_or_default();
-                let ts = Timestamp(newest).max(emitted);
-                let outcome = Outcome::Failed(error.strip_backtrace());
-                return vec![Evaluation { rule: rule.name.clone(), window_start: ts, window_end: ts, outcome }];
+                return vec![failed(rule, batch, emitted, error.strip_backtrace())];
             }
         };
         let evaluations = instants.into_iter().filter(|(ts, _)| *ts >= emitted).map(|(ts, groups)| {
@@ -351,6 +356,13 @@ impl RowRule {
         let state = if lagging { GroupState::Unknown } else { GroupState::NoData };
         Outcome::Groups(silent.map(|(key, _)| Finding { key: key.clone(), state: state.clone() }).collect())
     }
+}
+
+/// An evaluation that could not be made, at the newest of its rows.
+fn failed(rule: &Rule, batch: &RecordBatch, emitted: Timestamp, message: String) -> Evaluation {
+    let newest = times(batch).and_then(|times| times.values().iter().max().copied()).unwrap_or_default();
+    let ts = Timestamp(newest).max(emitted);
+    Evaluation { rule: rule.name.clone(), window_start: ts, window_end: ts, outcome: Outcome::Failed(message) }
 }
 
 impl Overs {

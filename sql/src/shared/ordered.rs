@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, new_null_array};
-use arrow::compute::{concat_batches, filter_record_batch, not, nullif};
+use arrow::compute::{concat, concat_batches, filter_record_batch, not, nullif};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::logical_expr::Expr;
@@ -19,7 +19,7 @@ use super::grouping::{Grouping, NO_GROUP};
 use super::over::{Frame, Over, OverCall, Rows, as_type};
 use super::plan::{RowPlan, physical};
 use crate::flat::over_name;
-use crate::panes::{canonical, times};
+use crate::panes::{bytes_of, canonical, times};
 use crate::values::truths;
 
 /// The OVERs of one table.
@@ -28,6 +28,8 @@ pub struct Ordered {
     /// The columns that some rule reads, `ts` first.
     schema: SchemaRef,
     columns: Vec<usize>,
+    /// Columns that put rows of one time in order.
+    identity: Vec<String>,
     lines: Vec<Line>,
     /// Rows that came after later ones had passed.
     pub late_rows: u64,
@@ -45,8 +47,24 @@ struct Line {
     begun: Option<Timestamp>,
     /// Where it stood before a restart: rows before were judged, if not by all of its rules.
     restored: Option<Timestamp>,
-    waiting: Vec<RecordBatch>,
+    waiting: Vec<Waiting>,
     streams: Vec<Stream>,
+}
+
+/// Rows that wait, and their earliest and latest time.
+#[derive(Debug)]
+struct Waiting {
+    rows: RecordBatch,
+    first: i64,
+    last: i64,
+}
+
+impl Waiting {
+    fn of(rows: RecordBatch) -> Option<Waiting> {
+        let found = times(&rows)?.values();
+        let (first, last) = (*found.iter().min()?, *found.iter().max()?);
+        Some(Waiting { rows, first, last })
+    }
 }
 
 /// Rows that pass a condition.
@@ -70,6 +88,8 @@ struct Partitioned {
     reused: u64,
     /// How far back its frames reach.
     reach: Span,
+    /// When its rings were looked through last.
+    swept: i64,
 }
 
 /// The times of the rows of one partition, as far back as frames reach.
@@ -111,7 +131,10 @@ pub struct Passed {
 /// Those that pass the condition of a stream, and the columns of its OVERs.
 struct Entered {
     rows: RecordBatch,
-    columns: Vec<Result<ArrayRef>>,
+    /// The columns, and what went wrong with single rows of each.
+    columns: Vec<(ArrayRef, Option<String>)>,
+    /// What went wrong with the condition, or the partition, of single rows.
+    fault: Option<String>,
 }
 
 /// What is shared, for `explain`.
@@ -130,8 +153,15 @@ pub struct Shared {
 
 impl Ordered {
     /// For these rules of a table, with the time that they wait; their places come in their order.
-    pub fn new(table: &Schema, plans: &[(&RowPlan, Span)]) -> Result<(Ordered, Vec<Place>)> {
+    pub fn new(
+        table: &Schema,
+        identity: &[String],
+        plans: &[(&RowPlan, Span)],
+    ) -> Result<(Ordered, Vec<Place>)> {
         let mut columns = vec![table.index_of(TIME_COLUMN)?];
+        for name in identity.iter().filter(|_| !plans.is_empty()) {
+            columns.push(table.index_of(name)?);
+        }
         for (plan, _) in plans {
             for name in columns_of(plan) {
                 match table.index_of(&name) {
@@ -142,7 +172,8 @@ impl Ordered {
             }
         }
         let schema = Arc::new(table.project(&columns)?);
-        let mut ordered = Ordered { schema, columns, lines: vec![], late_rows: 0, forgotten_rows: 0 };
+        let identity = identity.to_vec();
+        let mut ordered = Ordered { schema, columns, identity, lines: vec![], late_rows: 0, forgotten_rows: 0 };
         let places = plans.iter().map(|(plan, delay)| ordered.place(plan, *delay)).collect::<Result<Vec<_>>>()?;
         Ok((ordered, places))
     }
@@ -192,14 +223,14 @@ impl Ordered {
         for line in &mut self.lines {
             line.begun = Some(line.begun.map_or(Timestamp(*first), |begun| begun.min(Timestamp(*first))));
             if *first >= line.passed.0 {
-                line.waiting.push(rows.clone());
+                line.waiting.push(Waiting { rows: rows.clone(), first: *first, last: *last });
                 continue;
             }
             let late = found.values().iter().filter(|ts| **ts < line.passed.0).count();
             self.late_rows += late as u64;
             if *last >= line.passed.0 {
                 let kept: BooleanArray = found.values().iter().map(|ts| Some(*ts >= line.passed.0)).collect();
-                line.waiting.push(filter_record_batch(&rows, &kept)?);
+                line.waiting.extend(Waiting::of(filter_record_batch(&rows, &kept)?));
             }
         }
         Ok(())
@@ -207,7 +238,7 @@ impl Ordered {
 
     /// Lets the rows of a line pass that are before `until`.
     pub fn pass(&mut self, line: usize, until: Timestamp) -> Result<Option<Passed>> {
-        let Some(rows) = self.lines[line].due(until, &self.schema)? else { return Ok(None) };
+        let Some(rows) = self.lines[line].due(until, &self.schema, &self.identity)? else { return Ok(None) };
         let overflow = &mut self.forgotten_rows;
         let streams = self.lines[line].streams.iter_mut().map(|stream| stream.enter(&rows, overflow)).collect();
         Ok(Some(Passed { rows, streams }))
@@ -247,7 +278,7 @@ impl Ordered {
 
     /// Bytes held, about.
     pub fn bytes(&self) -> usize {
-        let waiting = self.lines.iter().flat_map(|line| &line.waiting).map(RecordBatch::get_array_memory_size);
+        let waiting = self.lines.iter().flat_map(|line| &line.waiting).map(|waiting| bytes_of(&waiting.rows));
         let streams = self.lines.iter().flat_map(|line| &line.streams);
         let overs = streams.clone().flat_map(|stream| &stream.calls).map(|called| called.over.bytes());
         let rings = streams.flat_map(|stream| &stream.partitions).flat_map(|by| &by.rings);
@@ -283,17 +314,20 @@ impl Ordered {
 }
 
 impl Passed {
-    /// The rows of a rule, with the columns of its OVERs behind.
-    pub fn of(&self, place: &Place, schema: &SchemaRef) -> Result<RecordBatch> {
+    /// The rows of a rule, with the columns of its OVERs behind; and what went wrong with single ones of them.
+    pub fn of(&self, place: &Place, schema: &SchemaRef) -> Result<(RecordBatch, Option<String>)> {
         let entered = match &self.streams[place.stream] {
             Ok(entered) => entered,
             Err(error) => return Err(again(error)),
         };
         let mut columns = entered.rows.columns().to_vec();
+        let mut fault = entered.fault.clone();
         for call in &place.calls {
-            columns.push(entered.columns[*call].as_ref().map_err(again)?.clone());
+            let (column, of_call) = &entered.columns[*call];
+            columns.push(column.clone());
+            fault = fault.or_else(|| of_call.clone());
         }
-        Ok(RecordBatch::try_new(schema.clone(), columns)?)
+        Ok((RecordBatch::try_new(schema.clone(), columns)?, fault))
     }
 }
 
@@ -313,27 +347,27 @@ fn columns_of(plan: &RowPlan) -> Vec<String> {
 
 impl Line {
     /// The rows that wait and are before `until`, in order.
-    fn due(&mut self, until: Timestamp, schema: &SchemaRef) -> Result<Option<RecordBatch>> {
+    fn due(&mut self, until: Timestamp, schema: &SchemaRef, identity: &[String]) -> Result<Option<RecordBatch>> {
         self.passed = self.passed.max(until);
+        if self.waiting.iter().all(|waiting| waiting.first >= until.0) {
+            return Ok(None);
+        }
         let mut due = Vec::new();
-        let mut waiting = Vec::new();
-        for batch in self.waiting.drain(..) {
-            let Some(found) = times(&batch) else { continue };
-            let early: BooleanArray = found.values().iter().map(|ts| Some(*ts < until.0)).collect();
-            match early.true_count() {
-                0 => waiting.push(batch),
-                all if all == batch.num_rows() => due.push(batch),
-                _ => {
-                    due.push(filter_record_batch(&batch, &early)?);
-                    waiting.push(filter_record_batch(&batch, &not(&early)?)?);
+        let mut waits = Vec::new();
+        for waiting in self.waiting.drain(..) {
+            match (waiting.first < until.0, waiting.last < until.0) {
+                (false, _) => waits.push(waiting),
+                (true, true) => due.push(waiting.rows),
+                (true, false) => {
+                    let found = times(&waiting.rows).map(|times| times.values().clone()).unwrap_or_default();
+                    let early: BooleanArray = found.iter().map(|ts| Some(*ts < until.0)).collect();
+                    due.push(filter_record_batch(&waiting.rows, &early)?);
+                    waits.extend(Waiting::of(filter_record_batch(&waiting.rows, &not(&early)?)?));
                 }
             }
         }
-        self.waiting = waiting;
-        match due.is_empty() {
-            true => Ok(None),
-            false => Ok(Some(canonical(&concat_batches(schema, &due)?)?)),
-        }
+        self.waiting = waits;
+        Ok(Some(canonical(&concat_batches(schema, &due)?, identity)?))
     }
 }
 
@@ -350,7 +384,7 @@ impl Stream {
                 let types = inputs.iter().map(|input| input.data_type(schema)).collect::<Result<Vec<_>>>()?;
                 let grouping = Grouping::new(&types, RULE_GROUPS)?;
                 let (exprs, rings) = (call.partition.clone(), vec![]);
-                self.partitions.push(Partitioned { exprs, inputs, grouping, rings, reused: 0, reach: Span::ZERO });
+                self.partitions.push(Partitioned { exprs, inputs, grouping, rings, reused: 0, reach: Span::ZERO, swept: i64::MIN });
                 self.partitions.len() - 1
             }
         };
@@ -365,42 +399,73 @@ impl Stream {
     }
 
     fn enter(&mut self, rows: &RecordBatch, overflow: &mut u64) -> Result<Entered> {
+        let mut fault = None;
         let rows = match &self.condition {
             None => rows.clone(),
             Some(condition) => {
-                let passes = truths(&condition.evaluate(rows)?.into_array(rows.num_rows())?);
-                filter_record_batch(rows, &passes)?
+                let passes = evaluated(condition, rows, &mut fault)?;
+                filter_record_batch(rows, &truths(&passes))?
             }
         };
         let found = times(&rows).map(|times| times.values().to_vec()).unwrap_or_default();
         let mut numbers = Vec::new();
         for (index, by) in self.partitions.iter_mut().enumerate() {
-            let (partitions, gone) = by.number(&rows, &found)?;
+            let (partitions, gone) = by.number(&rows, &found, &mut fault)?;
             for partition in gone {
                 let of_partition = self.calls.iter_mut().filter(|called| called.partition == index);
                 of_partition.for_each(|called| called.over.forget(partition));
             }
             numbers.push(partitions);
         }
-        let columns = self
-            .calls
-            .iter_mut()
-            .map(|called| called.answer(&rows, &found, &numbers[called.partition], &self.partitions[called.partition]));
-        let columns = columns.collect();
+        let columns = self.calls.iter_mut().map(|called| {
+            called.answer(&rows, &found, &numbers[called.partition], &self.partitions[called.partition])
+        });
+        let columns = columns.collect::<Result<Vec<_>>>()?;
         if let Some(last) = found.last() {
-            for by in &mut self.partitions {
-                *overflow += by.forget(*last);
+            for (index, by) in self.partitions.iter_mut().enumerate() {
+                let (lost, empty) = by.forget(*last);
+                *overflow += lost;
+                for called in self.calls.iter_mut().filter(|called| called.partition == index) {
+                    empty.iter().for_each(|partition| called.over.forget(*partition));
+                }
             }
         }
-        Ok(Entered { rows, columns })
+        Ok(Entered { rows, columns, fault })
     }
+}
+
+/// An expression over rows. Where it fails it is evaluated row by row, so that one row takes nothing from the others: it is NULL there,
+/// and why is put into `fault`.
+fn evaluated(
+    expression: &Arc<dyn PhysicalExpr>,
+    rows: &RecordBatch,
+    fault: &mut Option<String>,
+) -> Result<ArrayRef> {
+    let whole = |rows: &RecordBatch| expression.evaluate(rows)?.into_array(rows.num_rows());
+    if let Ok(values) = whole(rows) {
+        return Ok(values);
+    }
+    let data_type = expression.data_type(&rows.schema())?;
+    let each = (0..rows.num_rows()).map(|row| match whole(&rows.slice(row, 1)) {
+        Ok(value) => value,
+        Err(error) => {
+            fault.get_or_insert_with(|| error.strip_backtrace());
+            new_null_array(&data_type, 1)
+        }
+    });
+    let each: Vec<ArrayRef> = each.collect();
+    Ok(concat(&each.iter().map(AsRef::as_ref).collect::<Vec<_>>())?)
 }
 
 impl Partitioned {
     /// The partition of each row, whose times join the rings; and the partitions that were given up, whose numbers others have now.
-    fn number(&mut self, rows: &RecordBatch, times: &[i64]) -> Result<(Vec<u32>, Vec<u32>)> {
-        let keys = self.inputs.iter().map(|input| input.evaluate(rows)?.into_array(rows.num_rows()));
-        let keys = keys.collect::<Result<Vec<_>>>()?;
+    fn number(
+        &mut self,
+        rows: &RecordBatch,
+        times: &[i64],
+        fault: &mut Option<String>,
+    ) -> Result<(Vec<u32>, Vec<u32>)> {
+        let keys = self.inputs.iter().map(|input| evaluated(input, rows, fault)).collect::<Result<Vec<_>>>()?;
         let partitions = self.grouping.number(&keys, times)?;
         let mut gone = Vec::new();
         if std::mem::replace(&mut self.reused, self.grouping.reused) != self.grouping.reused {
@@ -438,7 +503,18 @@ impl Partitioned {
             let ring = &self.rings[*partition as usize];
             let end = ring.first + ring.times.len() as u64;
             let begun = end - new_rows[*partition as usize];
-            let (number, mut from, mut to) = cursors[*partition as usize].unwrap_or((begun, ring.first, ring.first));
+            let (number, mut from, mut to) = cursors[*partition as usize].unwrap_or_else(|| match frame {
+                // The first of these rows: those before it are not walked over.
+                Frame::Range { from: earliest, to: latest } => {
+                    let from = ring.times.partition_point(|time| *time < ts - earliest.0);
+                    let to = ring.times.partition_point(|time| *time <= ts - latest.0);
+                    (begun, ring.first + from as u64, ring.first + to as u64)
+                }
+                Frame::Rows { .. } => {
+                    let from = ring.times.partition_point(|time| *time < ts - frame.reach().0);
+                    (begun, ring.first + from as u64, ring.first)
+                }
+            });
             let at = |number: u64| ring.times.get((number - ring.first) as usize).copied();
             match frame {
                 Frame::Range { from: earliest, to: latest } => {
@@ -464,13 +540,23 @@ impl Partitioned {
         frames.collect()
     }
 
-    /// Forgets times that no frame asks for any more; how many were forgotten before their time.
-    fn forget(&mut self, now: i64) -> u64 {
+    /// Forgets times that no frame asks for any more: how many were forgotten before their time, and the partitions that have none left.
+    fn forget(&mut self, now: i64) -> (u64, Vec<u32>) {
+        if now < self.swept.saturating_add(OVER_SWEEP.0) {
+            return (0, vec![]);
+        }
+        self.swept = now;
         let mut held: usize = 0;
-        for ring in &mut self.rings {
+        let mut empty = Vec::new();
+        for (partition, ring) in self.rings.iter_mut().enumerate() {
+            let had = ring.times.len();
             while ring.times.front().is_some_and(|ts| *ts < now - self.reach.0 - OVER_SWEEP.0) {
                 ring.times.pop_front();
                 ring.first += 1;
+            }
+            if had > 0 && ring.times.is_empty() {
+                *ring = Ring::default();
+                empty.push(partition as u32);
             }
             held += ring.times.len();
         }
@@ -483,25 +569,25 @@ impl Partitioned {
             longest.first += dropped as u64;
             (held, lost) = (held - dropped, lost + dropped as u64);
         }
-        lost
+        (lost, empty)
     }
 }
 
 impl Called {
-    fn answer(&mut self, rows: &RecordBatch, times: &[i64], partitions: &[u32], by: &Partitioned) -> Result<ArrayRef> {
-        let count = rows.num_rows();
-        let evaluated = |input: &Arc<dyn PhysicalExpr>| input.evaluate(rows)?.into_array(count);
-        let arguments = self.arguments.iter().map(evaluated).collect::<Result<Vec<_>>>();
-        let mask = self.filter.as_ref().map(|filter| Ok(truths(&evaluated(filter)?))).transpose();
-        // What could not be evaluated is NULL to later frames, and a fault of this turn.
-        let (arguments, mask, fault) = match (arguments, mask) {
-            (Ok(arguments), Ok(mask)) => (arguments, mask, None),
-            (Err(error), _) | (_, Err(error)) => {
-                let nulls =
-                    self.arguments.iter().map(|input| Ok(new_null_array(&input.data_type(&rows.schema())?, count)));
-                (nulls.collect::<Result<Vec<_>>>()?, None, Some(error))
-            }
-        };
+    /// The answers, and what went wrong with single rows.
+    fn answer(
+        &mut self,
+        rows: &RecordBatch,
+        times: &[i64],
+        partitions: &[u32],
+        by: &Partitioned,
+    ) -> Result<(ArrayRef, Option<String>)> {
+        let mut fault = None;
+        // What could not be evaluated is NULL to its frames.
+        let arguments = self.arguments.iter().map(|input| evaluated(input, rows, &mut fault));
+        let arguments = arguments.collect::<Result<Vec<_>>>()?;
+        let mask = self.filter.as_ref().map(|filter| Ok(truths(&evaluated(filter, rows, &mut fault)?)));
+        let mask: Option<BooleanArray> = mask.transpose().map_err(|error: DataFusionError| error)?;
         let frames = by.frames(self.call.frame, partitions, times);
         let counts = |row: usize| partitions[row] != NO_GROUP;
         let partition_count = by.rings.len();
@@ -514,14 +600,11 @@ impl Called {
             counts: &counts,
         };
         let answer = as_type(self.over.answer(&rows)?, &self.call.data_type)?;
-        match fault {
-            Some(fault) => Err(fault),
-            None if partitions.contains(&NO_GROUP) => {
-                // Too many partitions: a row of none has no answer.
-                let none: BooleanArray = partitions.iter().map(|partition| Some(*partition == NO_GROUP)).collect();
-                Ok(nullif(&answer, &none)?)
-            }
-            None => Ok(answer),
+        if !partitions.contains(&NO_GROUP) {
+            return Ok((answer, fault));
         }
+        // Too many partitions: a row of none has no answer.
+        let none: BooleanArray = partitions.iter().map(|partition| Some(*partition == NO_GROUP)).collect();
+        Ok((nullif(&answer, &none)?, fault))
     }
 }

@@ -21,6 +21,7 @@ use super::cube::SUBTRACT;
 use super::grouping::{Grouping, NO_GROUP};
 use super::plan::{Call, Function, SharedPlan, physical};
 use crate::explain::{CubeExplanation, SharedExplanation};
+use crate::panes::bytes_of;
 use crate::values::batch_of;
 
 /// Rows are taken in chunks of so many: enough to forget what each chunk costs, few enough to stay in the cache.
@@ -355,7 +356,7 @@ impl SharedTable {
     pub fn bytes(&self) -> usize {
         let groupings: usize = self.groupings.iter().map(|numbered| numbered.grouping.bytes()).sum();
         let cubes = self.clusters.iter().flat_map(|cluster| &cluster.cubes).map(|filled| filled.cube.bytes());
-        groupings + cubes.sum::<usize>() + self.pending.iter().map(RecordBatch::get_array_memory_size).sum::<usize>()
+        groupings + cubes.sum::<usize>() + self.pending.iter().map(bytes_of).sum::<usize>()
     }
 }
 

@@ -387,7 +387,7 @@ proptest! {
         let end = (changed + lasts).min(journey.batches.len());
         let mut engine = Engine::new(load(&first).rules).unwrap();
         journey.feed_some(&mut engine, 0, changed);
-        engine.begin_change(load(&then).rules).unwrap();
+        engine.begin_change(load(&then).rules, &BTreeMap::new()).unwrap();
         // What runs goes on while the new rules read what they need.
         journey.feed_some(&mut engine, changed, end);
         let mut nobody = Everything { evaluations: vec![], until: Timestamp::MIN };
@@ -396,7 +396,7 @@ proptest! {
         }
         prop_assert!(nobody.evaluations.is_empty());
         let names: Vec<String> = load(&then).rules.into_iter().map(|rule| rule.rule.name).collect();
-        engine.commit_change(&|name| names.iter().any(|known| known == name), &mut |_| vec![]);
+        engine.commit_change(&|name| names.iter().any(|known| known == name), &BTreeMap::new(), &mut |_| vec![]);
         prop_assert!(!engine.is_changing());
         let stood: BTreeMap<String, Timestamp> = engine.positions().map(|(rule, ts)| (rule.to_string(), ts)).collect();
         let found = journey.feed(&mut engine, end);

@@ -129,6 +129,8 @@ impl Table {
         match self.name {
             "gpu" | "host" => 12,
             _ if self.is_own() => 1,
+            // One for each share that makes a stream.
+            name if TABLES.iter().all(|table| table.name != name) => 12,
             _ => 3,
         }
     }
@@ -145,21 +147,33 @@ pub const TOPIC_PREFIX: &str = "tidewatch.";
 /// Tables that rules make: streams, in the order in which they were made known. They are as lasting as those of the registry.
 static STREAMS: RwLock<Vec<&'static Table>> = RwLock::new(Vec::new());
 
-/// A stream whose columns differ from those that this process knows.
+/// Names whose topics the engine keeps for itself.
+const RESERVED: [&str; 4] = ["alert_state", "notice_state", "tick", "engine"];
+
+/// Why a stream can't have its name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is known with other columns: expected another name, or a new start")]
-pub struct OtherColumns(pub String);
+pub enum NameTaken {
+    /// This process knows it with other columns.
+    #[error("'{0}' is known with other columns: expected another name, or a new start")]
+    OtherColumns(String),
+    /// Its topic is the engine's own.
+    #[error("'{0}' is a name that Tidewatch keeps for itself: expected another")]
+    Reserved(String),
+}
 
 /// Makes a stream known: rows of windows that are no longer aggregated again, as a table of samples. Its columns after `ts` are given by
 /// name, type and whether they identify a row. The same stream may be made known again.
 ///
 /// # Errors
-/// The name is taken by a table with other columns.
+/// The name is taken by a table with other columns, or kept.
 pub fn register(
     name: &str,
     interval: Span,
     columns: &[(String, ColumnType, bool)],
-) -> Result<&'static Table, OtherColumns> {
+) -> Result<&'static Table, NameTaken> {
+    if RESERVED.contains(&name) {
+        return Err(NameTaken::Reserved(name.to_string()));
+    }
     let mut streams = STREAMS.write().unwrap_or_else(PoisonError::into_inner);
     let known = TABLES.iter().chain(streams.iter().copied()).find(|table| table.name == name);
     if let Some(known) = known {
@@ -168,7 +182,7 @@ pub fn register(
             .iter()
             .map(|column| (column.name, column.column_type, column.identity))
             .eq(columns.iter().map(|(name, column_type, identity)| (name.as_str(), *column_type, *identity)));
-        return if same { Ok(known) } else { Err(OtherColumns(name.to_string())) };
+        return if same { Ok(known) } else { Err(NameTaken::OtherColumns(name.to_string())) };
     }
     let leak = |text: &str| -> &'static str { Box::leak(text.to_string().into_boxed_str()) };
     let columns: Vec<Column> = columns

@@ -152,6 +152,10 @@ fn drop_rule(config: &Config, dimensions: &Dimensions, name: &str) -> Result<(),
     if others > 0 {
         return Err(Failure::no(format!("{file} has {others} other rules: take '{name}' out of it, or suspend it")));
     }
+    let text = std::fs::read_to_string(&file).map_err(Failure::usage)?;
+    if text.to_lowercase().matches("create ").count() > 1 {
+        return Err(Failure::no(format!("{file} has other statements: take '{name}' out of it, or suspend it")));
+    }
     std::fs::remove_file(&file).map_err(Failure::usage)?;
     println!("dropped {name}: {file} is gone");
     Ok(())

@@ -1,5 +1,6 @@
 //! `tidewatch up`: everything on one machine.
 
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -22,7 +23,7 @@ use tidewatch_sql::{Dimensions, Level, Renewed};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, redact};
-use crate::dimension_files::{self, Watched};
+use crate::dimension_files::Watched;
 use crate::failure::Failure;
 use crate::group::{Division, Stations};
 use crate::log_choice::LogChoice;
@@ -31,7 +32,7 @@ use crate::randomness::OsRandom;
 use crate::rule_watch::{self, News, RuleWatch};
 use crate::screen::{RecentLines, Screen};
 use crate::self_metrics::Shown;
-use crate::station::{ENGINE_TOPIC, Part, Parts, RuleSet, StationError, create_topics, shares};
+use crate::station::{ENGINE_TOPIC, Part, Parts, RuleSet, StationError, Stats, create_topics, shares};
 
 /// Flags that override the configuration.
 #[derive(Debug, clap::Args)]
@@ -123,7 +124,9 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     let clock = SystemClock;
     let signals = Signals::watch()?;
     let stop = signals.stop.clone();
-    let dimensions = dimension_files::load(&config.tables_files).map_err(Failure::usage)?;
+    let tables = Watched::load(&config.tables_files).map_err(Failure::usage)?;
+    let dimensions = tables.dimensions().clone();
+    let mut watch = RuleWatch::new(config);
     let loaded = rule_watch::load(config, &dimensions)?;
     // Bad rules are said and left out; the good ones run.
     for fault in loaded.faults.iter().filter(|fault| fault.level != Level::Note) {
@@ -132,6 +135,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     let set =
         RuleSet { complete: !loaded.has_errors(), rules: loaded.rules, suspended: rule_watch::suspended(config)? };
     let rules = set.rules.len();
+    watch.runs(set.clone());
     let on_screen = std::io::stdout().is_terminal() && !args.plain;
     let recent = RecentLines::default();
     let lock = lock_folder(config)?;
@@ -182,8 +186,9 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         screen: &mut screen,
         times: Times::at(clock.now()),
         parts: vec![],
-        tables: Watched::new(&config.tables_files, dimensions.clone()),
-        rules: RuleWatch::new(config, set),
+        tables,
+        rules: watch,
+        said_errors: BTreeMap::new(),
         dimensions,
         hangup: signals.hangup.clone(),
     };
@@ -349,6 +354,8 @@ struct LoopState<'a> {
     tables: Watched,
     dimensions: Dimensions,
     rules: RuleWatch,
+    /// The last error of each rule that was said.
+    said_errors: BTreeMap<String, String>,
     /// Whether somebody asked to look now.
     hangup: Arc<AtomicBool>,
 }
@@ -370,9 +377,10 @@ impl LoopState<'_> {
         };
         said.iter().for_each(|line| self.screen.say(line));
         let suspended = set.suspended.clone();
-        match stations.change_rules(set, now) {
+        match stations.change_rules(set.clone(), now) {
             Ok(Renewed { begun, dropped }) => {
                 let list = |names: &[String]| if names.is_empty() { "none".to_string() } else { names.join(", ") };
+                self.rules.runs(set);
                 let (paused, ended): (Vec<String>, Vec<String>) =
                     dropped.into_iter().partition(|name| suspended.contains(name));
                 self.screen.say(&format!(
@@ -382,7 +390,21 @@ impl LoopState<'_> {
                     list(&ended)
                 ));
             }
-            Err(error) => self.screen.say(&format!("error: rules stay as they are: {error}")),
+            Err(error) => {
+                self.rules.again();
+                self.screen.say(&format!("error: rules stay as they are: {error}"));
+            }
+        }
+    }
+
+    /// Says why rules fail, each reason once.
+    fn say_errors(&mut self, stats: &Stats) {
+        for (rule, error) in &stats.rule_errors {
+            let rests = error.starts_with("it rests");
+            if !rests && self.said_errors.get(rule) != Some(error) {
+                self.screen.say(&format!("error: rule {rule}: {error}"));
+                self.said_errors.insert(rule.clone(), error.clone());
+            }
         }
     }
 
@@ -413,7 +435,9 @@ impl LoopState<'_> {
             }
             let alerts: Vec<Alert> = stations.live_alerts();
             self.shown.set(stations.stats(), &alerts, self.log.corrupt_frames());
-            self.screen.draw(stations.stats(), &alerts, now);
+            let stats = stations.stats().clone();
+            self.say_errors(&stats);
+            self.screen.draw(&stats, &alerts, now);
         }
         if now - self.times.reported >= REPORT_INTERVAL {
             self.times.reported = now;

@@ -25,7 +25,7 @@ use tidewatch_model::limits::{LOG_RETENTION, LOG_RETENTION_BYTES};
 use tidewatch_model::ports::{Log, LogError, Notify, Random, Store, TopicOptions};
 use tidewatch_model::table;
 use tidewatch_model::wire::{Origin, WireError};
-use tidewatch_model::{Alert, Span, Timestamp, Transition};
+use tidewatch_model::{Alert, Rule, Span, Timestamp, Transition};
 use tidewatch_sql::{CompiledRule, Dimensions, EngineError, QueryError};
 
 use crate::alert_rows::figure_rows;
@@ -151,6 +151,8 @@ pub struct Stats {
     pub evaluations: u64,
     /// Evaluations that failed, by rule.
     pub rule_failures: BTreeMap<String, u64>,
+    /// The last error of each rule that failed.
+    pub rule_errors: BTreeMap<String, String>,
     /// Transitions.
     pub transitions: u64,
     /// Notices by outcome.
@@ -188,6 +190,7 @@ impl Stats {
         self.overflow_groups += other.overflow_groups;
         sum(&mut self.lag, &other.lag);
         sum(&mut self.rule_failures, &other.rule_failures);
+        self.rule_errors.extend(other.rule_errors.clone());
         other.notices.iter().for_each(|(outcome, count)| *self.notices.entry(outcome).or_default() += count);
         for (table, watermark) in &other.watermarks {
             let slowest = self.watermarks.entry(table.clone()).or_insert(*watermark);
@@ -275,6 +278,8 @@ pub struct Station {
     stepped_at: Timestamp,
     /// See [`Parts::idle_timeout`].
     idle_timeout: Span,
+    /// By stream: the tables that it is made of, and how much later than their time its rows come.
+    feeds: BTreeMap<String, (Vec<String>, Span)>,
     /// Until then we have just gone on after a pause: sources that were silent meanwhile were not asked.
     seeing_from: Timestamp,
     saved_at: Timestamp,
@@ -341,6 +346,7 @@ impl Station {
             rules_complete: complete,
             suspended,
             renewal: None,
+            feeds: feeds(&parts.rules.rules),
             cluster: parts.cluster,
             memory_limit: parts.memory_limit,
             watches_itself: parts.watches_itself,
@@ -512,8 +518,9 @@ impl Station {
     fn update_stats(&mut self) {
         let stats = &mut self.stats;
         stats.evaluations = self.judge.evaluations();
-        for (rule, _) in self.judge.take_failures() {
-            *stats.rule_failures.entry(rule).or_default() += 1;
+        for (rule, error) in self.judge.take_failures() {
+            *stats.rule_failures.entry(rule.clone()).or_default() += 1;
+            stats.rule_errors.insert(rule, error);
         }
         let tables: BTreeSet<&'static str> = self.sources.iter().map(|source| source.table.name).collect();
         for table in tables {
@@ -524,12 +531,21 @@ impl Station {
             stats.lag.insert(table.to_string(), lag);
             let counts = self.judge.engine().counts(table);
             stats.late_rows.insert(table.to_string(), counts.late_rows);
-            stats.overflow_rows.insert(table.to_string(), counts.overflow_rows);
+            // What rules that are gone had counted stays counted.
+            let known = stats.overflow_rows.entry(table.to_string()).or_default();
+            *known = counts.overflow_rows.max(*known);
         }
-        stats.overflow_groups = self.judge.engine().overflow_groups();
+        stats.overflow_groups = self.judge.engine().overflow_groups().max(stats.overflow_groups);
         stats.lake_waiting_rows = self.lake.waiting_rows();
         stats.notices_waiting = self.outbox.waiting();
     }
+}
+
+/// By stream: the tables that it is made of, and how much later than their time its rows come.
+fn feeds(rules: &[CompiledRule]) -> BTreeMap<String, (Vec<String>, Span)> {
+    let streams = rules.iter().map(|compiled| &compiled.rule).filter(|rule| rule.stream);
+    let of = |rule: &Rule| (rule.tables().map(str::to_string).collect(), rule.options.delay);
+    streams.map(|rule| (rule.name.clone(), of(rule))).collect()
 }
 
 /// How the log keeps rows.

@@ -1,7 +1,7 @@
 //! Rules that change while the station runs: what runs goes on, while those that are new or edited read in the log what their open
 //! windows need; then they take over.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tidewatch_flow::admit::Admit;
@@ -16,12 +16,12 @@ use tidewatch_sql::{CompiledRule, Renewed};
 use super::scope::Part;
 use super::source::{Source, Taken, read_record};
 use super::state::Position;
-use super::{REMOVED_AFTER, Station, StationError, create_topics};
+use super::{REMOVED_AFTER, Station, StationError, create_topics, feeds};
 
 /// All rules that there are to be.
 #[derive(Debug, Clone, Default)]
 pub struct RuleSet {
-    /// Those that are judged.
+    /// All of them, suspended ones too.
     pub rules: Vec<CompiledRule>,
     /// Whether none was left out for a fault.
     pub complete: bool,
@@ -30,9 +30,9 @@ pub struct RuleSet {
 }
 
 impl RuleSet {
-    /// The names of all rules that there are.
+    /// The names of all rules that there are, suspended ones too.
     pub fn names(&self) -> BTreeSet<String> {
-        self.rules.iter().map(|compiled| compiled.rule.name.clone()).chain(self.suspended.iter().cloned()).collect()
+        self.rules.iter().map(|compiled| compiled.rule.name.clone()).collect()
     }
 }
 
@@ -50,12 +50,22 @@ impl Station {
     /// # Errors
     /// The log's, or too many rules.
     pub fn change_rules(&mut self, set: RuleSet) -> Result<Renewed, StationError> {
+        // One that is still under way must not take over what is begun here.
+        self.renewal = None;
+        let begun = self.begin_renewal(set);
+        if begun.is_err() {
+            self.judge.cancel_change();
+        }
+        begun
+    }
+
+    fn begin_renewal(&mut self, set: RuleSet) -> Result<Renewed, StationError> {
         let here = |compiled: &&CompiledRule| {
             self.tenure.part.judges(&compiled.rule, &self.mappings) && !set.suspended.contains(&compiled.rule.name)
         };
         let judged: Vec<CompiledRule> = set.rules.iter().filter(here).cloned().collect();
-        let change = self.judge.begin_change(judged)?;
         self.add_streams()?;
+        let change = self.judge.begin_change(judged, &self.reached())?;
         let mut readers = Vec::new();
         for source in &self.sources {
             let Some(from) = self.judge.engine().prefill_from(source.table.name) else { continue };
@@ -75,6 +85,12 @@ impl Station {
         self.remember_series(true)?;
         self.renewal = Some(Renewal { set, readers });
         Ok(change)
+    }
+
+    /// How far tables have come, whether or not a rule reads them.
+    fn reached(&self) -> BTreeMap<String, Timestamp> {
+        let known = self.watermarks.iter();
+        known.filter_map(|(table, watermark)| Some((table.to_string(), watermark.current()?))).collect()
     }
 
     /// Makes the topics of streams that were not there before, and reads them from now on.
@@ -99,6 +115,9 @@ impl Station {
 
     /// Whether this part reads every table that these rules need here: the rest of a group reads only what its rules did at its start.
     pub fn reads_enough(&self, set: &RuleSet) -> bool {
+        if !matches!(self.tenure.part, Part::Rest { .. }) {
+            return true;
+        }
         let judged = set.rules.iter().filter(|compiled| self.tenure.part.judges(&compiled.rule, &self.mappings));
         let is_read = |table: &str| self.sources.iter().any(|source| source.table.name == table);
         judged.flat_map(|compiled| compiled.rule.tables()).all(is_read)
@@ -156,12 +175,14 @@ impl Station {
     }
 
     fn take_over(&mut self, set: RuleSet, now: Timestamp) {
-        self.judge.commit_change();
-        self.rule_names = set.names();
-        self.rules_complete = set.complete;
-        self.suspended = set.suspended;
+        // Of dropped and suspended rules too: where their alerts end, or wait.
         let mut positions = self.kept_positions.clone();
         positions.extend(self.judge.engine().positions().map(|(rule, ts)| (rule.to_string(), ts)));
+        self.judge.commit_change(&self.reached());
+        self.rule_names = set.names();
+        self.rules_complete = set.complete;
+        self.suspended = set.suspended.clone();
+        self.feeds = feeds(&set.rules);
         // In a group, the others may have the new rules a little later.
         let settled = self.tenure.part == Part::Whole;
         self.removed_at = Some(now + REMOVED_AFTER);

@@ -94,6 +94,8 @@ impl Part {
             && !is_mapped
             && !is_presence
             && rule.joined.is_empty()
+            // One host's alert may depend on another host's rows.
+            && !rule.across
             && rule.key.iter().any(|column| column == HOST);
         match self {
             Part::Whole => true,

@@ -1,6 +1,6 @@
 //! What absence means: how far event time has come where no row says so, and whether we would have seen a row.
 
-use tidewatch_flow::watermark::Tick;
+use tidewatch_flow::watermark::{Tick, Watermark};
 use tidewatch_model::limits::SUSPENDED;
 use tidewatch_model::ports::Record;
 use tidewatch_model::table;
@@ -49,12 +49,33 @@ impl Station {
         self.ticked_at = now;
         let mut records = Vec::new();
         for table in table::all() {
-            let behind = self.sources.iter().any(|source| source.table.name == table.name && source.lag > 0);
-            let Some(tick) = self.watermarks.get_mut(table.name).and_then(|watermark| watermark.advance(Some(now)))
-            else {
+            // A stream has come as far as what it is made of.
+            let of_tables = self.made_of(table.name);
+            let is_behind = |name: &str| self.sources.iter().any(|source| source.table.name == name && source.lag > 0);
+            let behind = of_tables.iter().any(|(name, _)| is_behind(name));
+            let come = of_tables[1..].iter().map(|(name, late)| {
+                let reached = self.watermarks.get(*name).and_then(Watermark::current).unwrap_or(Timestamp::MIN);
+                reached.saturating_sub(*late).saturating_add(self.idle_timeout)
+            });
+            let by_clock = come.min().map_or(now, |come| come.min(now));
+            let Some(watermark) = self.watermarks.get_mut(table.name) else { continue };
+            let (tick, never) = (watermark.advance(Some(by_clock)), watermark.current().is_none());
+            // The log is asked no more than it must be.
+            if tick.is_none() && !(never && self.is_joined(table.name)) {
+                continue;
+            }
+            let mut lagging = false;
+            for (name, _) in &of_tables {
+                lagging |= self.is_blind(name, now) || !self.is_confirmed(name, now);
+            }
+            let Some(tick) = tick else {
+                // Nobody ever wrote it: what is joined with it need not wait.
+                if !lagging && !behind {
+                    let transitions = self.judge.advance_joined(table.name, now.saturating_sub(self.idle_timeout));
+                    self.pending.extend(transitions);
+                }
                 continue;
             };
-            let lagging = self.is_blind(table.name, now) || !self.is_confirmed(table.name, now);
             if (lagging || behind) && tick.from_clock {
                 continue;
             }
@@ -68,6 +89,27 @@ impl Station {
             self.log.append(TICK_TOPIC, 0, &records)?;
         }
         Ok(())
+    }
+
+    /// Whether a rule reads the table together with others.
+    fn is_joined(&self, table: &str) -> bool {
+        self.judge.rules().any(|rule| !rule.joined.is_empty() && rule.tables().any(|name| name == table))
+    }
+
+    /// A table, and for a stream the tables that it is made of, with how much later its rows come.
+    fn made_of(&self, table: &'static str) -> Vec<(&'static str, Span)> {
+        let mut found = vec![(table, Span::ZERO)];
+        let mut next = 0;
+        while let Some((name, late)) = found.get(next).copied() {
+            next += 1;
+            let Some((tables, delay)) = self.feeds.get(name) else { continue };
+            for of in tables.iter().filter_map(|of| table::find(of)) {
+                if found.iter().all(|(known, _)| *known != of.name) {
+                    found.push((of.name, Span(late.0 + delay.0)));
+                }
+            }
+        }
+        found
     }
 
     /// Whether a table's rows may be there and not be seen: what is absent is unknown then.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tidewatch_flow::admit::Admit;
 use tidewatch_flow::lifecycle::Fate;
 use tidewatch_lake::LakeScan;
-use tidewatch_model::ports::{Log, Record, partition_of, read_to_end};
+use tidewatch_model::ports::{Log, Record, read_to_end};
 use tidewatch_model::table::{self, TOPIC_PREFIX, Table};
 use tidewatch_model::wire::{self, Origin};
 use tidewatch_model::{Alert, Notice, Rule, Span, Timestamp, Transition};
@@ -87,10 +87,12 @@ impl Station {
             if incoming { engine.prefill_series().collect() } else { engine.wants_series().collect() };
         for Series { table: name, from, before, stalled } in wanted {
             let Some(found) = table::find(name) else { continue };
-            let identity = found.identity().collect::<Vec<_>>().join(", ");
-            let rows = format!("{name} WHERE ts >= TIMESTAMP '{from}' AND ts < TIMESTAMP '{before}'");
+            let quoted = |column: &str| format!("\"{column}\"");
+            let identity = found.identity().map(quoted).collect::<Vec<_>>().join(", ");
+            let name_of_table = quoted(name);
+            let rows = format!("{name_of_table} WHERE ts >= TIMESTAMP '{from}' AND ts < TIMESTAMP '{before}'");
             asked.push((name.to_string(), format!("SELECT {identity}, max(ts) AS ts FROM {rows} GROUP BY {identity}")));
-            for column in stalled {
+            for column in stalled.into_iter().map(quoted) {
                 let changes = format!(
                     "SELECT {identity}, ts, {column}, lag({column}) OVER (PARTITION BY {identity} ORDER BY ts) AS before \
                      FROM {rows} AND {column} IS NOT NULL"
@@ -123,7 +125,8 @@ impl Station {
     pub(super) fn reload_rules(&mut self, settled: bool, positions: &BTreeMap<String, Timestamp>) {
         let Station { judge, pending, rule_names, rules_complete, suspended, .. } = self;
         let fate = |rule: &str| match (rule_names.contains(rule), *rules_complete) {
-            _ if !settled || suspended.contains(rule) => Fate::Unknown,
+            (true, _) if suspended.contains(rule) => Fate::Unknown,
+            _ if !settled => Fate::Unknown,
             (true, _) => Fate::Elsewhere,
             (false, true) => Fate::Gone,
             (false, false) => Fate::Unknown,
@@ -289,7 +292,8 @@ impl Station {
             let mut origin = Origin { source: source.clone(), incarnation: version.clone(), seq };
             let records = wire::encode_split(stream, &mut origin, rows)?;
             let topic = format!("{TOPIC_PREFIX}{stream}");
-            let partition = partition_of(source.as_bytes(), self.log.partitions(&topic)?.max(1));
+            // A partition for each share: two in one would wait for each other's time.
+            let partition = self.tenure.part.partition().unwrap_or(0) % self.log.partitions(&topic)?.max(1);
             self.log.append(&topic, partition, &records)?;
             self.pending_streams.remove(0);
         }
