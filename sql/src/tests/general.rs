@@ -207,3 +207,93 @@ fn a_rule_that_takes_too_much_is_alone_with_it() {
         }
     }
 }
+
+#[test]
+fn what_is_missing_while_input_lags_is_not_told() {
+    let text = "CREATE ALERT few WITH (every = '10s', over = '20s') AS
+        SELECT e.host, e.gpus FROM expected e LEFT JOIN gpu g ON g.host = e.host WHERE g.host IS NULL";
+    let mut engine = engine(text);
+    engine.set_dimensions(&expected(&[("n1", 1), ("n2", 2)]));
+    push(&mut engine, "gpu", &gpu_batch(&[row(1, "n1", 1.0)]));
+    assert_eq!(advance(&mut engine, "gpu", 12, true), [""; 0], "n2's rows may be on their way");
+    push(&mut engine, "gpu", &gpu_batch(&[row(11, "n1", 1.0)]));
+    assert_eq!(advance(&mut engine, "gpu", 22, false), ["20: n2 firing gpus=2"]);
+    assert_eq!(advance(&mut engine, "gpu", 32, true), ["30: n2 unknown"]);
+}
+
+#[test]
+fn who_is_well_is_not_silent() {
+    let text = "CREATE ALERT hot WITH (no_data = 'alert') AS SELECT g.host FROM TUMBLE(gpu, ts, '10s') g JOIN TUMBLE(host, ts, '10s') h ON h.host = g.host
+        GROUP BY g.host HAVING max(g.temperature_celsius) > 80";
+    let mut engine = engine(text);
+    let mut tick = |second: i64, temperature: f64| {
+        push(&mut engine, "gpu", &gpu_batch(&[row(second, "n1", temperature)]));
+        push(&mut engine, "host", &host_batch(&[(second, "n1", 1.0)]));
+        let mut listener = Nobody { evaluations: vec![] };
+        for table in ["gpu", "host"] {
+            engine.advance(table, Timestamp((second + 9) * SECOND), false, &mut listener);
+        }
+        show(&listener.evaluations)
+    };
+    assert_eq!(tick(5, 90.0), ["10: n1 firing "]);
+    assert_eq!(tick(15, 10.0), ["20: n1 clear"], "with no_data = alert, all that is known is looked at");
+    assert_eq!(tick(25, 10.0), ["30: n1 clear"]);
+}
+
+/// Watches no group.
+struct Nobody {
+    evaluations: Vec<Evaluation>,
+}
+
+impl crate::Listener for Nobody {
+    fn watched(&self, _: &str) -> crate::Watched {
+        crate::Watched::Keys(vec![])
+    }
+
+    fn take(&mut self, evaluation: Evaluation) -> Timestamp {
+        self.evaluations.push(evaluation);
+        Timestamp::MIN
+    }
+}
+
+#[test]
+fn a_group_has_rows_where_every_table_that_knows_it_has() {
+    // IN becomes a join: rows of gpu that are missing are no recovery.
+    let text = "CREATE ALERT both AS SELECT h.host FROM TUMBLE(host, ts, '10s') h
+        WHERE h.host IN (SELECT host FROM TUMBLE(gpu, ts, '10s') WHERE temperature_celsius > 80) AND h.load1 > 5";
+    let mut engine = engine(text);
+    push(&mut engine, "host", &host_batch(&[(1, "n1", 9.0), (11, "n1", 9.0), (11, "n2", 1.0)]));
+    push(&mut engine, "gpu", &gpu_batch(&[row(1, "n1", 90.0), row(11, "n2", 10.0)]));
+    advance(&mut engine, "gpu", 22, false);
+    assert_eq!(advance(&mut engine, "host", 22, false), ["10: n1 firing ", "20: n1 no data"]);
+    let loaded = super::load("CREATE ALERT x WITH (every = '10s', over = '1m') AS SELECT lower(g.host) AS h, count(*) AS n FROM gpu g JOIN host h ON h.host = g.host GROUP BY lower(g.host)");
+    assert!(loaded.faults.iter().any(|fault| fault.message.contains("'h' identifies its alerts and is no column of a table")), "{:?}", loaded.faults);
+    let resolves = "CREATE ALERT x WITH (every = '10s', over = '1m', no_data = 'resolve') AS SELECT lower(g.host) AS h, count(*) AS n FROM gpu g JOIN host h ON h.host = g.host GROUP BY lower(g.host)";
+    assert_eq!(compile(resolves).rule.key, ["h"]);
+}
+
+#[test]
+fn keys_that_are_no_columns_of_rows_harm_nobody() {
+    let text = "CREATE ALERT odd AS SELECT s.host, s.silence_seconds, count(*) AS n FROM LAST_SEEN(host, ts) s LEFT JOIN maintenance m ON m.host = s.host
+        GROUP BY s.host, s.silence_seconds HAVING s.silence_seconds > 5";
+    let mut engine = engine(text);
+    push(&mut engine, "host", &host_batch(&[(1, "n1", 1.0), (9, "n2", 1.0)]));
+    assert_eq!(advance(&mut engine, "host", 12, false), ["10: n1,9 firing n=1"]);
+    let windows = "CREATE ALERT each WITH (key = 'host, window_end') AS SELECT g.host, g.window_end FROM TUMBLE(gpu, ts, '10s') g JOIN TUMBLE(host, ts, '10s') h ON h.host = g.host";
+    let mut engine = self::engine(windows);
+    push(&mut engine, "host", &host_batch(&[(1, "n1", 1.0)]));
+    push(&mut engine, "gpu", &gpu_batch(&[row(1, "n1", 1.0)]));
+    advance(&mut engine, "gpu", 12, false);
+    assert_eq!(advance(&mut engine, "host", 12, false), ["10: n1,1970-01-01T00:00:10Z firing "]);
+}
+
+#[test]
+fn a_table_that_nobody_writes_holds_nothing_back() {
+    let text = "CREATE ALERT alone AS SELECT h.host FROM TUMBLE(host, ts, '10s') h LEFT JOIN TUMBLE(gpu, ts, '10s') g ON g.host = h.host WHERE g.host IS NULL";
+    let mut engine = engine(text);
+    push(&mut engine, "host", &host_batch(&[(1, "n1", 9.0)]));
+    assert!(advance(&mut engine, "host", 12, false).is_empty());
+    let mut listener = Everything { evaluations: vec![], until: Timestamp::MIN };
+    engine.advance_joined("gpu", Timestamp(12 * SECOND), &mut listener);
+    assert_eq!(show(&listener.evaluations), ["10: n1 firing "]);
+}

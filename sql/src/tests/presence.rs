@@ -128,6 +128,15 @@ fn a_value_that_does_not_change_is_noticed() {
     push(&mut engine, &gpu_batch(&[row(34, "n2", 8.0)]), Feed::Live);
     let shown = show(&advance(&mut engine, Timestamp(42 * SECOND), false));
     assert_eq!(shown, ["40: g0,n2 firing t=8 changed_ts=1970-01-01T00:00:05Z s=35 quiet=6"]);
+    // What comes late, before what is known, says nothing.
+    push(&mut engine, &gpu_batch(&[row(2, "n2", 7.0), row(44, "n2", 8.0)]), Feed::Live);
+    let shown = show(&advance(&mut engine, Timestamp(52 * SECOND), false));
+    assert_eq!(shown, ["50: g0,n2 firing t=8 changed_ts=1970-01-01T00:00:05Z s=45 quiet=6"]);
+    // A number of seconds is a time that it asks for, too.
+    let seconds = text.replace("stalled > INTERVAL '15 seconds'", "stalled_seconds > 7200");
+    let mut engine = Engine::new(vec![compile(&seconds)]).unwrap();
+    engine.restore("stuck", Timestamp(100_000 * SECOND), []);
+    assert_eq!(engine.wants_series().next().unwrap().from, Timestamp((100_000 - 2 * 7_200) * SECOND));
     let loaded = load("CREATE ALERT x AS SELECT host FROM STALLED(gpu, ts, host)");
     assert!(loaded.faults[0].message.contains("'host' is no column of 'gpu' that can stall"), "{}", loaded.faults[0]);
 }

@@ -72,6 +72,14 @@ fn a_rule_changes_when_its_view_does() {
 }
 
 #[test]
+fn a_name_that_with_gives_is_nearer_than_a_view() {
+    let rule = "CREATE ALERT hot WITH (every = '10s', over = '10s') AS WITH warm AS (SELECT host, max(power_watts) AS w FROM gpu GROUP BY host) SELECT host, w FROM warm WHERE w > 1";
+    let loaded = load(&format!("{VIEWS} {rule}"));
+    assert_eq!(loaded.rules.len(), 1, "{:?}", loaded.faults);
+    assert_eq!(loaded.rules[0].outputs, ["host", "w"]);
+}
+
+#[test]
 fn wrong_views_are_named() {
     for (text, expected) in [
         (
@@ -134,6 +142,7 @@ fn streams_are_tables_of_samples() {
             "'gpu' is known with other columns",
         ),
         ("CREATE STREAM s AS SELECT host, count(*) AS n FROM TUMBLE(s, ts, '1m') GROUP BY host", "unknown table 's'"),
+        ("CREATE STREAM tick AS SELECT host, count(*) AS n FROM TUMBLE(gpu, ts, '1m') GROUP BY host", "'tick' is a name that Tidewatch keeps"),
     ] {
         let found: Vec<String> = load(text).faults.iter().map(ToString::to_string).collect();
         assert!(found.iter().any(|fault| fault.contains(expected)), "{text}: {found:#?}");

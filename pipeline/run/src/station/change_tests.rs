@@ -311,3 +311,42 @@ fn a_station_whose_rules_changed_says_what_one_that_had_them_said() {
         }
     }
 }
+
+#[test]
+fn a_stream_and_a_rule_over_it_may_come_later() {
+    use crate::group::{Division, Stations};
+    let mut play = Play::new();
+    let rules: Vec<CompiledRule> = without("warm").into_iter().filter(|compiled| compiled.rule.name != "heat_of_test").collect();
+    let parts = play.world.parts(rules, true);
+    let mut stations = Stations::open(parts, Division::Alone, play.now).unwrap();
+    let mut run = |stations: &mut Stations, play: &mut Play, seconds: u32| {
+        for _ in 0..seconds {
+            play.tick();
+            stations.step(play.now).unwrap();
+        }
+    };
+    run(&mut stations, &mut play, 20);
+    let text = format!(
+        "{RULES} CREATE STREAM late_heat AS SELECT host, max(temperature_celsius) AS heat FROM TUMBLE(gpu, ts, '5 s') GROUP BY host;
+         CREATE ALERT late AS SELECT host, max(heat) AS heat FROM HOP(late_heat, ts, '5 s', '15 s') GROUP BY host HAVING max(heat) > 70;"
+    );
+    let renewed = stations.change_rules(set(compiled(&text, 8)), play.now).unwrap();
+    assert_eq!(renewed.begun, ["heat_of_test", "late", "late_heat", "warm"]);
+    run(&mut stations, &mut play, 60);
+    assert!(said(&play, "late").iter().any(|line| line.contains("inactive firing")), "{:?}", play.world.transitions());
+    stations.close(play.now).unwrap();
+    assert!(play.world.stored("late_heat").len() > 8);
+}
+
+#[test]
+fn what_spans_hosts_is_no_share_s() {
+    let judges = |select: &str| {
+        let rules = compiled(&format!("CREATE ALERT x AS {select};"), 1);
+        SHARE.judges(&rules[0].rule, &[])
+    };
+    assert!(judges("SELECT host, gpu_uuid FROM gpu WHERE temperature_celsius > 1"));
+    assert!(judges("SELECT host, gpu_uuid, lag(power_watts) OVER (PARTITION BY host ORDER BY ts) AS a FROM gpu QUALIFY a > 1"));
+    assert!(!judges("SELECT host, gpu_uuid, lag(power_watts) OVER (ORDER BY ts) AS a FROM gpu QUALIFY a > 1"));
+    assert!(!judges("SELECT a.host FROM TUMBLE(host, ts, '10s') a WHERE a.load1 > (SELECT 3 * avg(load1) FROM TUMBLE(host, ts, '10s'))"));
+    assert!(!judges("SELECT host, max(heat) AS heat FROM TUMBLE(heat_of_test, ts, '10s') GROUP BY host") || compiled(RULES, 6).is_empty());
+}
