@@ -92,10 +92,12 @@ pub fn longest_interval(plan: &LogicalPlan) -> Span {
 fn seconds_asked(column: &Expr, number: &Expr) -> Span {
     let is_of_time = |column: &Column| column.name == "silence_seconds" || column.name == "stalled_seconds";
     match (column, number) {
-        (Expr::Column(column), Expr::Literal(value, _)) if is_of_time(column) => match value.cast_to(&DataType::Float64) {
-            Ok(ScalarValue::Float64(Some(seconds))) => Span((seconds * 1e6) as i64),
-            _ => Span::ZERO,
-        },
+        (Expr::Column(column), Expr::Literal(value, _)) if is_of_time(column) => {
+            match value.cast_to(&DataType::Float64) {
+                Ok(ScalarValue::Float64(Some(seconds))) => Span((seconds * 1e6) as i64),
+                _ => Span::ZERO,
+            }
+        }
         _ => Span::ZERO,
     }
 }

