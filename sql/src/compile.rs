@@ -210,6 +210,12 @@ impl Compiler {
         let reads = Reads::of(&plan);
         let shape = reads.shape(&plan, bounds).map_err(here)?;
         if alert.stream {
+            if let Some(view) = views.iter().find(|view| view.name == alert.name) {
+                return Err(here(format!(
+                    "'{}' is a view, defined at {}: expected another name for a stream",
+                    alert.name, view.at
+                )));
+            }
             check_stream(alert, shape).map_err(one)?;
         }
         let written = check_options(&alert.options, reads.kind(), shape)?;

@@ -135,6 +135,10 @@ pub fn state(path: &Path) -> Option<(SystemTime, u64)> {
 fn read(path: &Path, name: &str) -> Result<RecordBatch, String> {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     let known = find_dimension(name).map(|dimension| dimension.schema());
+    // Whoever writes a file anew empties it first.
+    if std::fs::metadata(path).map_err(|error| error.to_string())?.len() == 0 {
+        return Err("the file is empty: expected at least the names of its columns".to_string());
+    }
     let rows = match extension.as_str() {
         "csv" => read_csv(path, known.is_some())?,
         "json" | "jsonl" | "ndjson" => read_json(path)?,
@@ -292,7 +296,8 @@ mod tests {
             said("expected", "a.csv", "host,gpu\nn1,8\n"),
             "a.csv: column 'gpu': expected some of host, gpus, ib_ports, ib_rate_gigabits_per_second; did you mean 'gpus'?"
         );
-        assert!(said("expected", "a.txt", "").contains("files of kind 'txt' are not read"));
+        assert!(said("expected", "a.csv", "").contains("the file is empty"));
+        assert!(said("expected", "a.txt", "x").contains("files of kind 'txt' are not read"));
         assert!(said("gpu", "a.csv", "host\nn1\n").contains("'gpu' is a table of rows over time"));
         assert!(
             "=x".parse::<TableFile>().is_err()

@@ -128,7 +128,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             command::up::run_engine(args, config)
         }
         Command::Query(args) => command::query::run(args, &config),
-        Command::Rules(args) => command::rules::run(args, &config),
+        Command::Rules(args) => command::rules::run(args, config),
         Command::Dlq(command) => command::dlq::run(command, config),
         Command::Lake(command) => command::lake::run(command, &config),
         _ => {

@@ -355,7 +355,7 @@ impl Generation {
         let lines = self.timelines.iter_mut().filter(|timeline| timeline.tables.contains(&at));
         if lines.map(|timeline| timeline.saw(Timestamp(*first))).count() > 0 {
             let floor = self.floor(at);
-            self.tables[at].push(batch, floor).map_err(wrong)?;
+            self.tables[at].push(batch, floor, feed == Feed::Replay).map_err(wrong)?;
         }
         self.tables[at].ordered.push(batch).map_err(wrong)?;
         if feed == Feed::Replay {

@@ -95,10 +95,11 @@ impl TableState {
     }
 
     /// Takes rows; those before `floor`, the start of the earliest open window, are late.
-    pub fn push(&mut self, batch: &RecordBatch, floor: Timestamp) -> Result<(), DataFusionError> {
+    /// `again`: they were counted before a restart.
+    pub fn push(&mut self, batch: &RecordBatch, floor: Timestamp, again: bool) -> Result<(), DataFusionError> {
         let mut last = None;
         for ts in instants(batch)? {
-            if *ts < floor.0 {
+            if *ts < floor.0 && !again {
                 self.late_rows += 1;
             }
             let second = Timestamp(*ts).floor(ACTIVITY);

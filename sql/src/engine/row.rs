@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, new_null_array};
-use arrow::compute::filter_record_batch;
+use arrow::array::{Array, RecordBatch, new_null_array};
+use arrow::compute::{filter_record_batch, is_not_null};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::logical_expr::utils::conjunction;
@@ -97,7 +97,20 @@ impl Judged<'_> {
     /// Keys and times of all of them.
     fn present(&self) -> Result<Vec<ResultRow>> {
         match self.way {
-            Way::Expressions(of) => of.present.rows(&self.rows, self.key),
+            Way::Expressions(of) => {
+                // A row whose condition is NULL says neither that it fires nor that it is well.
+                let decided = match &of.values {
+                    None => self.rows.clone(),
+                    Some(condition) => {
+                        let values = condition.evaluate(&self.rows)?.into_array(self.rows.num_rows())?;
+                        match values.null_count() {
+                            0 => self.rows.clone(),
+                            _ => filter_record_batch(&self.rows, &is_not_null(&values)?)?,
+                        }
+                    }
+                };
+                of.present.rows(&decided, self.key)
+            }
             Way::Overs(of) => of.present.rows(&self.rows, self.key),
             Way::Plan(plan) => match &plan.present {
                 Present::Plan(present) => self.run(present),

@@ -127,6 +127,9 @@ pub fn over_call(over: &WindowFunction, rows: &DFSchema) -> Result<std::result::
     {
         return no("IGNORE NULLS is not kept as rows come: last(x) skips NULL");
     }
+    if over.fun.name() == "lead" {
+        return no("it looks into the future: lag looks back");
+    }
     let data_type = Expr::from(over.clone()).get_type(rows)?;
     let partition = params.partition_by.clone();
     let frame =

@@ -186,23 +186,7 @@ impl SharedRule {
         if count == 0 {
             return Ok(Firing::new());
         }
-        let constant = |instant: Timestamp| -> ArrayRef {
-            Arc::new(TimestampMicrosecondArray::from_value(instant.0, count).with_timezone("UTC"))
-        };
-        let mut columns = Vec::with_capacity(self.inputs.len());
-        for input in &self.inputs {
-            let column = match input {
-                Input::WindowStart => constant(start),
-                Input::WindowEnd => constant(end),
-                Input::Group(index) => chosen(&table.keys(&self.place)?[*index], positions.as_ref())?,
-                Input::Aggregate(index) => {
-                    let (answers, _) = table.answers(&self.place, *index, start, end)?;
-                    chosen(answers, positions.as_ref())?
-                }
-            };
-            columns.push(column);
-        }
-        let mut rows = batch_of(&self.schema, columns, count)?;
+        let mut rows = self.rows(table, (start, end), positions.as_ref(), count)?;
         if let Some(having) = &self.having {
             let holds = truths(&having.evaluate(&rows)?.into_array(count)?);
             if holds.true_count() == 0 {
@@ -214,6 +198,50 @@ impl SharedRule {
         let outputs = batch_of(&self.output_schema, outputs.collect::<Result<Vec<_>>>()?, rows.num_rows())?;
         let rows = result_rows(&[outputs], &self.key, None)?;
         Ok(rows.into_iter().map(|row| (row.key, row.values)).collect())
+    }
+
+    /// What HAVING and the SELECT list read, for the groups at these positions among those with rows; for all, when absent.
+    fn rows(
+        &self,
+        table: &mut SharedTable,
+        (start, end): (Timestamp, Timestamp),
+        positions: Option<&UInt32Array>,
+        count: usize,
+    ) -> Result<RecordBatch> {
+        let constant = |instant: Timestamp| -> ArrayRef {
+            Arc::new(TimestampMicrosecondArray::from_value(instant.0, count).with_timezone("UTC"))
+        };
+        let mut columns = Vec::with_capacity(self.inputs.len());
+        for input in &self.inputs {
+            let column = match input {
+                Input::WindowStart => constant(start),
+                Input::WindowEnd => constant(end),
+                Input::Group(index) => chosen(&table.keys(&self.place)?[*index], positions)?,
+                Input::Aggregate(index) => {
+                    let (answers, _) = table.answers(&self.place, *index, start, end)?;
+                    chosen(answers, positions)?
+                }
+            };
+            columns.push(column);
+        }
+        Ok(batch_of(&self.schema, columns, count)?)
+    }
+
+    /// Whether HAVING is NULL for a group: its rows say neither that it fires nor that it is well (a rate of one row, a mean of NULLs).
+    fn is_undecided(&self, table: &mut SharedTable, group: u32, end: Timestamp) -> Result<bool> {
+        let Some(having) = &self.having else { return Ok(false) };
+        let start = end - self.spec.size;
+        let present = table.slide(&self.place, start, end)?;
+        let at = match &present.groups {
+            None => group,
+            Some(groups) => match groups.values().binary_search(&group) {
+                Ok(at) => at as u32,
+                // Its rows do not pass the conditions on values: there is nothing of it to look at.
+                Err(_) => return Ok(false),
+            },
+        };
+        let rows = self.rows(table, (start, end), Some(&UInt32Array::from(vec![at])), 1)?;
+        Ok(having.evaluate(&rows)?.into_array(1)?.is_null(0))
     }
 
     /// Which groups the rule looks at.
@@ -268,7 +296,13 @@ impl SharedRule {
                 let group = self.number_of(table, key)?;
                 // A group that the rule does not look at has no rows for it.
                 let group = group.filter(|group| self.selected.has(*group as usize));
-                let state = group.map_or(missing.clone(), |group| state(table, &self.place, group));
+                let state = match group {
+                    None => missing.clone(),
+                    Some(group) => match state(table, &self.place, group) {
+                        GroupState::Clear if self.is_undecided(table, group, end)? => missing.clone(),
+                        state => state,
+                    },
+                };
                 states.insert(key.clone(), state);
             }
         }

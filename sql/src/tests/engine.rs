@@ -441,3 +441,43 @@ fn a_group_that_the_rule_does_not_look_at_any_more_has_no_data() {
     engine.advance("gpu", Timestamp(12 * SECOND), false, &mut listener);
     assert_eq!(show(&listener.evaluations), ["10: n1 no data", "10: n2 clear"]);
 }
+
+#[test]
+fn a_condition_that_is_null_is_no_recovery() {
+    let key = |host: &str| Key::from([("host".to_string(), host.to_string())]);
+    let text = "CREATE ALERT grows AS SELECT host, rate(power_watts) AS r FROM HOP(gpu, ts, '10s', '20s') GROUP BY host HAVING rate(power_watts) > 0";
+    let mut engine = Engine::new(vec![compile(text)]).unwrap();
+    let mut listener = One { evaluations: vec![], watched: vec![key("n1"), key("n2")] };
+    let power = |second: i64, host: &'static str, watts: f64| GpuRow { power: Some(watts), ..row(second, host, 1.0) };
+    let rows = [
+        power(1, "n1", 1.0),
+        power(9, "n1", 2.0),
+        power(1, "n2", 1.0),
+        power(9, "n2", 1.0),
+        power(11, "n2", 1.0),
+        power(12, "n1", 3.0),
+        power(31, "n2", 2.0),
+    ];
+    engine.push("gpu", &gpu_batch(&rows), Feed::Live, &mut listener).unwrap();
+    engine.advance("gpu", Timestamp(42 * SECOND), false, &mut listener);
+    assert_eq!(
+        show(&listener.evaluations),
+        [
+            "10: n1 firing r=0.125",
+            "10: n2 clear",
+            "20: n1 firing r=0.18181818181818182",
+            "20: n2 clear",
+            // One row has no rate: nobody can say.
+            "30: n1 no data",
+            "30: n2 no data",
+            "40: n1 no data",
+            "40: n2 no data",
+        ]
+    );
+    // A row that has no value says nothing either.
+    let text = "CREATE ALERT hot AS SELECT host, gpu_uuid FROM gpu WHERE temperature_celsius > 80";
+    let mut engine = Engine::new(vec![compile(text)]).unwrap();
+    let none = GpuRow { temperature: None, ..row(2, "n1", 0.0) };
+    let found = push(&mut engine, &gpu_batch(&[row(1, "n1", 90.0), none, row(3, "n1", 10.0)]), Feed::Live);
+    assert_eq!(show(&found), ["1: g0,n1 firing ", "3: g0,n1 clear"]);
+}

@@ -80,7 +80,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let tables = read_inputs(args)?;
     let mut judge = Judge::new(loaded.rules).map_err(Failure::no)?;
     judge.set_dimensions(&dimensions);
-    let transitions = replay(judge, &tables)?;
+    let (transitions, failures) = replay(judge, &tables)?;
     let objects: Vec<_> = transitions.iter().map(|transition| transition_object(transition, None)).collect();
     match &args.expect {
         Some(file) => compare(file, &objects),
@@ -91,6 +91,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             }),
             &objects,
         ),
+    }?;
+    match failures {
+        0 => Ok(()),
+        _ => Err(Failure::no("rules could not be evaluated: what they would have said is missing")),
     }
 }
 
@@ -127,11 +131,11 @@ fn times(rows: &RecordBatch) -> &[i64] {
     rows.column(0).as_primitive::<TimestampMicrosecondType>().values()
 }
 
-/// Feeds all tables in order of event time; ends with the last window that the data closes.
-fn replay(mut judge: Judge, tables: &[(&'static str, RecordBatch)]) -> Result<Vec<Transition>, Failure> {
+/// Feeds all tables in order of event time; ends with the last window that the data closes. The changes, and how many errors there were.
+fn replay(mut judge: Judge, tables: &[(&'static str, RecordBatch)]) -> Result<(Vec<Transition>, usize), Failure> {
     let first = tables.iter().filter_map(|(_, rows)| times(rows).first()).min();
     let last = tables.iter().filter_map(|(_, rows)| times(rows).last()).max();
-    let (Some(first), Some(last)) = (first, last) else { return Ok(vec![]) };
+    let (Some(first), Some(last)) = (first, last) else { return Ok((vec![], 0)) };
     let mut positions = vec![0; tables.len()];
     let joined: BTreeSet<String> = judge
         .rules()
@@ -164,13 +168,14 @@ fn replay(mut judge: Judge, tables: &[(&'static str, RecordBatch)]) -> Result<Ve
         until = until + STEP;
     }
     drop(progress);
-    for (rule, error) in judge.take_failures().into_iter().collect::<BTreeSet<_>>() {
+    let failed: BTreeSet<(String, String)> = judge.take_failures().into_iter().collect();
+    for (rule, error) in &failed {
         eprintln!("{rule}: evaluation failed: {error}");
     }
     let order =
         |transition: &Transition| (transition.ts, transition.alert.rule.clone(), transition.alert.fingerprint());
     transitions.sort_by_key(order);
-    Ok(transitions)
+    Ok((transitions, failed.len()))
 }
 
 fn compare(file: &PathBuf, objects: &[serde_json::Map<String, serde_json::Value>]) -> Result<(), Failure> {

@@ -1,5 +1,6 @@
 //! `tidewatch query`: SQL over everything committed.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tidewatch_sql::{History, QueryError};
@@ -19,6 +20,9 @@ use crate::rule_watch;
 pub struct Args {
     /// One read-only SQL statement; '-' reads it from standard input.
     sql: String,
+    /// The rules that 'up' was given so: their streams are tables; repeatable.
+    #[arg(long)]
+    rules: Vec<PathBuf>,
     /// How to print.
     #[arg(long, value_enum)]
     format: Option<Format>,
@@ -33,7 +37,9 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     let dimensions = dimension_files::load(&config.tables_files).map_err(Failure::usage)?;
     let scan = Arc::new(lake_access::open_scan(config)?);
     // Rules make streams known, which are tables too. What is wrong with the rules is no matter here.
-    drop(rule_watch::load(config, &dimensions));
+    let mut with_rules = config.clone();
+    with_rules.rules_paths.extend(args.rules.iter().cloned());
+    drop(rule_watch::load(&with_rules, &dimensions));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let history = History::new(scan, threads).map_err(failure)?.with_dimensions(dimensions);
     let format = format_or_default(args.format);

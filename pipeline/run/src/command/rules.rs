@@ -15,13 +15,16 @@ use crate::rule_watch::{load, own_rules, suspended, suspended_file};
 /// What to do with rules.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  tidewatch rules                          every rule, its state and how it is evaluated\n  tidewatch rules add gpu_hot.sql           a file of rules, into the data folder\n  tidewatch rules suspend gpu_overheating   judged no more for now; its alerts stay as they are\n  tidewatch rules resume gpu_overheating\n  tidewatch rules drop gpu_hot              one that was added\n\nAn 'up' that runs sees it within five seconds, or at once on SIGHUP."
+    after_help = "Examples:\n  tidewatch rules                          every rule, its state and how it is evaluated\n  tidewatch rules add gpu_hot.sql           a file of rules, into the data folder\n  tidewatch rules suspend gpu_overheating   judged no more for now; its alerts stay as they are\n  tidewatch rules resume gpu_overheating\n  tidewatch rules drop gpu_hot              a rule that was added, by its name\n\nAn 'up' that runs sees it within five seconds, or at once on SIGHUP."
 )]
 pub struct Args {
     #[command(subcommand)]
     what: Option<What>,
+    /// The rules that 'up' was given so: files or folders, repeatable.
+    #[arg(long, global = true)]
+    rules: Vec<PathBuf>,
     /// How to print.
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, global = true)]
     format: Option<Format>,
 }
 
@@ -55,7 +58,9 @@ enum What {
 }
 
 /// Runs the command.
-pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
+pub fn run(args: &Args, mut config: Config) -> Result<(), Failure> {
+    config.rules_paths.extend(args.rules.iter().cloned());
+    let config = &config;
     let dimensions = dimension_files::load(&config.tables_files).map_err(Failure::usage)?;
     match &args.what {
         None | Some(What::List) => list(config, &dimensions, args.format),

@@ -1,7 +1,7 @@
 //! `tidewatch tables`: what can be asked.
 
 use serde_json::{Map, Value, json};
-use tidewatch_model::table::{self, ColumnType, TABLES, Table};
+use tidewatch_model::table::{self, Column, ColumnType, TABLES, Table, find_dimension};
 use tidewatch_sql::suggestion;
 
 use crate::failure::Failure;
@@ -25,6 +25,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let objects = match &args.table {
         None => TABLES.iter().map(summary).collect(),
         Some(name) => {
+            if let Some(found) = find_dimension(name) {
+                return print_objects(format_or_default(args.format), &described(found.columns).collect::<Vec<_>>());
+            }
             let found = table::find(name).ok_or_else(|| {
                 Failure::usage(format!(
                     "unknown table '{name}'{}",
@@ -58,7 +61,11 @@ fn columns(table: &Table) -> Vec<Map<String, Value>> {
         ("source", json!("when the row was collected, or the event happened")),
         ("null", json!("never")),
     ]);
-    let rest = table.columns.iter().map(|column| {
+    std::iter::once(time).chain(described(table.columns)).collect()
+}
+
+fn described(columns: &[Column]) -> impl Iterator<Item = Map<String, Value>> {
+    columns.iter().map(|column| {
         object([
             ("column", json!(column.name)),
             ("type", json!(type_name(column.column_type))),
@@ -67,8 +74,7 @@ fn columns(table: &Table) -> Vec<Map<String, Value>> {
             ("source", json!(column.source)),
             ("null", json!(column.null_means)),
         ])
-    });
-    std::iter::once(time).chain(rest).collect()
+    })
 }
 
 fn type_name(kind: ColumnType) -> &'static str {
