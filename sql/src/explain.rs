@@ -98,6 +98,9 @@ pub struct CubeExplanation {
     pub rules: usize,
     /// `subtract`: panes are added and subtracted; `two stacks`: they are combined.
     pub sliding: &'static str,
+    /// States that are added, taken out or merged when a window moves on, with the groups of now: what a slide costs, together with all rules
+    /// that use the cube.
+    pub states_per_slide: usize,
     /// Bytes held now.
     pub bytes: usize,
     /// Bytes at the limit of groups, without what states hold on the heap.
@@ -157,11 +160,12 @@ impl fmt::Display for Explanation {
         for cube in &shared.cubes {
             writeln!(
                 f,
-                "  cube      {}: {} rule{}, {}, {} now, {} at most",
+                "  cube      {}: {} rule{}, {}, {} states a slide, {} now, {} at most",
                 cube.aggregate,
                 cube.rules,
                 if cube.rules == 1 { "" } else { "s" },
                 cube.sliding,
+                cube.states_per_slide,
                 bytes(cube.bytes),
                 bytes(cube.bytes_at_limit),
             )?;

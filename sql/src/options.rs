@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use tidewatch_model::limits::{EVENT_HOLD, LABELS, RULE_DELAY};
+use tidewatch_model::limits::{EVENT_HOLD, LABELS, RULE_DELAY, WINDOW_SIZE};
 use tidewatch_model::table::TableKind;
 use tidewatch_model::{NoDataPolicy, RuleOptions, RuleShape, Severity, Span, WindowSpec};
 
@@ -58,7 +58,9 @@ pub fn bounds(written: &[WrittenOption]) -> Result<Option<WindowSpec>, Fault> {
         }
     };
     let spec = WindowSpec { slide: read(every)?, size: read(over)? };
-    check_spec(spec).map(Some).map_err(|message| Fault::error(over.at.clone(), format!("every, over: {message}")))
+    check_spec(spec, WINDOW_SIZE)
+        .map(Some)
+        .map_err(|message| Fault::error(over.at.clone(), format!("every, over: {message}")))
 }
 
 /// Checks what was written; every fault is reported, not only the first.

@@ -6,8 +6,8 @@ use datafusion::sql::sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, Ident, Interval, ObjectName, TableAlias, TableFactor, Value, ValueWithSpan,
 };
 use datafusion::sql::sqlparser::tokenizer::Location as ParserLocation;
-use tidewatch_model::limits::{WINDOW_OVERLAP, WINDOW_SIZE};
-use tidewatch_model::table::{self, TIME_COLUMN};
+use tidewatch_model::limits::{LONG_WINDOW_SIZE, WINDOW_OVERLAP, WINDOW_SIZE};
+use tidewatch_model::table::{self, TABLES, TIME_COLUMN, TableKind};
 use tidewatch_model::{Span, WindowSpec};
 
 use crate::fault::suggestion;
@@ -133,7 +133,7 @@ fn read_call(
         "HOP" => interval(given[2]).map_err(|message| wrong(format!("{function}: slide: {message}")))?,
         _ => size,
     };
-    check_spec(WindowSpec { slide, size })
+    check_spec(WindowSpec { slide, size }, longest(&table))
         .map_err(|message| wrong(format!("{function}: {message}")))
         .map(|spec| (table, spec, CallKind::Window))
 }
@@ -195,10 +195,19 @@ fn literal(expression: &Expr) -> Option<String> {
     }
 }
 
+/// The longest window over a table. A name that is no table's may be a view's, whose table is asked for later.
+fn longest(table: &str) -> Span {
+    match TABLES.iter().find(|known| known.name == table) {
+        Some(known) if known.kind == TableKind::Sample => WINDOW_SIZE,
+        _ => LONG_WINDOW_SIZE,
+    }
+}
+
 /// Whether windows of this slide and size can be held.
-pub fn check_spec(spec: WindowSpec) -> Result<WindowSpec, String> {
-    if spec.size > WINDOW_SIZE {
-        return Err(format!("a window of {} is over the limit of {WINDOW_SIZE}", spec.size));
+pub fn check_spec(spec: WindowSpec, longest: Span) -> Result<WindowSpec, String> {
+    if spec.size > longest {
+        let more = if longest < LONG_WINDOW_SIZE { "; a stream may be windowed over 24h" } else { "" };
+        return Err(format!("a window of {} is over the limit of {longest}{more}", spec.size));
     }
     if spec.slide > spec.size {
         return Err(format!(

@@ -24,6 +24,8 @@ pub const SYNC_INTERVAL: Span = Span::millis(500);
 pub const RULE_DELAY: Span = Span::seconds(2);
 /// The longest window that a rule may ask for; longer ones are refused, since their rows are held in memory.
 pub const WINDOW_SIZE: Span = Span::hours(2);
+/// The same over events and streams, which have few rows: a start reads so much of them again.
+pub const LONG_WINDOW_SIZE: Span = Span::hours(24);
 /// Windows that may overlap one instant (size / slide); more are refused.
 pub const WINDOW_OVERLAP: i64 = 3_600;
 /// A row whose ts is further in the future than this is a dead letter: one bad clock must not close everybody's windows.
@@ -97,7 +99,8 @@ pub const NOTIFY_BUDGET: Span = Span::minutes(15);
 const _: () = assert!(READ_BYTES >= RECORD_BYTES);
 const _: () = assert!(SEGMENT_BYTES >= RECORD_BYTES as u64);
 const _: () = assert!(LOG_RETENTION_BYTES >= SEGMENT_BYTES * 4);
-const _: () = assert!(LOG_RETENTION.0 > WINDOW_SIZE.0 + LATE_ROWS.0);
+const _: () = assert!(LOG_RETENTION.0 > LONG_WINDOW_SIZE.0 + LATE_ROWS.0);
+const _: () = assert!(LONG_WINDOW_SIZE.0 >= WINDOW_SIZE.0);
 // An alert in JSON, where a character may take two bytes, and its rule's names and static texts come on top.
 const _: () = assert!(
     2 * (LABELS * (LABEL_BYTES + ANNOTATION_BYTES) + VALUES_BYTES + 3 * RULE_BYTES) < RECORD_BYTES - (64 << 10)

@@ -2,6 +2,7 @@
 //! folder. What changes in the files changes in the engine.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -31,7 +32,8 @@ pub fn suspended(config: &Config) -> Result<BTreeSet<String>, Failure> {
     let file = suspended_file(config);
     match std::fs::read_to_string(&file) {
         Ok(text) => Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_string).collect()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+        // Whether the data folder is one is asked elsewhere.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(BTreeSet::new()),
         Err(error) => Err(Failure::usage(format!("{}: {error}", file.display()))),
     }
 }

@@ -12,6 +12,8 @@ use crate::moments::Question;
 
 /// How panes are called that are added and subtracted.
 pub const SUBTRACT: &str = "subtract";
+/// Those of which all of a window are merged at each slide.
+pub const MERGED: &str = "panes are merged";
 
 /// A cube, whatever its kernel.
 pub trait Cube: Debug + Send {

@@ -7,7 +7,7 @@ use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
-use tidewatch_model::limits::{GONE_AFTER, WINDOW_SIZE};
+use tidewatch_model::limits::{GONE_AFTER, LONG_WINDOW_SIZE};
 use tidewatch_model::{Span, Timestamp};
 
 /// The group of a row that belongs to none: there are too many.
@@ -161,7 +161,8 @@ impl Grouping {
 
     /// Frees the numbers of groups that no window can hold any more and whose alerts are over.
     fn forget_gone(&mut self, now: Timestamp) {
-        let keep_from = now.saturating_sub(GONE_AFTER).saturating_sub(WINDOW_SIZE).saturating_sub(WINDOW_SIZE);
+        let keep_from =
+            now.saturating_sub(GONE_AFTER).saturating_sub(LONG_WINDOW_SIZE).saturating_sub(LONG_WINDOW_SIZE);
         for (group, newest) in self.newest.iter().enumerate() {
             if *newest < keep_from.0 && !self.tuples[group].is_empty() {
                 self.known.remove(&self.tuples[group]);

@@ -17,7 +17,7 @@ use datafusion::physical_expr::GroupsAccumulatorAdapter;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use tidewatch_model::Timestamp;
 
-use super::cube::Cube;
+use super::cube::{Cube, MERGED};
 use super::kernel::Run;
 use crate::moments::Question;
 
@@ -197,7 +197,7 @@ impl Cube for StockCube {
     }
 
     fn sliding(&self) -> &'static str {
-        "panes are merged"
+        MERGED
     }
 
     fn state_bytes(&self) -> usize {

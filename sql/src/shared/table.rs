@@ -17,7 +17,7 @@ use tidewatch_model::{Span, Timestamp, WindowSpec};
 use super::bounds::Bounds;
 use super::chunk::Chunk;
 use super::cluster::{Cluster, Filled, ROWS, RowFault};
-use super::cube::SUBTRACT;
+use super::cube::{MERGED, SUBTRACT};
 use super::grouping::{Grouping, NO_GROUP};
 use super::plan::{Call, Function, SharedPlan, physical};
 use crate::explain::{CubeExplanation, SharedExplanation};
@@ -318,14 +318,22 @@ impl SharedTable {
         let slots = place.slots.iter().map(|slot| cluster.cube_of(place.view, *slot));
         let used: BTreeSet<usize> = slots.chain([ROWS]).collect();
         let limit = self.groupings[cluster.grouping].grouping.limit();
+        let groups = self.groupings[cluster.grouping].grouping.len();
         let cubes = used.into_iter().map(|cube| {
             let Filled { call, cube, rules, .. } = &cluster.cubes[cube];
             // Each pane once, and all together once more; each once again on the stack.
             let states = if cube.sliding() == SUBTRACT { panes + 1 } else { 2 * panes + 1 };
+            // A pane comes and a pane goes; on two stacks each is moved over once more; else all panes are merged.
+            let per_slide = match cube.sliding() {
+                SUBTRACT => 2,
+                MERGED => panes as usize,
+                _ => 3,
+            };
             CubeExplanation {
                 aggregate: call.to_string(),
                 rules: *rules,
                 sliding: cube.sliding(),
+                states_per_slide: per_slide * groups,
                 bytes: cube.bytes(),
                 bytes_at_limit: cube.state_bytes() * states as usize * limit,
             }
@@ -337,7 +345,7 @@ impl SharedTable {
             pane_seconds: cluster.pane.0 as f64 / 1e6,
             panes,
             cubes: cubes.collect(),
-            groups: self.groupings[cluster.grouping].grouping.len(),
+            groups,
             group_limit: limit,
         }
     }

@@ -81,7 +81,12 @@ fn windows() {
     );
     check(&from("HOP(gpu, time, '10 s', '1 m')"), &["'time' is not the time column: every table's is 'ts'"]);
     check(&from("HOP(gpu, ts, '1 m', '10 s')"), &["the slide 1m is longer than the size 10s"]);
-    check(&from("TUMBLE(gpu, ts, '9 h')"), &["a window of 9h is over the limit of 2h"]);
+    check(
+        &from("TUMBLE(gpu, ts, '9 h')"),
+        &["a window of 9h is over the limit of 2h; a stream may be windowed over 24h"],
+    );
+    check(&from("TUMBLE(gpu_event, ts, '25 h')"), &["a window of 1d1h is over the limit of 1d"]);
+    check(&from("HOP(gpu_event, ts, '1 m', '24 h')"), &[]);
     check(&from("TUMBLE(gpu, ts, '0 s')"), &["'0 s' is not longer than zero"]);
 }
 
