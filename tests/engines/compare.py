@@ -91,8 +91,8 @@ def from_flink(rows, folder):
     found = {}
     epoch = datetime.datetime(1970, 1, 1)
     for name, aggregate, slide, size, groups, _ in RULES:
-        if size % slide:
-            continue  # Flink wants windows that are whole slides.
+        if size % slide or size // slide > 12:
+            continue  # Flink wants windows that are whole slides, and copies each row into all of them.
         keys = ", ".join(groups)
         sql = f"""SELECT window_end, {keys}, {aggregate} AS a FROM TABLE(
             HOP(TABLE gpu, DESCRIPTOR(ts), INTERVAL '{slide}' SECONDS, INTERVAL '{size}' SECONDS({len(str(size))})))
@@ -104,6 +104,7 @@ def from_flink(rows, folder):
                 end = round((row[0] - epoch).total_seconds() * MICROS)
                 values[(end, tuple(row[1:-1]))] = row[-1]
         found[name] = values
+        print(f"  flink, {name}: {len(values)} windows of groups", flush=True)
     return found
 
 
