@@ -587,8 +587,10 @@ impl Called {
         // What could not be evaluated is NULL to its frames.
         let arguments = self.arguments.iter().map(|input| evaluated(input, rows, &mut fault));
         let arguments = arguments.collect::<Result<Vec<_>>>()?;
-        let mask = self.filter.as_ref().map(|filter| Ok(truths(&evaluated(filter, rows, &mut fault)?)));
-        let mask: Option<BooleanArray> = mask.transpose().map_err(|error: DataFusionError| error)?;
+        let mask: Option<BooleanArray> = match &self.filter {
+            Some(filter) => Some(truths(&evaluated(filter, rows, &mut fault)?)),
+            None => None,
+        };
         let frames = by.frames(self.call.frame, partitions, times);
         let counts = |row: usize| partitions[row] != NO_GROUP;
         let partition_count = by.rings.len();
