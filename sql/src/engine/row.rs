@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch, new_null_array};
-use arrow::compute::{filter_record_batch, is_not_null};
+use arrow::compute::{filter_record_batch, is_not_null, is_null};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::logical_expr::utils::conjunction;
@@ -111,7 +111,19 @@ impl Judged<'_> {
                 };
                 of.present.rows(&decided, self.key)
             }
-            Way::Overs(of) => of.present.rows(&self.rows, self.key),
+            Way::Overs(of) => {
+                let mut present = of.present.rows(&self.rows, self.key)?;
+                let (Some(condition), Some(entered)) = (&of.after, &self.entered) else { return Ok(present) };
+                let decided = condition.evaluate(entered)?.into_array(entered.num_rows())?;
+                if decided.null_count() > 0 {
+                    // As with any row whose condition is NULL.
+                    let undecided = filter_record_batch(entered, &is_null(&decided)?)?;
+                    let undecided: BTreeSet<(Option<Timestamp>, Key)> =
+                        of.present.rows(&undecided, self.key)?.into_iter().map(|row| (row.ts, row.key)).collect();
+                    present.retain(|row| !undecided.contains(&(row.ts, row.key.clone())));
+                }
+                Ok(present)
+            }
             Way::Plan(plan) => match &plan.present {
                 Present::Plan(present) => self.run(present),
                 Present::Leaves(_) => Ok(vec![]),

