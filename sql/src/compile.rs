@@ -36,7 +36,7 @@ use crate::session::{rule_session, run};
 use crate::shape::{self, RulePlan};
 pub(crate) use crate::shared::plan::RowPlan;
 use crate::shared::plan::{SharedPlan, take_apart, take_row_apart};
-use crate::statement::{Statements, WrittenAlert, lower_first, place, read_statements};
+use crate::statement::{Statements, WrittenAlert, WrittenView, lower_first, place, read_statements};
 use crate::views::{View, put_in, view};
 
 /// A rule with its plans.
@@ -133,16 +133,29 @@ impl Compiler {
         Ok(Compiler { session: rule_session(dimensions)?, runtime, dimensions: dimensions.clone() })
     }
 
-    /// Compiles the text of one file into `loaded`: its views, then its alerts. A name that is already taken there is an error.
+    /// Compiles the text of one file into `loaded`; see [`Compiler::load_files`].
     pub fn load(&self, file: &str, text: &str, loaded: &mut Loaded) {
-        self.load_names(file, text, loaded);
-        self.load_alerts(file, text, loaded);
+        self.load_files([(file, text)], loaded);
     }
 
-    /// Only what other statements may name, the views and streams of a file: where there are several files, those of all come before
-    /// the alerts of any.
-    pub fn load_names(&self, file: &str, text: &str, loaded: &mut Loaded) {
-        let Statements { alerts, views, .. } = read_statements(file, text);
+    /// Compiles the texts of files, each with the file's name, into `loaded`. What other statements may name, the views and streams
+    /// of all files, comes before the alerts of any. A name that is already taken there is an error.
+    pub fn load_files<'a>(&self, files: impl IntoIterator<Item = (&'a str, &'a str)>, loaded: &mut Loaded) {
+        let mut rest = Vec::new();
+        for (file, text) in files {
+            let Statements { alerts, views, faults } = read_statements(file, text);
+            self.load_views(views, loaded);
+            let (streams, alerts): (Vec<_>, Vec<_>) = alerts.into_iter().partition(|written| written.stream);
+            streams.iter().for_each(|written| self.load_rule(written, loaded));
+            rest.push((alerts, faults));
+        }
+        for (alerts, faults) in rest {
+            loaded.faults.extend(faults);
+            alerts.iter().for_each(|written| self.load_rule(written, loaded));
+        }
+    }
+
+    fn load_views(&self, views: Vec<WrittenView>, loaded: &mut Loaded) {
         for written in views {
             let checked = view(&written, &loaded.views, &self.dimensions).and_then(|view| {
                 // As a rule would read it.
@@ -168,14 +181,6 @@ impl Compiler {
                 Err(fault) => loaded.faults.push(fault),
             }
         }
-        alerts.into_iter().filter(|written| written.stream).for_each(|written| self.load_rule(&written, loaded));
-    }
-
-    /// Only the alerts of a file.
-    pub fn load_alerts(&self, file: &str, text: &str, loaded: &mut Loaded) {
-        let Statements { alerts, faults, .. } = read_statements(file, text);
-        loaded.faults.extend(faults);
-        alerts.into_iter().filter(|written| !written.stream).for_each(|written| self.load_rule(&written, loaded));
     }
 
     fn load_rule(&self, alert: &WrittenAlert, loaded: &mut Loaded) {

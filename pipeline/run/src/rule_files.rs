@@ -58,13 +58,12 @@ pub fn load(paths: &[PathBuf], with_bundled: bool, dimensions: &Dimensions) -> R
             std::fs::read_to_string(&file).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
         texts.push((file.display().to_string(), text));
     }
-    texts.iter().for_each(|(file, text)| compiler.load_names(file, text, &mut loaded));
-    texts.iter().for_each(|(file, text)| compiler.load_alerts(file, text, &mut loaded));
+    compiler.load_files(texts.iter().map(|(file, text)| (file.as_str(), text.as_str())), &mut loaded);
     if with_bundled {
         let own: Vec<String> = loaded.rules.iter().map(|rule| rule.rule.name.clone()).collect();
         // A rule of one's own replaces the bundled one of the same name.
         for file in bundled::FILES.iter().filter(|file| !own.iter().any(|name| name == file.rule_name())) {
-            compiler.load_alerts(file.path, file.sql, &mut loaded);
+            compiler.load(file.path, file.sql, &mut loaded);
         }
     }
     check_templates(&mut loaded);

@@ -2,8 +2,10 @@
 //! dear as the rows are many.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use datafusion::common::{DataFusionError, Result};
+use datafusion::datasource::provider_as_source;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col};
 use tidewatch_model::limits::{GONE_AFTER, PLAN_REST, PLAN_REST_LONGEST, PLAN_ROWS_PER_SECOND, RULE_GROUPS};
@@ -19,7 +21,7 @@ use crate::listener::Watched;
 use crate::rows_table::{Part, RowsTable, Source, bind, windowed_schema};
 use crate::session::{rule_session, run};
 use crate::values::{ResultRow, result_rows};
-use datafusion::datasource::provider_as_source;
+use crate::{presence, stall};
 
 /// Runs plans.
 pub struct Queries {
@@ -108,14 +110,14 @@ impl Queries {
     ) -> Result<BTreeSet<Key>> {
         let Some(found) = source.stream().and_then(table::find) else { return Ok(BTreeSet::new()) };
         let schema = match source {
-            Source::Presence(_) => crate::presence::schema_of(found),
-            Source::Stalled(_, column) => match crate::stall::schema_of(found, column) {
+            Source::Presence(_) => presence::schema_of(found),
+            Source::Stalled(_, column) => match stall::schema_of(found, column) {
                 Some(schema) => schema,
                 None => return Ok(BTreeSet::new()),
             },
             _ => windowed_schema(&found.schema()),
         };
-        let rows = provider_as_source(std::sync::Arc::new(RowsTable::empty(source.clone(), schema)));
+        let rows = provider_as_source(Arc::new(RowsTable::empty(source.clone(), schema)));
         let names: Vec<Expr> = columns.iter().map(|(name, column)| col(column.as_str()).alias(name)).collect();
         let plan = LogicalPlanBuilder::scan(found.name, rows, None)?.project(names)?.distinct()?.build()?;
         let plan = self.state.optimize(&plan)?;

@@ -183,6 +183,31 @@ impl Journey {
         fired
     }
 
+    /// The same, but an engine over these rules is lost after `killed` batches, and what it had read is read again by another, which
+    /// knows how far each rule had judged; `held` says what of a batch it reads again, from where it asks to.
+    pub(super) fn feed_with_restart(
+        &self,
+        text: &str,
+        killed: usize,
+        held: impl Fn(Option<Timestamp>, &RecordBatch) -> RecordBatch,
+    ) -> BTreeMap<String, Fired> {
+        let mut first = Engine::new(load(text).rules).unwrap();
+        let mut fired = self.feed_some(&mut first, 0, killed);
+        let positions: Vec<(String, Timestamp)> = first.positions().map(|(rule, ts)| (rule.to_string(), ts)).collect();
+        let mut second = Engine::new(load(text).rules).unwrap();
+        for (rule, ts) in &positions {
+            second.restore(rule, *ts, []);
+        }
+        let from = second.replay_from("gpu");
+        for batch in &self.batches[..killed] {
+            assert!(push(&mut second, &held(from, batch), Feed::Replay).is_empty());
+        }
+        for (rule, more) in self.feed(&mut second, killed) {
+            fired.entry(rule).or_default().extend(more);
+        }
+        fired
+    }
+
     pub(super) fn feed_some(&self, engine: &mut Engine, from: usize, to: usize) -> BTreeMap<String, Fired> {
         let mut fired = BTreeMap::new();
         for (batch, newest) in self.batches.iter().zip(&self.newest).take(to).skip(from) {
@@ -345,19 +370,7 @@ proptest! {
         let journey = Journey::new(rows, batch);
         let killed = killed % (journey.batches.len() + 1);
         let whole = journey.feed(&mut Engine::new(load(&text).rules).unwrap(), 0);
-        let mut first = Engine::new(load(&text).rules).unwrap();
-        let mut found = journey.feed_some(&mut first, 0, killed);
-        let positions: Vec<(String, Timestamp)> = first.positions().map(|(rule, ts)| (rule.to_string(), ts)).collect();
-        let mut second = Engine::new(load(&text).rules).unwrap();
-        for (rule, ts) in &positions {
-            second.restore(rule, *ts, []);
-        }
-        for batch in &journey.batches[..killed] {
-            assert!(push(&mut second, batch, Feed::Replay).is_empty());
-        }
-        for (rule, more) in journey.feed(&mut second, killed) {
-            found.entry(rule).or_default().extend(more);
-        }
+        let found = journey.feed_with_restart(&text, killed, |_, batch| batch.clone());
         for name in &names {
             let (found, expected) = (found.get(name).cloned(), whole.get(name).cloned());
             prop_assert!(same(&found.unwrap_or_default(), &expected.unwrap_or_default()), "{name} after {killed}");

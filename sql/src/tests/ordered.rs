@@ -1,8 +1,10 @@
 //! Rules with OVER: by example, against joins and OVERs of plain DataFusion, and over restarts.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use arrow::array::BooleanArray;
+use arrow::compute::filter_record_batch;
 use datafusion::datasource::MemTable;
 use proptest::prelude::*;
 use tidewatch_model::{Timestamp, table};
@@ -11,6 +13,7 @@ use super::oracle::{Fired, Journey, cases, close, rows, same};
 use super::{GpuRow, SECOND, advance, compile, gpu_batch, load, push, row, show};
 use crate::ends::ends;
 use crate::increase::growths;
+use crate::panes::times;
 use crate::percentile::approx_percentile;
 use crate::session::history_session;
 use crate::values::result_rows;
@@ -332,24 +335,12 @@ proptest! {
         let journey = Journey::new(apart(rows), batch);
         let killed = killed % (journey.batches.len() + 1);
         let whole = journey.feed(&mut Engine::new(load(&text).rules).unwrap(), 0);
-        let mut first = Engine::new(load(&text).rules).unwrap();
-        let mut found = journey.feed_some(&mut first, 0, killed);
-        let positions: BTreeMap<String, Timestamp> = first.positions().map(|(rule, ts)| (rule.to_string(), ts)).collect();
-        let mut second = Engine::new(load(&text).rules).unwrap();
-        for (rule, ts) in &positions {
-            second.restore(rule, *ts, []);
-        }
-        let from = second.replay_from("gpu");
-        for batch in &journey.batches[..killed] {
+        let found = journey.feed_with_restart(&text, killed, |from, batch| {
             // What is not asked for is not there.
-            let needed: arrow::array::BooleanArray =
-                crate::panes::times(batch).unwrap().values().iter().map(|ts| Some(from.is_some_and(|from| *ts >= from.0))).collect();
-            let batch = arrow::compute::filter_record_batch(batch, &needed).unwrap();
-            assert!(push(&mut second, &batch, Feed::Replay).is_empty());
-        }
-        for (rule, more) in journey.feed(&mut second, killed) {
-            found.entry(rule).or_default().extend(more);
-        }
+            let needed: BooleanArray =
+                times(batch).unwrap().values().iter().map(|ts| Some(from.is_some_and(|from| *ts >= from.0))).collect();
+            filter_record_batch(batch, &needed).unwrap()
+        });
         for name in &names {
             let (found, expected) = (found.get(name).cloned(), whole.get(name).cloned());
             prop_assert!(same(&found.unwrap_or_default(), &expected.unwrap_or_default()), "{name} after {killed} of {text}");
