@@ -8,6 +8,7 @@ mod bounds;
 mod chunk;
 mod cluster;
 mod cube;
+mod frame;
 mod grouping;
 pub mod growth;
 mod kernel;

@@ -15,8 +15,9 @@ use tidewatch_model::limits::{OVER_SWEEP, RULE_GROUPS, WINDOW_ROWS};
 use tidewatch_model::table::TIME_COLUMN;
 use tidewatch_model::{Span, Timestamp};
 
+use super::frame::{Over, Rows, as_type};
 use super::grouping::{Grouping, NO_GROUP};
-use super::over::{Frame, Over, OverCall, Rows, as_type};
+use super::over::{Frame, OverCall};
 use super::plan::{RowPlan, physical};
 use crate::flat::over_name;
 use crate::panes::{bytes_of, canonical, times};
