@@ -11,12 +11,13 @@ fn main() {
     files.sort();
     let mut code = String::from("&[\n");
     for file in files {
-        let inside = file.strip_prefix(&root).unwrap_or(&file).display().to_string();
-        let test = file.with_extension("test.yaml");
-        let _ = writeln!(
-            code,
-            "    RuleFile {{ path: {inside:?}, sql: include_str!({file:?}), test: include_str!({test:?}) }},"
-        );
+        let inside = file.strip_prefix(&root).unwrap_or(&file);
+        // From the crate's folder when it is compiled: another clone with the same target folder may have run this script.
+        let text_of = |path: &Path| {
+            format!("include_str!(concat!(env!(\"CARGO_MANIFEST_DIR\"), {:?}))", Path::new("/").join(path))
+        };
+        let (sql, test) = (text_of(inside), text_of(&inside.with_extension("test.yaml")));
+        let _ = writeln!(code, "    RuleFile {{ path: {inside:?}, sql: {sql}, test: {test} }},");
     }
     code.push(']');
     let out = PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_default()).join("bundled.rs");
