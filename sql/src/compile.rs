@@ -246,7 +246,8 @@ impl Compiler {
             )));
         }
         let strategy = self.strategy(&reads, shape, parts).map_err(|error| one(self.planning_fault(alert, &error)))?;
-        remarks.extend(remarks_on(alert, &reads, &plan, shape).into_iter().map(|fault| fault.of_rule(&alert.name)));
+        let found = remarks_on(alert, &reads, &plan, shape).into_iter().chain(remark_on_joins(alert, &strategy));
+        remarks.extend(found.map(|fault| fault.of_rule(&alert.name)));
         let sql = alert.query.to_string();
         let tables: Vec<String> = reads.streams.iter().map(|table| table.name.to_string()).collect();
         let rule = Rule {
@@ -504,6 +505,22 @@ fn remarks_on(alert: &WrittenAlert, reads: &Reads, plan: &LogicalPlan, shape: Ru
     });
     remarks.dedup();
     remarks
+}
+
+/// A join of everything with everything is seldom meant. One side of one row is: the mean of a fleet, beside each of its hosts.
+fn remark_on_joins(alert: &WrittenAlert, strategy: &Strategy) -> Option<Fault> {
+    let (Strategy::General(general) | Strategy::RowGeneral(general)) = strategy else { return None };
+    let is_product = |node: &LogicalPlan| match node {
+        LogicalPlan::Join(join) => {
+            let is_one = |side: &LogicalPlan| side.max_rows() == Some(1);
+            join.on.is_empty() && join.filter.is_none() && !is_one(&join.left) && !is_one(&join.right)
+        }
+        _ => false,
+    };
+    // The closure does not fail.
+    let found = general.matching.exists(|node| Ok(is_product(node))).unwrap_or(false);
+    let message = "it joins every row with every row: expected a condition, as in JOIN ... ON a.host = b.host";
+    found.then(|| Fault::warning(alert.at.clone(), message))
 }
 
 fn remark_on_expression(alert: &WrittenAlert, tables: &[&Table], expression: &Expr) -> Option<Fault> {

@@ -1,4 +1,4 @@
-//! States in few bytes: panes of long windows wait in this form until they are subtracted.
+//! States in few bytes: panes of long windows wait in this form until they are needed again.
 
 /// Appends a number: one byte for its length and its zeros at the end, then the bytes in between, the sign in the highest.
 pub fn put(out: &mut Vec<u8>, value: i128) {

@@ -145,7 +145,9 @@ impl AlertBook {
             AlertState::Resolved => alert.resolved_at.is_none_or(|resolved| at.ts - resolved < RESOLVED_KEPT),
             AlertState::Pending | AlertState::Firing => true,
         });
-        transitions.sort_by_cached_key(|transition| (transition.ts, transition.alert.fingerprint()));
+        if transitions.len() > 1 {
+            transitions.sort_by_cached_key(|transition| (transition.ts, transition.alert.fingerprint()));
+        }
         transitions
     }
 }

@@ -1,8 +1,9 @@
 //! Annotations: templates over an alert's labels and values, checked when the rule loads.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use minijinja::value::Object;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value as TemplateValue};
 use tidewatch_model::alert::Labels;
 use tidewatch_model::value::headline;
@@ -51,23 +52,33 @@ const PARSED_TEMPLATES: usize = 20_000;
 /// What templates say about one alert.
 pub struct Context(TemplateValue);
 
+/// Labels and values, of which a template mostly asks for one or two.
+#[derive(Debug)]
+struct Names {
+    labels: Labels,
+    values: Values,
+}
+
+impl Object for Names {
+    fn get_value(self: &Arc<Self>, name: &TemplateValue) -> Option<TemplateValue> {
+        let Names { labels, values } = self.as_ref();
+        let named = values.iter().map(|(name, value)| (name.as_str(), template_value(value)));
+        match name.as_str()? {
+            "labels" => Some(labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()),
+            "values" => Some(named.collect()),
+            "value" => headline(values).map(|number| TemplateValue::from(short(number))),
+            name => labels.get(name).map(|value| TemplateValue::from(value.as_str())).or_else(|| {
+                let value = values.iter().find(|(known, _)| known == name);
+                value.map(|(_, value)| template_value(value))
+            }),
+        }
+    }
+}
+
 impl Context {
     /// Its labels and values, by name and all together.
     pub fn new(labels: &Labels, values: &Values) -> Self {
-        let mut context: BTreeMap<&str, TemplateValue> = BTreeMap::new();
-        for (name, value) in values {
-            context.insert(name, template_value(value));
-        }
-        for (name, value) in labels {
-            context.insert(name, TemplateValue::from(value.as_str()));
-        }
-        context.insert("labels", labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect());
-        context.insert("values", values.iter().map(|(name, value)| (name.as_str(), template_value(value))).collect());
-        context.insert(
-            "value",
-            headline(values).map_or(TemplateValue::UNDEFINED, |number| TemplateValue::from(short(number))),
-        );
-        Context(context.into_iter().collect())
+        Context(TemplateValue::from_object(Names { labels: labels.clone(), values: values.clone() }))
     }
 
     /// Renders a template; one that fails on these values comes back as it is written, since a page without its text is

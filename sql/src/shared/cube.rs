@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::ops::Range;
 
 use arrow::array::ArrayRef;
 use datafusion::common::Result;
@@ -53,7 +54,7 @@ pub struct Aggregate<K: Kernel> {
 enum Stored<P> {
     /// Rows may come.
     Open(P),
-    /// All windows have taken it in: it waits, in few bytes, to be subtracted.
+    /// All windows have taken it in: it waits, in few bytes, to be subtracted or stacked.
     Packed(Box<[u8]>),
 }
 
@@ -71,8 +72,9 @@ struct Window<S> {
     stale: bool,
     /// All panes together, where states can be subtracted; else those since `turn`.
     back: Vec<S>,
-    /// Where states can't be subtracted: for each pane before `turn` that is still covered, it and all up to `turn`
+    /// Where states can't be subtracted: for panes before `turn` that are still covered, each with all up to `turn`
     /// together; the earliest pane last. Two stacks: a queue that is asked for the sum of all (Tangwongsan et al. 2015).
+    /// Of panes far ahead only every so many is here; the others are made from them when their time comes.
     front: Vec<(Timestamp, Vec<S>)>,
 }
 
@@ -116,6 +118,27 @@ impl<K: Kernel> Aggregate<K> {
             }
         }
         self.packed_to = taken;
+    }
+
+    /// Puts panes onto a stack, the latest first and every so many only, each with all that lies below it.
+    fn stack(
+        kernel: &K,
+        panes: &mut BTreeMap<Timestamp, Stored<K::Pane>>,
+        range: Range<Timestamp>,
+        every: usize,
+        stack: &mut Vec<(Timestamp, Vec<K::State>)>,
+    ) {
+        let mut all = stack.last().map(|(_, states)| states.clone()).unwrap_or_default();
+        for (index, (start, pane)) in panes.range_mut(range).rev().enumerate() {
+            Self::with_states(pane, |earlier| {
+                let mut states = earlier.to_vec();
+                Self::add(kernel, &mut states, &all);
+                all = states;
+            });
+            if index % every == 0 {
+                stack.push((*start, all.clone()));
+            }
+        }
     }
 
     fn add(kernel: &K, into: &mut Vec<K::State>, states: &[K::State]) {
@@ -177,14 +200,12 @@ impl<K: Kernel> Cube for Aggregate<K> {
             }
             if window.front.is_empty() {
                 window.back.clear();
-                let mut later: Vec<K::State> = vec![];
-                for (start, pane) in panes.range_mut(from..to).rev() {
-                    let mut states = vec![];
-                    Self::with_states(pane, |found| states.extend_from_slice(found));
-                    Self::add(kernel, &mut states, &later);
-                    later.clone_from(&states);
-                    window.front.push((*start, states));
-                }
+                let every = panes.range(from..to).count().isqrt();
+                Self::stack(kernel, panes, from..to, every, &mut window.front);
+            }
+            if let Some((next, _)) = window.front.last() {
+                let next = *next;
+                Self::stack(kernel, panes, from..next, 1, &mut window.front);
             }
         }
         window.from = from;

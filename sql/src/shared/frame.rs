@@ -11,9 +11,9 @@ use arrow::compute::{cast, concat, take};
 use arrow::datatypes::DataType;
 use datafusion::common::{Result, ScalarValue};
 
-use super::kernel::{Count, Kernel, Run};
+use super::kernel::{Kernel, Run};
 use super::over::{Asked, OverCall, Place};
-use super::plan::{Function, Make};
+use super::plan::Make;
 use crate::moments::Question;
 
 /// Rows in order, evaluated.
@@ -46,7 +46,7 @@ impl OverCall {
     /// Nothing remembered.
     pub fn begin(&self) -> Box<dyn Over> {
         match &self.asked {
-            Asked::Aggregate(call, question) => begin(&call.function, *question),
+            Asked::Aggregate(call, question) => call.function.with(Begin(*question)),
             Asked::Value { place, default, .. } => {
                 Box::new(Values { place: *place, default: default.clone(), partitions: vec![] })
             }
@@ -54,16 +54,13 @@ impl OverCall {
     }
 }
 
-fn begin(function: &Function, question: Question) -> Box<dyn Over> {
-    struct Begin(Question);
-    impl Make for Begin {
-        type Made = Box<dyn Over>;
-        fn make<K: Kernel>(self, kernel: K) -> Box<dyn Over> {
-            Box::new(Sliding { kernel, question: self.0, partitions: vec![] })
-        }
+struct Begin(Question);
+
+impl Make for Begin {
+    type Made = Box<dyn Over>;
+    fn make<K: Kernel>(self, kernel: K) -> Box<dyn Over> {
+        Box::new(Sliding { kernel, question: self.0, partitions: vec![] })
     }
-    // Calls without kernels are refused before.
-    function.with(Begin(question)).unwrap_or_else(|| Begin(question).make(Count))
 }
 
 /// An aggregate over frames.

@@ -73,7 +73,7 @@ pub trait Kernel: Debug + Send + Sync + 'static {
     fn finish(&self, states: &[Self::State], question: Question) -> ArrayRef;
     /// Heap bytes of a pane.
     fn pane_bytes(pane: &Self::Pane) -> usize;
-    /// How a pane waits in few bytes until it is subtracted, where that is worth while.
+    /// How a pane waits in few bytes until it is needed again, where that is worth while.
     const PACKING: Option<Packing<Self>> = None;
 }
 
@@ -242,6 +242,10 @@ pub trait Extreme: Debug + Send + Sync + 'static {
     fn heap(_: &Self::Value) -> usize {
         0
     }
+    /// Appends a value in few bytes.
+    fn pack(value: &Self::Value, out: &mut Vec<u8>);
+    /// Takes what [`Extreme::pack`] appended.
+    fn unpack(bytes: &mut &[u8]) -> Option<Self::Value>;
 }
 
 /// Float64.
@@ -293,6 +297,12 @@ impl Extreme for Floats {
     fn array(values: &[Option<f64>], _: &DataType) -> ArrayRef {
         Arc::new(values.iter().map(|value| value.map(plain_nan)).collect::<Float64Array>())
     }
+    fn pack(value: &f64, out: &mut Vec<u8>) {
+        put(out, i128::from(value.to_bits() as i64));
+    }
+    fn unpack(bytes: &mut &[u8]) -> Option<f64> {
+        Some(f64::from_bits(take(bytes)? as u64))
+    }
 }
 
 impl Extreme for Integers {
@@ -315,6 +325,12 @@ impl Extreme for Integers {
         let array: Int64Array = values.iter().copied().collect();
         // A timestamp is an Int64 with a unit: the cast takes the number as it is.
         cast(&array, data_type).unwrap_or_else(|_| Arc::new(array))
+    }
+    fn pack(value: &i64, out: &mut Vec<u8>) {
+        put(out, i128::from(*value));
+    }
+    fn unpack(bytes: &mut &[u8]) -> Option<i64> {
+        take(bytes)?.try_into().ok()
     }
 }
 
@@ -339,6 +355,16 @@ impl Extreme for Texts {
     fn heap(value: &Box<str>) -> usize {
         value.len()
     }
+    fn pack(value: &Box<str>, out: &mut Vec<u8>) {
+        put_count(out, value.len() as u64);
+        out.extend_from_slice(value.as_bytes());
+    }
+    fn unpack(bytes: &mut &[u8]) -> Option<Box<str>> {
+        let length = take_count(bytes)? as usize;
+        let (text, rest) = bytes.split_at_checked(length)?;
+        *bytes = rest;
+        std::str::from_utf8(text).ok().map(Box::from)
+    }
 }
 
 impl Extreme for Bools {
@@ -355,6 +381,26 @@ impl Extreme for Bools {
     }
     fn array(values: &[Option<bool>], _: &DataType) -> ArrayRef {
         Arc::new(values.iter().copied().collect::<BooleanArray>())
+    }
+    fn pack(value: &bool, out: &mut Vec<u8>) {
+        out.push(u8::from(*value));
+    }
+    fn unpack(bytes: &mut &[u8]) -> Option<bool> {
+        take_count(bytes).map(|value| value == 1)
+    }
+}
+
+/// Appends whether there is a value, and the value.
+fn pack_option<V>(value: Option<&V>, out: &mut Vec<u8>, pack: impl Fn(&V, &mut Vec<u8>)) {
+    out.push(u8::from(value.is_some()));
+    value.iter().for_each(|value| pack(value, out));
+}
+
+/// Takes what [`pack_option`] appended.
+fn unpack_option<V>(bytes: &mut &[u8], unpack: impl Fn(&mut &[u8]) -> Option<V>) -> Option<Option<V>> {
+    match take_count(bytes)? {
+        0 => Some(None),
+        _ => unpack(bytes).map(Some),
     }
 }
 
@@ -398,6 +444,12 @@ impl<E: Extreme> Kernel for Extremes<E> {
     }
 
     const SUBTRACT: Option<fn(&mut Self::State, &Self::State)> = None;
+
+    const PACKING: Option<Packing<Self>> = Some(Packing {
+        pack: |state, out| pack_option(state.as_ref(), out, E::pack),
+        unpack: |bytes| unpack_option(bytes, E::unpack),
+        pane: |states| states,
+    });
 
     fn finish(&self, states: &[Self::State], _: Question) -> ArrayRef {
         E::array(states, &self.data_type)
@@ -467,6 +519,17 @@ impl<E: Extreme> Kernel for Ends<E> {
     }
 
     const SUBTRACT: Option<fn(&mut Self::State, &Self::State)> = None;
+
+    const PACKING: Option<Packing<Self>> = Some(Packing {
+        pack: |state, out| {
+            pack_option(state.as_ref(), out, |(ts, value), out| {
+                put(out, i128::from(*ts));
+                E::pack(value, out);
+            });
+        },
+        unpack: |bytes| unpack_option(bytes, |bytes| Some((take(bytes)?.try_into().ok()?, E::unpack(bytes)?))),
+        pane: |states| states,
+    });
 
     fn finish(&self, states: &[Self::State], _: Question) -> ArrayRef {
         let values: Vec<_> = states.iter().map(|state| state.as_ref().map(|(_, value)| value.clone())).collect();

@@ -11,7 +11,7 @@ use tidewatch_model::Span;
 use tidewatch_model::limits::{OVER_ROWS_BACK, WINDOW_SIZE};
 use tidewatch_model::table::TIME_COLUMN;
 
-use super::plan::{Call, Function, call_of};
+use super::plan::{Call, Function, States, call_of};
 use crate::moments::Question;
 
 /// An OVER: rules with equal ones share it.
@@ -31,7 +31,7 @@ pub struct OverCall {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Asked {
     /// An aggregate with a kernel.
-    Aggregate(Call, Question),
+    Aggregate(Call<States>, Question),
     /// The value of one of them.
     Value {
         /// Of what.
@@ -172,8 +172,10 @@ pub fn over_call(over: &WindowFunction, rows: &DFSchema) -> Result<std::result::
                 AggregateFunctionParams { args, distinct: false, filter, order_by: vec![], null_treatment: None };
             let call = AggregateFunction { func: function.clone(), params };
             let (call, question) = match call_of(&call, &whole, rows)? {
-                Ok((Call { function: Function::Stock(_), .. }, _)) => return no("it has no kernel"),
-                Ok(found) => found,
+                Ok((Call { function: Function::Own(function), arguments, filter }, question)) => {
+                    (Call { function, arguments, filter }, question)
+                }
+                Ok(_) => return no("it has no kernel"),
                 Err(reason) => return no(&reason),
             };
             Ok(Ok(OverCall { asked: Asked::Aggregate(call, question), partition, frame, data_type }))

@@ -77,22 +77,35 @@ pub struct RowPlan {
     pub after: Vec<Expr>,
 }
 
-impl fmt::Display for Call {
+impl fmt::Display for Function {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match &self.function {
-            Function::Count => "count",
-            Function::IntegerSum | Function::FloatSum => "sum",
-            Function::Spread => "spread",
-            Function::Percentile => "percentile",
-            Function::Extreme { largest: true, .. } => "max",
-            Function::Extreme { largest: false, .. } => "min",
-            Function::End { last: true, .. } => "last",
-            Function::End { last: false, .. } => "first",
-            Function::Growth { .. } => "increase",
-            Function::Stock(stock) => stock.name(),
-        };
+        match self {
+            Function::Own(states) => states.fmt(f),
+            Function::Stock(stock) => f.write_str(stock.name()),
+        }
+    }
+}
+
+impl fmt::Display for States {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            States::Count => "count",
+            States::IntegerSum | States::FloatSum => "sum",
+            States::Spread => "spread",
+            States::Percentile => "percentile",
+            States::Extreme { largest: true, .. } => "max",
+            States::Extreme { largest: false, .. } => "min",
+            States::End { last: true, .. } => "last",
+            States::End { last: false, .. } => "first",
+            States::Growth { .. } => "increase",
+        })
+    }
+}
+
+impl<F: fmt::Display> fmt::Display for Call<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let arguments: Vec<String> = self.arguments.iter().map(ToString::to_string).collect();
-        write!(f, "{name}({})", if arguments.is_empty() { "*".to_string() } else { arguments.join(", ") })?;
+        write!(f, "{}({})", self.function, if arguments.is_empty() { "*".to_string() } else { arguments.join(", ") })?;
         match &self.filter {
             Some(filter) => write!(f, " FILTER (WHERE {filter})"),
             None => Ok(()),
@@ -102,18 +115,27 @@ impl fmt::Display for Call {
 
 /// One aggregate call: rules with equal ones share a cube.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Call {
+pub struct Call<F = Function> {
     /// The function.
-    pub function: Function,
+    pub function: F,
     /// Its arguments.
     pub arguments: Vec<Expr>,
     /// FILTER.
     pub filter: Option<Expr>,
 }
 
-/// The states that have kernels.
+/// An aggregate function.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Function {
+    /// With a kernel of ours.
+    Own(States),
+    /// Any other, by DataFusion's own accumulators.
+    Stock(Stock),
+}
+
+/// The states that have kernels.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum States {
     /// `count`.
     Count,
     /// `sum` over Int64.
@@ -143,8 +165,6 @@ pub enum Function {
         /// Whether the counter is an Int64.
         integer: bool,
     },
-    /// Any other, by DataFusion's own accumulators.
-    Stock(Stock),
 }
 
 /// Makes something of a kernel, whichever it is.
@@ -178,40 +198,40 @@ impl Function {
     /// An empty cube.
     pub fn cube(&self) -> Box<dyn Cube> {
         match self {
+            Function::Own(states) => states.with(MakeCube),
             Function::Stock(stock) => stock.cube(),
-            // Every other has a kernel.
-            other => other.with(MakeCube).unwrap_or_else(|| Box::new(Aggregate::new(Count))),
         }
     }
+}
 
-    /// Makes something of the function's kernel, if it has one.
-    pub fn with<M: Make>(&self, maker: M) -> Option<M::Made> {
-        Some(match self {
-            Function::Stock(_) => return None,
-            Function::Count => maker.make(Count),
-            Function::IntegerSum => maker.make(IntegerSum),
-            Function::FloatSum => maker.make(Exact::<ExactSum>::default()),
-            Function::Spread => maker.make(Exact::<Moments>::default()),
-            Function::Percentile => maker.make(Exact::<Sketch>::default()),
-            Function::End { last, data_type } => match data_type {
+impl States {
+    /// Makes something of their kernel.
+    pub fn with<M: Make>(&self, maker: M) -> M::Made {
+        match self {
+            States::Count => maker.make(Count),
+            States::IntegerSum => maker.make(IntegerSum),
+            States::FloatSum => maker.make(Exact::<ExactSum>::default()),
+            States::Spread => maker.make(Exact::<Moments>::default()),
+            States::Percentile => maker.make(Exact::<Sketch>::default()),
+            States::End { last, data_type } => match data_type {
                 DataType::Float64 => maker.make(Ends::<Floats>::new(*last, data_type)),
                 DataType::Utf8 => maker.make(Ends::<Texts>::new(*last, data_type)),
                 DataType::Boolean => maker.make(Ends::<Bools>::new(*last, data_type)),
                 _ => maker.make(Ends::<Integers>::new(*last, data_type)),
             },
-            Function::Extreme { largest, data_type } => match data_type {
+            States::Extreme { largest, data_type } => match data_type {
                 DataType::Float64 => maker.make(Extremes::<Floats>::new(*largest, data_type)),
                 DataType::Utf8 => maker.make(Extremes::<Texts>::new(*largest, data_type)),
                 DataType::Boolean => maker.make(Extremes::<Bools>::new(*largest, data_type)),
                 _ => maker.make(Extremes::<Integers>::new(*largest, data_type)),
             },
-            Function::Growth { integer: true } => maker.make(Growth::<IntegerCounter>::default()),
-            Function::Growth { integer: false } => maker.make(Growth::<FloatCounter>::default()),
-        })
+            States::Growth { integer: true } => maker.make(Growth::<IntegerCounter>::default()),
+            States::Growth { integer: false } => maker.make(Growth::<FloatCounter>::default()),
+        }
     }
 
     /// The states that a call needs and what it asks of them, when there is a kernel for this type of argument.
-    fn of(call: &AggregateFunction, argument: &DataType) -> Option<(Function, Question)> {
+    fn of(call: &AggregateFunction, argument: &DataType) -> Option<(States, Question)> {
         let params = &call.params;
         if params.distinct || !params.order_by.is_empty() || params.null_treatment.is_some() {
             return None;
@@ -222,14 +242,14 @@ impl Function {
         );
         let is_float = *argument == DataType::Float64;
         let is_integer = *argument == DataType::Int64;
-        let spread = |sample, root| is_float.then_some((Function::Spread, Question::Spread { sample, root }));
+        let spread = |sample, root| is_float.then_some((States::Spread, Question::Spread { sample, root }));
         let extreme =
-            |largest| ordered.then(|| (Function::Extreme { largest, data_type: argument.clone() }, Question::Plain));
+            |largest| ordered.then(|| (States::Extreme { largest, data_type: argument.clone() }, Question::Plain));
         match (call.func.name(), params.args.len()) {
-            ("count", 1) => Some((Function::Count, Question::Plain)),
-            ("sum", 1) if is_integer => Some((Function::IntegerSum, Question::Plain)),
-            ("sum", 1) if is_float => Some((Function::FloatSum, Question::Plain)),
-            ("avg", 1) if is_float => Some((Function::FloatSum, Question::Mean)),
+            ("count", 1) => Some((States::Count, Question::Plain)),
+            ("sum", 1) if is_integer => Some((States::IntegerSum, Question::Plain)),
+            ("sum", 1) if is_float => Some((States::FloatSum, Question::Plain)),
+            ("avg", 1) if is_float => Some((States::FloatSum, Question::Mean)),
             ("var", 1) => spread(true, false),
             ("var_pop", 1) => spread(false, false),
             ("stddev", 1) => spread(true, true),
@@ -237,15 +257,15 @@ impl Function {
             ("min" | "bool_and", 1) => extreme(false),
             ("max" | "bool_or", 1) => extreme(true),
             (APPROX_PERCENTILE, 2) => match &params.args[1] {
-                Expr::Literal(share, _) => Some((Function::Percentile, quantile(share)?)),
+                Expr::Literal(share, _) => Some((States::Percentile, quantile(share)?)),
                 _ => None,
             },
             (name, 2) => match (is_last(name), growth_question(name)) {
                 (Some(last), _) if ordered => {
-                    Some((Function::End { last, data_type: argument.clone() }, Question::Plain))
+                    Some((States::End { last, data_type: argument.clone() }, Question::Plain))
                 }
                 (_, Some(question)) if is_integer || is_float => {
-                    Some((Function::Growth { integer: is_integer }, question))
+                    Some((States::Growth { integer: is_integer }, question))
                 }
                 _ => None,
             },
@@ -393,8 +413,8 @@ pub fn call_of(
         call.params.args.iter().map(|argument| simplified(argument.clone(), rows)).collect::<Result<Vec<_>>>()?;
     let filter = call.params.filter.as_deref().map(|filter| simplified(filter.clone(), rows)).transpose()?;
     let Some(first) = arguments.first() else { return Ok(Err(format!("{whole} has no argument"))) };
-    let (function, question) = match Function::of(call, &first.get_type(rows)?) {
-        Some(found) => found,
+    let (function, question) = match States::of(call, &first.get_type(rows)?) {
+        Some((states, question)) => (Function::Own(states), question),
         None => match stock_of(call, &arguments, rows)? {
             Some(stock) => (Function::Stock(stock), Question::Plain),
             None => return Ok(Err(format!("{whole} depends on the order of its rows"))),
@@ -405,8 +425,8 @@ pub fn call_of(
     }
     let is_constant = |argument: &Expr| matches!(argument, Expr::Literal(value, _) if !value.is_null());
     let arguments = match function {
-        Function::Count if is_constant(first) => vec![],
-        Function::Percentile => vec![first.clone()],
+        Function::Own(States::Count) if is_constant(first) => vec![],
+        Function::Own(States::Percentile) => vec![first.clone()],
         _ => arguments,
     };
     Ok(Ok((Call { function, arguments, filter }, question)))

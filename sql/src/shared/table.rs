@@ -19,7 +19,7 @@ use super::chunk::Chunk;
 use super::cluster::{Cluster, Filled, ROWS, RowFault};
 use super::cube::{MERGED, SUBTRACT};
 use super::grouping::{Grouping, NO_GROUP};
-use super::plan::{Call, Function, SharedPlan, physical};
+use super::plan::{Call, Function, SharedPlan, States, physical};
 use crate::explain::{CubeExplanation, SharedExplanation};
 use crate::panes::bytes_of;
 use crate::values::batch_of;
@@ -168,7 +168,7 @@ impl SharedTable {
         }
         self.clusters.push(Cluster::new(grouping, stream, pane));
         let index = self.clusters.len() - 1;
-        self.cube(index, &Call { function: Function::Count, arguments: vec![], filter: None })?;
+        self.cube(index, &Call { function: Function::Own(States::Count), arguments: vec![], filter: None })?;
         Ok(index)
     }
 

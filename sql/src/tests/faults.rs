@@ -208,4 +208,14 @@ fn remarks() {
         found.iter().any(|remark| remark.contains("GROUP BY without window_start, window_end means them")),
         "{found:?}"
     );
+    let joined = |rest: &str| {
+        let rule = "CREATE ALERT x WITH (every = '10s', over = '1m') AS SELECT g.host, g.gpu_uuid FROM gpu g";
+        remarks(&format!("{rule} {rest}")).iter().any(|remark| remark.contains("joins every row with every row"))
+    };
+    assert!(joined("CROSS JOIN host h"));
+    assert!(joined("JOIN host h ON h.load1 > 3"));
+    assert!(!joined("JOIN host h ON h.host = g.host"));
+    assert!(!joined(", host h WHERE h.host = g.host"));
+    assert!(!joined("JOIN host h ON h.load1 > g.power_watts"));
+    assert!(!joined("CROSS JOIN (SELECT avg(load1) AS mean FROM host) h WHERE h.mean < g.power_watts"));
 }
