@@ -11,6 +11,28 @@ pub fn put(out: &mut Vec<u8>, value: i128) {
     out.extend_from_slice(&value.to_le_bytes()[..length]);
 }
 
+/// No value: a head that [`put`] does not write.
+const NOTHING: u8 = 0xFF;
+
+/// Appends a value that begins with what [`put`] writes, or that there is none.
+pub fn put_option<V>(out: &mut Vec<u8>, value: Option<&V>, put: impl Fn(&V, &mut Vec<u8>)) {
+    match value {
+        Some(value) => put(value, out),
+        None => out.push(NOTHING),
+    }
+}
+
+/// Takes what [`put_option`] appended.
+pub fn take_option<V>(bytes: &mut &[u8], take: impl Fn(&mut &[u8]) -> Option<V>) -> Option<Option<V>> {
+    match bytes.split_first()? {
+        (&NOTHING, rest) => {
+            *bytes = rest;
+            Some(None)
+        }
+        _ => take(bytes).map(Some),
+    }
+}
+
 /// Takes what [`put`] appended.
 pub fn take(bytes: &mut &[u8]) -> Option<i128> {
     let (head, rest) = bytes.split_first()?;

@@ -36,18 +36,20 @@ impl Bounds {
         }
         match values.data_type() {
             DataType::Float64 => {
-                let (mut low, mut high, mut nan) = (f64::INFINITY, f64::NEG_INFINITY, false);
+                let (mut low, mut high, mut nan, mut signed) = (f64::INFINITY, f64::NEG_INFINITY, false, false);
                 let values = values.as_primitive::<Float64Type>();
                 let mut take = |value: f64| {
                     low = low.min(value);
                     high = high.max(value);
                     nan |= value.is_nan();
+                    signed |= value.is_nan() && value.is_sign_negative();
                 };
                 match values.nulls() {
                     None => values.values().iter().for_each(|value| take(*value)),
                     Some(_) => values.iter().flatten().for_each(take),
                 }
-                Bounds::Between { low, high, nan }
+                // DataFusion's own accumulators give these, and it puts them below everything; ours do not.
+                if signed { Bounds::Unknown } else { Bounds::Between { low, high, nan } }
             }
             DataType::Int64 => {
                 let values = values.as_primitive::<Int64Type>();

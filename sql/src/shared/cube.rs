@@ -276,8 +276,24 @@ mod tests {
     use arrow::datatypes::{DataType, Float64Type, Int64Type};
     use proptest::prelude::*;
 
-    use super::super::kernel::{Count, Exact, Extremes, Floats};
+    use super::super::kernel::{Bools, Count, Ends, Exact, Extremes, Floats, Integers, Texts};
     use super::*;
+
+    /// Texts and ends come back from panes that were packed.
+    #[test]
+    fn what_was_packed_comes_back() {
+        fn packed<K: Kernel>(states: &[K::State]) -> Vec<K::State> {
+            let mut bytes = vec![];
+            states.iter().for_each(|state| (K::PACKING.unwrap().pack)(state, &mut bytes));
+            Aggregate::<K>::unpacked(&bytes)
+        }
+        let texts = [None, Some(Box::from("")), Some(Box::from("x".repeat(300)))];
+        assert_eq!(packed::<Extremes<Texts>>(&texts), texts);
+        assert_eq!(packed::<Extremes<Bools>>(&[Some(true), None, Some(false)]), [Some(true), None, Some(false)]);
+        assert_eq!(packed::<Extremes<Integers>>(&[None, Some(i64::MIN), Some(-1)]), [None, Some(i64::MIN), Some(-1)]);
+        let ends = [Some((i64::MAX, -0.0)), None, Some((0, f64::INFINITY))];
+        assert_eq!(packed::<Ends<Floats>>(&ends), ends);
+    }
 
     /// Panes as long as those that are packed.
     const WIDTH: i64 = 10_000_000;

@@ -14,7 +14,7 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondTyp
 
 use super::grouping::NO_GROUP;
 use crate::moments::{ExactState, Question};
-use crate::packed::{put, put_count, take, take_count};
+use crate::packed::{put, put_count, put_option, take, take_count, take_option};
 
 /// The rows of one run: their arguments, their groups, and which of them count.
 pub struct Run<'a> {
@@ -242,7 +242,7 @@ pub trait Extreme: Debug + Send + Sync + 'static {
     fn heap(_: &Self::Value) -> usize {
         0
     }
-    /// Appends a value in few bytes.
+    /// Appends a value in few bytes, first [`put`] of a number.
     fn pack(value: &Self::Value, out: &mut Vec<u8>);
     /// Takes what [`Extreme::pack`] appended.
     fn unpack(bytes: &mut &[u8]) -> Option<Self::Value>;
@@ -356,11 +356,11 @@ impl Extreme for Texts {
         value.len()
     }
     fn pack(value: &Box<str>, out: &mut Vec<u8>) {
-        put_count(out, value.len() as u64);
+        put(out, value.len() as i128);
         out.extend_from_slice(value.as_bytes());
     }
     fn unpack(bytes: &mut &[u8]) -> Option<Box<str>> {
-        let length = take_count(bytes)? as usize;
+        let length = take(bytes)?.try_into().ok()?;
         let (text, rest) = bytes.split_at_checked(length)?;
         *bytes = rest;
         std::str::from_utf8(text).ok().map(Box::from)
@@ -383,24 +383,10 @@ impl Extreme for Bools {
         Arc::new(values.iter().copied().collect::<BooleanArray>())
     }
     fn pack(value: &bool, out: &mut Vec<u8>) {
-        out.push(u8::from(*value));
+        put(out, i128::from(*value));
     }
     fn unpack(bytes: &mut &[u8]) -> Option<bool> {
-        take_count(bytes).map(|value| value == 1)
-    }
-}
-
-/// Appends whether there is a value, and the value.
-fn pack_option<V>(value: Option<&V>, out: &mut Vec<u8>, pack: impl Fn(&V, &mut Vec<u8>)) {
-    out.push(u8::from(value.is_some()));
-    value.iter().for_each(|value| pack(value, out));
-}
-
-/// Takes what [`pack_option`] appended.
-fn unpack_option<V>(bytes: &mut &[u8], unpack: impl Fn(&mut &[u8]) -> Option<V>) -> Option<Option<V>> {
-    match take_count(bytes)? {
-        0 => Some(None),
-        _ => unpack(bytes).map(Some),
+        take(bytes).map(|value| value == 1)
     }
 }
 
@@ -446,8 +432,8 @@ impl<E: Extreme> Kernel for Extremes<E> {
     const SUBTRACT: Option<fn(&mut Self::State, &Self::State)> = None;
 
     const PACKING: Option<Packing<Self>> = Some(Packing {
-        pack: |state, out| pack_option(state.as_ref(), out, E::pack),
-        unpack: |bytes| unpack_option(bytes, E::unpack),
+        pack: |state, out| put_option(out, state.as_ref(), E::pack),
+        unpack: |bytes| take_option(bytes, E::unpack),
         pane: |states| states,
     });
 
@@ -522,12 +508,12 @@ impl<E: Extreme> Kernel for Ends<E> {
 
     const PACKING: Option<Packing<Self>> = Some(Packing {
         pack: |state, out| {
-            pack_option(state.as_ref(), out, |(ts, value), out| {
+            put_option(out, state.as_ref(), |(ts, value), out| {
                 put(out, i128::from(*ts));
                 E::pack(value, out);
             });
         },
-        unpack: |bytes| unpack_option(bytes, |bytes| Some((take(bytes)?.try_into().ok()?, E::unpack(bytes)?))),
+        unpack: |bytes| take_option(bytes, |bytes| Some((take(bytes)?.try_into().ok()?, E::unpack(bytes)?))),
         pane: |states| states,
     });
 
