@@ -14,15 +14,13 @@ pub fn webhook_body(notice: &Notice, external_url: &str) -> Value {
     let all_annotations: Vec<BTreeMap<String, String>> =
         notice.alerts.iter().map(|alert| alert.annotations.clone()).collect();
     let alerts: Vec<Value> = notice.alerts.iter().map(|alert| alert_body(alert, external_url)).collect();
-    // The built-in route groups by all labels.
-    let group_labels = notice.alerts.first().map(|alert| alert.labels.clone()).unwrap_or_default();
     json!({
         "version": "4",
         "groupKey": notice.group_key,
         "truncatedAlerts": 0,
         "status": notice.status,
         "receiver": notice.receiver,
-        "groupLabels": group_labels,
+        "groupLabels": notice.group_labels,
         "commonLabels": common(&all_labels),
         "commonAnnotations": common(&all_annotations),
         "externalURL": external_url,

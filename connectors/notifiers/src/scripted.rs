@@ -8,16 +8,16 @@ use tidewatch_model::ports::{Delivery, Notify};
 
 /// Answers from a script, then `Delivered` for ever.
 pub struct ScriptedNotifier {
-    receiver: String,
+    target: String,
     script: Mutex<VecDeque<Delivery>>,
     seen: Mutex<Vec<Notice>>,
 }
 
 impl ScriptedNotifier {
     /// With these answers.
-    pub fn new(receiver: &str, script: impl IntoIterator<Item = Delivery>) -> Self {
+    pub fn new(target: &str, script: impl IntoIterator<Item = Delivery>) -> Self {
         ScriptedNotifier {
-            receiver: receiver.to_string(),
+            target: target.to_string(),
             script: Mutex::new(script.into_iter().collect()),
             seen: Mutex::default(),
         }
@@ -30,8 +30,8 @@ impl ScriptedNotifier {
 }
 
 impl Notify for ScriptedNotifier {
-    fn receiver(&self) -> &str {
-        &self.receiver
+    fn target(&self) -> &str {
+        &self.target
     }
 
     fn notify(&self, notice: &Notice) -> Delivery {

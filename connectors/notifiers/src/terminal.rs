@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 
 use tidewatch_model::ports::{Delivery, Notify};
-use tidewatch_model::{Notice, NoticeStatus, Severity};
+use tidewatch_model::{AlertState, Notice, Severity};
 
 use crate::payload::line;
 
@@ -22,19 +22,19 @@ impl TerminalNotifier {
 }
 
 impl Notify for TerminalNotifier {
-    fn receiver(&self) -> &str {
+    fn target(&self) -> &str {
         "terminal"
     }
 
     fn notify(&self, notice: &Notice) -> Delivery {
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
         for alert in &notice.alerts {
-            let (status, colour) = match (notice.status, notice.reason.as_str(), alert.severity) {
-                (NoticeStatus::Resolved, _, _) => ("RESOLVED", "32"),
-                (NoticeStatus::Firing, "stale", _) => ("STALE", "35"),
-                (NoticeStatus::Firing, _, Severity::Critical) => ("FIRING", "1;31"),
-                (NoticeStatus::Firing, _, Severity::Warning) => ("FIRING", "33"),
-                (NoticeStatus::Firing, _, Severity::Info) => ("FIRING", "36"),
+            let (status, colour) = match (alert.state, alert.stale_since, alert.severity) {
+                (AlertState::Resolved, _, _) => ("RESOLVED", "32"),
+                (_, Some(_), _) => ("STALE", "35"),
+                (_, None, Severity::Critical) => ("FIRING", "1;31"),
+                (_, None, Severity::Warning) => ("FIRING", "33"),
+                (_, None, Severity::Info) => ("FIRING", "36"),
             };
             let text = line(alert, status, notice.ts);
             let written =

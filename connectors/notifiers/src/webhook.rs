@@ -11,20 +11,20 @@ use crate::payload::webhook_body;
 
 /// Posts notices to one URL. No redirects are followed: the operator named this address and no other.
 pub struct WebhookNotifier {
-    receiver: String,
+    target: String,
     url: String,
     external_url: String,
     agent: Agent,
 }
 
 impl WebhookNotifier {
-    /// To `url`, under the receiver's name; each attempt takes at most the limit's time.
-    pub fn new(receiver: &str, url: &str, external_url: &str) -> Self {
-        Self::with_timeout(receiver, url, external_url, NOTIFY_TIMEOUT)
+    /// To `url`, under the target's name; each attempt takes at most the limit's time.
+    pub fn new(target: &str, url: &str, external_url: &str) -> Self {
+        Self::with_timeout(target, url, external_url, NOTIFY_TIMEOUT)
     }
 
     /// The same with another limit of time per attempt.
-    pub fn with_timeout(receiver: &str, url: &str, external_url: &str, timeout: Span) -> Self {
+    pub fn with_timeout(target: &str, url: &str, external_url: &str, timeout: Span) -> Self {
         let agent = Agent::config_builder()
             .timeout_global(Some(Duration::from_micros(timeout.0.max(0) as u64)))
             .max_redirects(0)
@@ -34,7 +34,7 @@ impl WebhookNotifier {
             .build()
             .into();
         WebhookNotifier {
-            receiver: receiver.to_string(),
+            target: target.to_string(),
             url: url.to_string(),
             external_url: external_url.to_string(),
             agent,
@@ -43,8 +43,8 @@ impl WebhookNotifier {
 }
 
 impl Notify for WebhookNotifier {
-    fn receiver(&self) -> &str {
-        &self.receiver
+    fn target(&self) -> &str {
+        &self.target
     }
 
     fn notify(&self, notice: &Notice) -> Delivery {
@@ -58,14 +58,11 @@ impl Notify for WebhookNotifier {
             Ok(response) => response,
             // The error's own text may repeat the URL, and the URL may be a secret.
             Err(error) => {
-                return Delivery::Retry {
-                    after: None,
-                    error: format!("webhook {}: {}", self.receiver, kind_of(&error)),
-                };
+                return Delivery::Retry { after: None, error: format!("webhook {}: {}", self.target, kind_of(&error)) };
             }
         };
         let status = response.status().as_u16();
-        let error = format!("webhook {}: HTTP {status}", self.receiver);
+        let error = format!("webhook {}: HTTP {status}", self.target);
         match status {
             200..=299 => Delivery::Delivered,
             408 | 429 | 500..=599 => {

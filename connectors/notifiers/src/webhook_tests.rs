@@ -36,7 +36,9 @@ fn notice(state: AlertState) -> Notice {
     Notice {
         notice_id: "abc".to_string(),
         receiver: "ops".to_string(),
+        target: "ops".to_string(),
         group_key: "{}:{alertname=\"gpu_hot\", host=\"n1\"}".to_string(),
+        group_labels: alert.labels.clone(),
         status,
         reason: "condition_met".to_string(),
         alerts: vec![alert],

@@ -5,8 +5,8 @@
 //! so each decision can be tested, and replayed, as a function.
 
 pub mod admit;
+pub mod alerting;
 pub mod lifecycle;
-pub mod notices;
 pub mod outbox;
 pub mod template;
 pub mod watermark;

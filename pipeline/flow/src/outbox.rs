@@ -1,4 +1,4 @@
-//! Notices on their way: one in flight per receiver, in order, tried again with backoff, given up in the end.
+//! Notices on their way: one in flight per target, in order, tried again with backoff, given up in the end.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -45,17 +45,17 @@ pub enum Progress {
     Unknown,
 }
 
-/// Notices waiting, per receiver in order.
+/// Notices waiting, per target in order.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    receivers: BTreeMap<String, VecDeque<Waiting>>,
+    targets: BTreeMap<String, VecDeque<Waiting>>,
 }
 
 impl Outbox {
     /// Takes a notice; one that is waiting already is not taken twice. Returns what had to be given up for it, because
-    /// too many wait for its receiver: the oldest that is not in flight.
+    /// too many wait for its target: the oldest that is not in flight.
     pub fn push(&mut self, notice: Notice, now: Timestamp) -> Option<Notice> {
-        let queue = self.receivers.entry(notice.receiver.clone()).or_default();
+        let queue = self.targets.entry(notice.target.clone()).or_default();
         if queue.iter().any(|waiting| waiting.notice.notice_id == notice.notice_id) {
             return None;
         }
@@ -70,7 +70,7 @@ impl Outbox {
     /// The notices to try now, marked as in flight until [`Outbox::done`] tells how it went.
     pub fn due(&mut self, now: Timestamp) -> Vec<Notice> {
         let mut due = Vec::new();
-        for queue in self.receivers.values_mut() {
+        for queue in self.targets.values_mut() {
             if let Some(first) = queue.front_mut().filter(|first| !first.in_flight && first.not_before <= now) {
                 first.in_flight = true;
                 first.attempts += 1;
@@ -82,8 +82,8 @@ impl Outbox {
 
     /// An attempt ended. A delivery that fails waits longer each time; one that has failed for the whole budget is given
     /// up, so that it does not hold back what comes after it.
-    pub fn done(&mut self, receiver: &str, notice_id: &str, delivery: &Delivery, now: Timestamp) -> Progress {
-        let Some(queue) = self.receivers.get_mut(receiver) else { return Progress::Unknown };
+    pub fn done(&mut self, target: &str, notice_id: &str, delivery: &Delivery, now: Timestamp) -> Progress {
+        let Some(queue) = self.targets.get_mut(target) else { return Progress::Unknown };
         let Some(index) = queue.iter().position(|waiting| waiting.notice.notice_id == notice_id) else {
             return Progress::Unknown;
         };
@@ -110,7 +110,7 @@ impl Outbox {
 
     /// How many wait, those in flight included.
     pub fn waiting(&self) -> usize {
-        self.receivers.values().map(VecDeque::len).sum()
+        self.targets.values().map(VecDeque::len).sum()
     }
 }
 
@@ -120,11 +120,13 @@ mod tests {
     use super::*;
     use tidewatch_model::NoticeStatus;
 
-    fn notice(id: &str, receiver: &str) -> Notice {
+    fn notice(id: &str, target: &str) -> Notice {
         Notice {
             notice_id: id.to_string(),
-            receiver: receiver.to_string(),
+            receiver: String::new(),
+            target: target.to_string(),
             group_key: String::new(),
+            group_labels: tidewatch_model::alert::Labels::new(),
             status: NoticeStatus::Firing,
             reason: String::new(),
             alerts: vec![],
@@ -141,11 +143,11 @@ mod tests {
     }
 
     #[test]
-    fn one_in_flight_per_receiver_in_order() {
+    fn one_in_flight_per_target_in_order() {
         let mut outbox = Outbox::default();
         let now = Timestamp(0);
-        for (id, receiver) in [("a", "x"), ("b", "x"), ("c", "y"), ("a", "x")] {
-            assert_eq!(outbox.push(notice(id, receiver), now), None);
+        for (id, target) in [("a", "x"), ("b", "x"), ("c", "y"), ("a", "x")] {
+            assert_eq!(outbox.push(notice(id, target), now), None);
         }
         assert_eq!(ids(outbox.due(now)), ["a", "c"]);
         assert!(outbox.due(now).is_empty());

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::alert::Alert;
+use crate::alert::{Alert, Labels};
 use crate::time::Timestamp;
 
 /// Whether a notice tells of a fault or of its end; Alertmanager's words.
@@ -22,11 +22,15 @@ pub struct Notice {
     pub notice_id: String,
     /// The receiver's name.
     pub receiver: String,
-    /// Alertmanager's group key; here `{}:{...labels}` since the built-in route groups by all labels.
+    /// Which of the receiver's ways: the name of one channel with one address.
+    pub target: String,
+    /// Alertmanager's group key: the route's way, a colon, the labels grouped by.
     pub group_key: String,
+    /// The labels that all of its alerts were grouped by.
+    pub group_labels: Labels,
     /// Firing or resolved.
     pub status: NoticeStatus,
-    /// Why it is sent: the transition's reason, in words.
+    /// Why it is sent, in words: first, new alerts, some resolved, repeat, ...
     pub reason: String,
     /// The alerts told about.
     pub alerts: Vec<Alert>,

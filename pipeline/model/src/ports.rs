@@ -347,8 +347,8 @@ pub enum Delivery {
 
 /// A channel to people.
 pub trait Notify: Send + Sync {
-    /// The receiver's name, as the configuration gives it.
-    fn receiver(&self) -> &str;
+    /// The target's name, which no other has.
+    fn target(&self) -> &str;
     /// One attempt; bounded in time by the implementation.
     fn notify(&self, notice: &Notice) -> Delivery;
 }

@@ -116,7 +116,7 @@ pub fn notice_batch(outcomes: &[NoticeOutcome], processed_at: Timestamp) -> Resu
         Ok(match column {
             "ts" => time(&|row| row.notice.ts),
             "notice_id" => text(|row| Some(row.notice.notice_id.clone())),
-            "receiver" => text(|row| Some(row.notice.receiver.clone())),
+            "receiver" => text(|row| Some(row.notice.target.clone())),
             "group_key" => text(|row| Some(row.notice.group_key.clone())),
             "status" => text(|row| serde_json::to_value(row.notice.status).ok()?.as_str().map(str::to_string)),
             "reason" => text(|row| Some(row.notice.reason.clone())),

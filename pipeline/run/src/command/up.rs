@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tidewatch_collect::{Pump, Roots, gpu_collectors, host_collectors, host_name};
+use tidewatch_flow::alerting::{Policy, Target};
 use tidewatch_kafka::KafkaMembership;
 use tidewatch_lake::{LakeOptions, LocalStore};
 use tidewatch_model::limits::SYNC_INTERVAL;
@@ -146,6 +147,8 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         store.clean_staging().map_err(|error| unusable(config, error))?;
     }
     let _lock = lock.keep(config)?;
+    let receivers = receivers(config, on_screen, &recent);
+    let targets = receivers.iter().map(|notify| Target { name: notify.target().to_string(), send_resolved: true });
     let parts = Parts {
         log: log.log(),
         cluster: log.is_cluster(),
@@ -156,7 +159,8 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         random: Arc::new(OsRandom),
         rules: set.clone(),
         dimensions: dimensions.clone(),
-        receivers: receivers(config, on_screen, &recent),
+        policy: Policy::built_in(targets.collect()),
+        receivers: receivers.clone(),
         lake: LakeOptions {
             window: config.lake_window,
             flush_interval: config.lake_flush_interval,

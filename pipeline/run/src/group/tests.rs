@@ -13,7 +13,7 @@ use tidewatch_model::scripted::SeededRandom;
 use tidewatch_model::wire::{Origin, encode_split};
 
 use super::*;
-use crate::station::tests::{RULES, World, compiled, start};
+use crate::station::tests::{RULES, World, compiled, start, told_of};
 use crate::station::{ENGINE_TOPIC, shares};
 
 const SHARES: u32 = 3;
@@ -254,8 +254,6 @@ fn handovers_and_zombies_change_nothing() {
     let expected = play(None);
     let transitions: BTreeSet<String> = expected.transitions().into_iter().collect();
     assert!(transitions.iter().any(|line| line.contains(" job_hot ")) && transitions.len() >= 12, "{transitions:#?}");
-    let keys =
-        |world: &World| world.notifier.seen().into_iter().map(|notice| notice.notice_id).collect::<BTreeSet<_>>();
     for seed in first..first + count {
         let found = play(Some(seed));
         for table in ["gpu", "gpu_event", "train_step"] {
@@ -264,7 +262,7 @@ fn handovers_and_zombies_change_nothing() {
         // A duplicate, which only a zombie makes, has the same id.
         let told: BTreeSet<String> = found.transitions().into_iter().collect();
         assert_eq!(told, transitions, "seed {seed}: every transition");
-        assert_eq!(keys(&found), keys(&expected), "seed {seed}: who was told");
+        assert_eq!(told_of(&found), told_of(&expected), "seed {seed}: who was told");
         let report = verify(found.store.as_ref()).unwrap();
         assert_eq!(report.problems, Vec::<String>::new(), "seed {seed}");
         assert!(found.log.range(ENGINE_TOPIC, 0).unwrap().end > 3, "seed {seed}: parts went from one to the other");

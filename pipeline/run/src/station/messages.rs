@@ -1,16 +1,24 @@
-//! Telling people: one thread per receiver, so that one that hangs holds up nobody else.
+//! Telling people: one thread per target, so that one that hangs holds up nobody else.
+//!
+//! What is to be told is decided from the alerts and from what everybody was told last. Before a notice is sent, it is written down as an
+//! intent, so that after a crash it is sent again under the same key; when it was delivered, what was told is written with the end
+//! of the intent, in one append.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
-use tidewatch_flow::notices::decide;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tidewatch_flow::alerting::{Place, Told};
 use tidewatch_flow::outbox::Progress;
+use tidewatch_model::alert::hex;
 use tidewatch_model::ports::{Delivery, Notify, Record};
-use tidewatch_model::{Notice, Timestamp, Transition};
+use tidewatch_model::{Alert, Notice, Timestamp};
 
-use super::{NOTICE_TOPIC, Station, StationError};
+use super::state::read_compacted;
+use super::{NOTICE_TOPIC, Part, Station, StationError};
 use crate::alert_rows::{NoticeOutcome, notice_batch};
 
 /// The receivers' threads.
@@ -28,7 +36,7 @@ impl Messages {
         for receiver in receivers {
             // The outbox has one notice in flight per receiver.
             let (sender, inbox) = sync_channel::<Notice>(1);
-            let name = receiver.receiver().to_string();
+            let name = receiver.target().to_string();
             let answer: Sender<(Notice, Delivery)> = answer.clone();
             let work = move || {
                 for notice in inbox {
@@ -46,11 +54,6 @@ impl Messages {
         messages
     }
 
-    /// Names of the receivers.
-    pub fn names(&self) -> Vec<String> {
-        self.receivers.keys().cloned().collect()
-    }
-
     /// Ends the threads; each finishes the notice that it is at.
     pub fn stop(&mut self) {
         self.receivers.clear();
@@ -60,17 +63,66 @@ impl Messages {
     }
 }
 
+/// The beginning of the keys of what was told.
+const TOLD: &str = "told/";
+
+/// A notice that is about to be sent: its alerts are those of `told`, as they stand in the state.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Intent {
+    notice: Notice,
+    told: Told,
+}
+
+/// What a target was told of a group.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Kept {
+    group_key: String,
+    target: String,
+    told: Told,
+}
+
 impl Station {
-    /// Writes down whom a transition is to be told to, before anybody is.
-    pub(super) fn intents(&self, transition: &Transition) -> Result<Vec<(Notice, Record)>, StationError> {
-        let notices = decide(transition, &self.messages.names());
-        let intents = notices.into_iter().map(|notice| {
-            let value = serde_json::to_vec(&notice).unwrap_or_default();
-            let record =
-                Record { key: self.intent_key(&notice), headers: vec![], value: Some(value), timestamp: notice.ts };
-            (notice, record)
-        });
-        Ok(intents.collect())
+    /// Decides what is due to be told.
+    pub(super) fn decide(&mut self, now: Timestamp) {
+        let notices = self.dispatcher.tick(now);
+        self.decided.extend(notices);
+    }
+
+    /// Writes down what is to be told before anybody is.
+    pub(super) fn tell(&mut self, now: Timestamp) -> Result<(), StationError> {
+        if self.dispatcher.next_at() <= now {
+            // Values and severities of alerts that go on.
+            for alert in self.judge.alerts() {
+                self.dispatcher.refresh(alert);
+            }
+            self.decide(now);
+        }
+        let notices = std::mem::take(&mut self.decided);
+        if !notices.is_empty() {
+            self.tenure.check(self.log.as_ref())?;
+            let record = |notice: &Notice| {
+                let told = self.dispatcher.promised(notice).cloned().unwrap_or_default();
+                let intent = Intent { notice: Notice { alerts: vec![], ..notice.clone() }, told };
+                let value = serde_json::to_vec(&intent).unwrap_or_default();
+                Record { key: self.intent_key(notice), headers: vec![], value: Some(value), timestamp: now }
+            };
+            let records: Vec<Record> = notices.iter().map(record).collect();
+            if let Err(error) = self.log.append(NOTICE_TOPIC, 0, &records) {
+                // What can't be written down was not decided.
+                notices.iter().for_each(|notice| self.dispatcher.take_back(notice, now));
+                return Err(error.into());
+            }
+        }
+        let mut given_up = Vec::new();
+        for notice in notices {
+            if let Some(notice) = self.outbox.push(notice, now) {
+                self.dispatcher.gave_up(&notice, now);
+                let error = Some("too many notices wait for this target".to_string());
+                given_up.push(NoticeOutcome { notice, outcome: "gave_up", attempts: 0, error });
+            }
+        }
+        *self.stats.notices.entry("gave_up").or_default() += given_up.len() as u64;
+        self.record_outcomes(&given_up, vec![], now)
     }
 
     /// Intents belong to the part of the work, and not to its tenant: whoever takes it over sees them off.
@@ -78,13 +130,96 @@ impl Station {
         format!("{}{}", self.tenure.part.name(), notice.notice_id).into_bytes()
     }
 
+    fn told_key(&self, (group, target): &Place) -> String {
+        let hash = hex(&Sha256::digest(format!("{group}\u{ff}{target}"))[..16]);
+        format!("{}{TOLD}{hash}", self.tenure.part.name())
+    }
+
+    /// What everybody was told before the start, the alerts as they stand, and the notices of which nobody knows whether they were
+    /// delivered. Those of a single engine are of the rest of a group that came after it.
+    pub(super) fn restore_messages(&mut self, alerts: &[Alert], now: Timestamp) -> Result<(), StationError> {
+        let name = self.tenure.part.name();
+        let mut intents: Vec<(u64, Intent)> = Vec::new();
+        let mut told = Vec::new();
+        let mut moved = Vec::new();
+        for (key, (offset, value)) in read_compacted(self.log.as_ref(), NOTICE_TOPIC)? {
+            let text = String::from_utf8_lossy(&key).into_owned();
+            let bare = text.strip_prefix(&name).unwrap_or(&text);
+            let of_single = !text.strip_prefix(TOLD).unwrap_or(&text).contains('/');
+            let comes = of_single && matches!(self.tenure.part, Part::Rest { .. });
+            let is_ours = if name.is_empty() { of_single } else { text.starts_with(&name) };
+            if !comes && !is_ours {
+                continue;
+            }
+            let wrong = |problem: serde_json::Error| StationError::State {
+                topic: NOTICE_TOPIC,
+                offset,
+                problem: problem.to_string(),
+            };
+            if bare.starts_with(TOLD) {
+                let Kept { group_key, target, told: known } = serde_json::from_slice(&value).map_err(wrong)?;
+                told.push(((group_key, target), known));
+            } else {
+                intents.push((offset, serde_json::from_slice(&value).map_err(wrong)?));
+            }
+            if comes {
+                let ours = [name.as_bytes(), &key].concat();
+                moved.push(Record { key: ours, headers: vec![], value: Some(value), timestamp: now });
+                moved.push(Record { key, headers: vec![], value: None, timestamp: now });
+            }
+        }
+        if !moved.is_empty() {
+            self.log.append(NOTICE_TOPIC, 0, &moved)?;
+        }
+        self.kept_told = told.iter().map(|(place, _)| place.clone()).collect();
+        self.dispatcher.restore(told);
+        for alert in alerts {
+            self.dispatcher.observe(alert, now);
+        }
+        intents.sort_by_key(|(offset, _)| *offset);
+        let by_fingerprint: BTreeMap<String, &Alert> =
+            alerts.iter().map(|alert| (alert.fingerprint(), alert)).collect();
+        for (_, Intent { mut notice, told }) in intents {
+            let known =
+                told.firing.keys().chain(&told.resolved).filter_map(|fingerprint| by_fingerprint.get(fingerprint));
+            notice.alerts = known.map(|alert| Alert::clone(alert)).collect();
+            if !notice.alerts.is_empty() && self.dispatcher.resume(&notice, told) {
+                self.outbox.push(notice, now);
+            } else {
+                let gone = Record { key: self.intent_key(&notice), headers: vec![], value: None, timestamp: now };
+                self.log.append(NOTICE_TOPIC, 0, &[gone])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets what was told of groups that are gone, and alerts that nobody judges here any more.
+    pub(super) fn tidy_messages(&mut self, now: Timestamp) -> Result<(), StationError> {
+        let judged: BTreeSet<String> =
+            self.judge.alerts().filter(|alert| alert.state.is_alive()).map(Alert::fingerprint).collect();
+        self.dispatcher.retain_firing(&|fingerprint| judged.contains(fingerprint));
+        let told: BTreeSet<Place> = self.dispatcher.told().map(|(place, _)| place.clone()).collect();
+        let gone: Vec<Place> = self.kept_told.difference(&told).cloned().collect();
+        if !gone.is_empty() {
+            let forget = |place: &Place| Record {
+                key: self.told_key(place).into_bytes(),
+                headers: vec![],
+                value: None,
+                timestamp: now,
+            };
+            self.log.append(NOTICE_TOPIC, 0, &gone.iter().map(forget).collect::<Vec<_>>())?;
+        }
+        self.kept_told = self.kept_told.intersection(&told).cloned().collect();
+        Ok(())
+    }
+
     /// Hands the notices that are due to their receivers.
     pub(super) fn send_due(&mut self, now: Timestamp) {
         for notice in self.outbox.due(now) {
-            let sent = self.messages.receivers.get(&notice.receiver).map(|receiver| receiver.try_send(notice.clone()));
+            let sent = self.messages.receivers.get(&notice.target).map(|receiver| receiver.try_send(notice.clone()));
             if !matches!(sent, Some(Ok(()))) {
-                let gone = Delivery::Retry { after: None, error: "the receiver's thread is busy or gone".to_string() };
-                self.outbox.done(&notice.receiver, &notice.notice_id, &gone, now);
+                let gone = Delivery::Retry { after: None, error: "the target's thread is busy or gone".to_string() };
+                self.outbox.done(&notice.target, &notice.notice_id, &gone, now);
             }
         }
     }
@@ -92,14 +227,22 @@ impl Station {
     /// Takes the answers: what is delivered or given up is forgotten, and becomes a row of `notice_event`.
     pub(super) fn collect_deliveries(&mut self, now: Timestamp) -> Result<(), StationError> {
         let mut outcomes = Vec::new();
+        let mut told = Vec::new();
         while let Ok((notice, delivery)) = self.messages.answers.try_recv() {
             let last_error = match &delivery {
                 Delivery::Delivered => None,
                 Delivery::Retry { error, .. } | Delivery::GiveUp { error } => Some(error.clone()),
             };
-            let (outcome, attempts) = match self.outbox.done(&notice.receiver, &notice.notice_id, &delivery, now) {
-                Progress::Delivered { attempts } => ("delivered", attempts),
-                Progress::GaveUp { attempts, .. } => ("gave_up", attempts),
+            let (outcome, attempts) = match self.outbox.done(&notice.target, &notice.notice_id, &delivery, now) {
+                Progress::Delivered { attempts } => {
+                    let known = self.dispatcher.delivered(&notice, now);
+                    told.extend(known.map(|known| ((notice.group_key.clone(), notice.target.clone()), known)));
+                    ("delivered", attempts)
+                }
+                Progress::GaveUp { attempts, .. } => {
+                    self.dispatcher.gave_up(&notice, now);
+                    ("gave_up", attempts)
+                }
                 Progress::Retrying { .. } => {
                     *self.stats.notices.entry("retried").or_default() += 1;
                     continue;
@@ -109,21 +252,35 @@ impl Station {
             *self.stats.notices.entry(outcome).or_default() += 1;
             outcomes.push(NoticeOutcome { notice, outcome, attempts: i64::from(attempts), error: last_error });
         }
-        self.record_outcomes(&outcomes, now)
+        self.record_outcomes(&outcomes, told, now)
     }
 
-    /// Writes finished notices down; without this a restart would send them again, with the same key.
-    pub(super) fn record_outcomes(&mut self, outcomes: &[NoticeOutcome], now: Timestamp) -> Result<(), StationError> {
+    /// Writes finished notices down, and what their targets know now; without this a restart would send them again, with the same key.
+    fn record_outcomes(
+        &mut self,
+        outcomes: &[NoticeOutcome],
+        told: Vec<(Place, Told)>,
+        now: Timestamp,
+    ) -> Result<(), StationError> {
         if outcomes.is_empty() {
             return Ok(());
         }
+        let known = told.into_iter().map(|(place, told)| {
+            let key = self.told_key(&place).into_bytes();
+            let (group_key, target) = place;
+            let value = serde_json::to_vec(&Kept { group_key, target, told }).unwrap_or_default();
+            Record { key, headers: vec![], value: Some(value), timestamp: now }
+        });
+        let mut records: Vec<Record> = known.collect();
         let forget = |outcome: &NoticeOutcome| Record {
             key: self.intent_key(&outcome.notice),
             headers: vec![],
             value: None,
             timestamp: now,
         };
-        self.log.append(NOTICE_TOPIC, 0, &outcomes.iter().map(forget).collect::<Vec<_>>())?;
+        records.extend(outcomes.iter().map(forget));
+        self.log.append(NOTICE_TOPIC, 0, &records)?;
+        self.kept_told.extend(self.dispatcher.told().map(|(place, _)| place.clone()));
         let rows = notice_batch(outcomes, now)?;
         self.append_rows("notice_event", &rows)
     }

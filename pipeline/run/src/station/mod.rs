@@ -18,6 +18,7 @@ pub(crate) mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use tidewatch_flow::alerting::{Dispatcher, Place, Policy};
 use tidewatch_flow::outbox::Outbox;
 use tidewatch_flow::watermark::Watermark;
 use tidewatch_lake::{LakeError, LakeOptions, LakeWriter, SettleOptions, Settler};
@@ -25,7 +26,7 @@ use tidewatch_model::limits::{LOG_RETENTION, LOG_RETENTION_BYTES};
 use tidewatch_model::ports::{Log, LogError, Notify, Random, Store, TopicOptions};
 use tidewatch_model::table;
 use tidewatch_model::wire::{Origin, WireError};
-use tidewatch_model::{Alert, Rule, Span, Timestamp, Transition};
+use tidewatch_model::{Alert, Notice, Rule, Span, Timestamp, Transition};
 use tidewatch_sql::{CompiledRule, Dimensions, EngineError, QueryError};
 
 use crate::alert_rows::figure_rows;
@@ -108,7 +109,9 @@ pub struct Parts {
     pub mappings: Vec<Arc<Mapping>>,
     /// Where our topics' partitions are begun that the lake has nothing of.
     pub from: From,
-    /// Whom to tell.
+    /// The rules of telling.
+    pub policy: Policy,
+    /// Whom to tell: its targets.
     pub receivers: Vec<Arc<dyn Notify>>,
     /// Whether topics that are not there are made with the partitions of a cluster, or with one.
     pub cluster: bool,
@@ -234,6 +237,11 @@ pub struct Station {
     sources: Vec<Source>,
     watermarks: BTreeMap<&'static str, Watermark>,
     messages: Messages,
+    dispatcher: Dispatcher,
+    /// Notices that are decided and not written down.
+    decided: Vec<Notice>,
+    /// What was told and stands in the log.
+    kept_told: BTreeSet<Place>,
     outbox: Outbox,
     origin: Origin,
     tenure: Tenure,
@@ -328,6 +336,9 @@ impl Station {
                 .map(|table| (table.name, Watermark::new(parts.idle_timeout)))
                 .collect(),
             messages: Messages::start(parts.receivers),
+            dispatcher: Dispatcher::new(parts.policy),
+            decided: vec![],
+            kept_told: BTreeSet::new(),
             outbox: Outbox::default(),
             origin: Origin { source: "engine".to_string(), incarnation, seq: 0 },
             tenure,
@@ -394,6 +405,7 @@ impl Station {
             self.reload_rules(true, &self.kept_positions.clone());
         }
         self.persist(now)?;
+        self.tell(now)?;
         self.send_due(now);
         self.maintain(now)?;
         self.update_stats();
@@ -410,6 +422,7 @@ impl Station {
             self.read_source(index, now)?;
             self.persist(now)?;
         }
+        self.tell(now)?;
         self.send_due(now);
         self.messages.stop();
         self.collect_deliveries(now)?;
@@ -453,6 +466,7 @@ impl Station {
         }
         if now - self.retained_at >= RETAIN_INTERVAL {
             self.retained_at = now;
+            self.tidy_messages(now)?;
             if self.removed_at.is_none() && self.sources.iter().all(|source| source.lag == 0) {
                 // What was judged again after the start is judged.
                 self.known_events.clear();

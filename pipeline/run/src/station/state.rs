@@ -1,7 +1,7 @@
 //! What survives a restart: alerts and positions in a compacted topic, transitions as rows, notices not yet told.
 //!
-//! Order of writing: intents to tell, then transitions, then alerts with the position. A crash in between makes the next
-//! start judge again from the older position; what it finds has the same ids and is not written or told twice.
+//! Order of writing: transitions, then alerts with the position, then what is to be told. A crash in between makes the next
+//! start judge again from the older position; what it finds has the same ids and is not written twice.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use tidewatch_lake::LakeScan;
 use tidewatch_model::ports::{Log, Record, read_to_end};
 use tidewatch_model::table::{self, TOPIC_PREFIX, Table};
 use tidewatch_model::wire::{self, Origin};
-use tidewatch_model::{Alert, Notice, Rule, Span, Timestamp, Transition};
+use tidewatch_model::{Alert, AlertState, Rule, Span, Timestamp, Transition};
 use tidewatch_sql::{History, Series};
 
 use super::scope::{Part, SHARE, Use};
 use super::source::Source;
-use super::{NOTICE_TOPIC, SAVE_INTERVAL, STATE_TOPIC, Station, StationError};
-use crate::alert_rows::{NoticeOutcome, transition_batch};
+use super::{SAVE_INTERVAL, STATE_TOPIC, Station, StationError};
+use crate::alert_rows::transition_batch;
 use crate::mapping::{From, Mapping};
 use crate::stream_rows::StreamRows;
 
@@ -49,12 +49,10 @@ impl Station {
     /// Reads the state back and places every source.
     pub(super) fn restore(&mut self, now: Timestamp) -> Result<(), StationError> {
         let (alerts, position) = self.read_state()?;
-        for notice in self.read_intents(now)? {
-            self.outbox.push(notice, now);
-        }
         let oldest = position.rules.values().min().copied().unwrap_or(Timestamp::MIN);
         self.known_events = read_event_ids(self.log.as_ref(), oldest.saturating_sub(EVENT_SLACK))?;
-        self.judge.restore(alerts, &position.rules);
+        self.judge.restore(alerts.clone(), &position.rules);
+        self.restore_messages(&alerts, now)?;
         self.reload_rules(self.tenure.part == Part::Whole, &position.rules);
         for (place, newest) in &position.watermarks {
             let Some((table, partition)) = place.split_once('/') else { continue };
@@ -255,14 +253,6 @@ impl Station {
             .filter(|transition| !self.known_events.contains(&transition.event_id))
             .cloned()
             .collect();
-        let mut notices = Vec::new();
-        for transition in &fresh {
-            notices.extend(self.intents(transition)?);
-        }
-        if !notices.is_empty() {
-            let records: Vec<Record> = notices.iter().map(|(_, record)| record.clone()).collect();
-            self.log.append(NOTICE_TOPIC, 0, &records)?;
-        }
         if !fresh.is_empty() {
             let rows = transition_batch(&fresh, now)?;
             self.append_rows("alert_event", &rows)?;
@@ -270,16 +260,16 @@ impl Station {
         self.stats.transitions += fresh.len() as u64;
         // From here on a failure must not write them again.
         self.known_events.extend(fresh.into_iter().map(|transition| transition.event_id));
-        self.pending.clear();
-        let mut given_up = Vec::new();
-        for (notice, _) in notices {
-            if let Some(notice) = self.outbox.push(notice, now) {
-                let error = Some("too many notices wait for this receiver".to_string());
-                given_up.push(NoticeOutcome { notice, outcome: "gave_up", attempts: 0, error });
+        let mut seen = HashSet::new();
+        for transition in std::mem::take(&mut self.pending) {
+            // What happened to an alert before, as when much is read at once, is told before.
+            if !seen.insert(transition.alert.fingerprint()) {
+                self.decide(now);
+                seen.clear();
             }
+            self.dispatcher.observe(&transition.alert, now);
         }
-        *self.stats.notices.entry("gave_up").or_default() += given_up.len() as u64;
-        self.record_outcomes(&given_up, now)
+        Ok(())
     }
 
     /// Writes the rows of streams, each window's under a number of its own: rows that are made again after a crash are duplicates then.
@@ -313,8 +303,10 @@ impl Station {
         self.write_streams()?;
         self.tenure.check(self.log.as_ref())?;
         let prefix = self.tenure.prefix();
+        // An alert that is over is kept until everybody who heard of it has heard that too.
+        let told = self.dispatcher.alerts().filter(|alert| alert.state == AlertState::Resolved);
         let alerts: BTreeMap<String, Alert> =
-            self.judge.alerts().map(|alert| (alert_key(&prefix, alert), alert.clone())).collect();
+            told.chain(self.judge.alerts()).map(|alert| (alert_key(&prefix, alert), alert.clone())).collect();
         let mut records = Vec::new();
         for (key, alert) in &alerts {
             if self.saved_alerts.get(key) != Some(alert) {
@@ -414,33 +406,6 @@ impl Station {
         }
         Ok((alerts, position))
     }
-
-    /// Notices that were decided and not seen off. Those of a single engine are of the rest of a group that came after it.
-    fn read_intents(&self, now: Timestamp) -> Result<Vec<Notice>, StationError> {
-        let name = self.tenure.part.name();
-        let mut intents: Vec<(u64, Notice)> = Vec::new();
-        let mut moved = Vec::new();
-        for (key, (offset, value)) in read_compacted(self.log.as_ref(), NOTICE_TOPIC)? {
-            let of_single = !key.contains(&b'/');
-            let comes = of_single && matches!(self.tenure.part, Part::Rest { .. });
-            let is_ours = if name.is_empty() { of_single } else { key.starts_with(name.as_bytes()) };
-            if !comes && !is_ours {
-                continue;
-            }
-            let wrong = |problem: String| StationError::State { topic: NOTICE_TOPIC, offset, problem };
-            intents.push((offset, serde_json::from_slice(&value).map_err(|error| wrong(error.to_string()))?));
-            if comes {
-                let ours = [name.as_bytes(), &key].concat();
-                moved.push(Record { key: ours, headers: vec![], value: Some(value), timestamp: now });
-                moved.push(Record { key, headers: vec![], value: None, timestamp: now });
-            }
-        }
-        if !moved.is_empty() {
-            self.log.append(NOTICE_TOPIC, 0, &moved)?;
-        }
-        intents.sort_by_key(|(offset, _)| *offset);
-        Ok(intents.into_iter().map(|(_, notice)| notice).collect())
-    }
 }
 
 /// For each part of a group the beginning of the keys of its newest state. Epochs have a fixed width: the last in order is the
@@ -465,7 +430,7 @@ fn state_record(key: &str, value: Option<Vec<u8>>, now: Timestamp) -> Record {
 }
 
 /// The newest record of each key, tombstones left out, with its offset.
-fn read_compacted(log: &dyn Log, topic: &str) -> Result<Compacted, StationError> {
+pub(super) fn read_compacted(log: &dyn Log, topic: &str) -> Result<Compacted, StationError> {
     let mut newest = BTreeMap::new();
     let from = log.range(topic, 0)?.start;
     read_to_end(log, topic, 0, from, &mut |offset, record| match record.value {
@@ -476,7 +441,7 @@ fn read_compacted(log: &dyn Log, topic: &str) -> Result<Compacted, StationError>
 }
 
 /// The newest record of each key, with its offset.
-type Compacted = BTreeMap<Vec<u8>, (u64, Vec<u8>)>;
+pub(super) type Compacted = BTreeMap<Vec<u8>, (u64, Vec<u8>)>;
 
 /// The alerts and the position under a prefix of the keys.
 fn parse_state(records: &Compacted, prefix: &str) -> Result<(Vec<Alert>, Position), StationError> {

@@ -1,0 +1,665 @@
+//! Who is told what, and when: groups of alerts, and for each target what it was told last.
+//!
+//! It is pure: alerts and the time come in, notices go out, and the answer whether a notice was delivered comes back in. What a target
+//! was told ([`Told`]) changes only with a delivery, so a crash repeats a notice at most.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tidewatch_model::alert::{Labels, hex};
+use tidewatch_model::{Alert, AlertState, Notice, NoticeStatus, Severity, Span, Timestamp};
+
+use super::interval::TimeInterval;
+use super::mute::{InhibitRule, Inhibitor, SILENCE_KEPT, Silence, SilenceState};
+use super::route::{GroupBy, Route};
+
+/// One way to one receiver: a channel with its address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Its name, which no other has.
+    pub name: String,
+    /// Whether it hears of what is over.
+    pub send_resolved: bool,
+}
+
+/// The rules of telling: routes, receivers, inhibition, intervals.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    /// The tree.
+    pub route: Route,
+    /// The targets of each receiver.
+    pub receivers: BTreeMap<String, Vec<Target>>,
+    /// Inhibition.
+    pub inhibit_rules: Vec<InhibitRule>,
+    /// Intervals by name.
+    pub intervals: BTreeMap<String, Vec<TimeInterval>>,
+}
+
+impl Policy {
+    /// Without a file: every alert is told at once, and alone, to all targets.
+    pub fn built_in(targets: Vec<Target>) -> Policy {
+        let route = Route {
+            receiver: BUILT_IN.to_string(),
+            matchers: vec![],
+            group_by: GroupBy::All,
+            group_wait: Span::ZERO,
+            group_interval: Span::ZERO,
+            repeat_interval: Span::seconds(4 * 3_600),
+            continues: false,
+            mute_time_intervals: vec![],
+            active_time_intervals: vec![],
+            routes: vec![],
+            path: "{}".to_string(),
+        };
+        Policy {
+            route,
+            receivers: BTreeMap::from([(BUILT_IN.to_string(), targets)]),
+            inhibit_rules: vec![],
+            intervals: BTreeMap::new(),
+        }
+    }
+
+    /// Whether a route tells nobody now, for its intervals.
+    fn is_mute(&self, route: &Route, now: Timestamp) -> bool {
+        let within = |name: &String| {
+            self.intervals.get(name).is_some_and(|intervals| intervals.iter().any(|interval| interval.contains(now)))
+        };
+        let inactive = !route.active_time_intervals.is_empty() && !route.active_time_intervals.iter().any(within);
+        inactive || route.mute_time_intervals.iter().any(within)
+    }
+}
+
+/// The receiver of the built-in route.
+pub const BUILT_IN: &str = "default";
+
+/// Why somebody is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Why {
+    /// The group was not told of before, or all that was told of is over.
+    First,
+    /// Alerts came.
+    NewAlerts,
+    /// One is more urgent than it was.
+    MoreSevere,
+    /// Rows of one stopped coming.
+    DataMissing,
+    /// Some are over.
+    SomeResolved,
+    /// All are over.
+    AllResolved,
+    /// It goes on.
+    Repeat,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Why::First => "first",
+            Why::NewAlerts => "new alerts",
+            Why::MoreSevere => "more severe",
+            Why::DataMissing => "data missing",
+            Why::SomeResolved => "some resolved",
+            Why::AllResolved => "all resolved",
+            Why::Repeat => "repeat",
+        })
+    }
+}
+
+/// How an alert looked when it was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Seen {
+    /// How urgent.
+    pub severity: Severity,
+    /// Whether its rows were missing.
+    pub stale: bool,
+    /// When it began to fire, in groups that wait for nothing: there each time is told.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub episode: Timestamp,
+}
+
+fn is_zero(ts: &Timestamp) -> bool {
+    ts.0 == 0
+}
+
+/// What a target was told last about a group.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Told {
+    /// When.
+    pub at: Timestamp,
+    /// What fired, by fingerprint.
+    pub firing: BTreeMap<String, Seen>,
+    /// What was over.
+    pub resolved: BTreeSet<String>,
+    /// What fired when it was told before, and was muted this time: its end is still to be told.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub hidden: BTreeSet<String>,
+}
+
+impl Told {
+    /// Whether it was told that an alert fires, and not that it is over.
+    pub fn knows(&self, fingerprint: &str) -> bool {
+        self.firing.contains_key(fingerprint) || self.hidden.contains(fingerprint)
+    }
+}
+
+/// Whether a target is to be told, and why: Alertmanager's conditions, and two of ours.
+///
+/// `firing` and `resolved` are the alerts of the group that are not muted.
+pub fn decide(
+    firing: &BTreeMap<String, Seen>,
+    resolved: &BTreeSet<String>,
+    told: Option<&Told>,
+    send_resolved: bool,
+    repeat_interval: Span,
+    now: Timestamp,
+) -> Option<Why> {
+    let Some(told) = told else { return (!firing.is_empty()).then_some(Why::First) };
+    let is_new = |(fingerprint, seen): (&String, &Seen)| {
+        told.firing.get(fingerprint).is_none_or(|before| before.episode < seen.episode)
+    };
+    if firing.iter().any(is_new) {
+        return Some(if told.firing.is_empty() { Why::First } else { Why::NewAlerts });
+    }
+    if firing.is_empty() {
+        let ended = resolved.iter().any(|fingerprint| told.knows(fingerprint));
+        return ended.then_some(Why::AllResolved);
+    }
+    let changed = |is: fn(&Seen, &Seen) -> bool| firing.iter().any(|(key, seen)| is(seen, &told.firing[key]));
+    if changed(|seen, before| seen.severity > before.severity) {
+        return Some(Why::MoreSevere);
+    }
+    if changed(|seen, before| seen.stale && !before.stale) {
+        return Some(Why::DataMissing);
+    }
+    if send_resolved && !resolved.is_subset(&told.resolved) {
+        return Some(Why::SomeResolved);
+    }
+    (told.at.saturating_add(repeat_interval) < now).then_some(Why::Repeat)
+}
+
+/// An alert as receivers know it: severity is an attribute of its state here and a label there.
+pub fn wire_labels(alert: &Alert) -> Labels {
+    let mut labels = alert.labels.clone();
+    labels.insert("severity".to_string(), alert.severity.to_string());
+    labels
+}
+
+/// An alert that fires, or fired.
+#[derive(Debug, Clone, PartialEq)]
+struct Known {
+    alert: Alert,
+    labels: Labels,
+    groups: BTreeSet<String>,
+}
+
+impl Known {
+    fn fires(&self) -> bool {
+        self.alert.state == AlertState::Firing
+    }
+}
+
+/// Alerts that are told together.
+#[derive(Debug, Clone, PartialEq)]
+struct Group {
+    /// Its route, by its place among all.
+    route: usize,
+    labels: Labels,
+    members: BTreeSet<String>,
+    next: Timestamp,
+}
+
+/// What a notice says when it is delivered.
+#[derive(Debug, Clone, PartialEq)]
+struct Promise {
+    notice_id: String,
+    told: Told,
+}
+
+/// What keeps an alert from being told now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Muting {
+    /// Ids of silences.
+    pub silenced_by: Vec<String>,
+    /// The fingerprint of the alert that inhibits it.
+    pub inhibited_by: Vec<String>,
+}
+
+/// A group, for people.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupView {
+    /// Its labels.
+    pub labels: Labels,
+    /// Its receiver.
+    pub receiver: String,
+    /// Its alerts, by fingerprint.
+    pub members: Vec<String>,
+}
+
+/// A group of one target: by these what was told is kept.
+pub type Place = (String, String);
+
+/// All groups, and what everybody was told.
+#[derive(Debug, Clone)]
+pub struct Dispatcher {
+    policy: Policy,
+    alerts: BTreeMap<String, Known>,
+    groups: BTreeMap<String, Group>,
+    told: BTreeMap<Place, Told>,
+    in_flight: BTreeMap<Place, Promise>,
+    silences: BTreeMap<String, Silence>,
+}
+
+/// When a group that waits for nothing is looked at again, while one of its alerts is muted.
+const MUTED_RECHECK: Span = Span::seconds(5);
+/// When what could not be delivered is decided anew, in a group that waits for nothing.
+const DECIDED_ANEW: Span = Span::minutes(5);
+
+impl Dispatcher {
+    /// Nobody was told anything.
+    pub fn new(policy: Policy) -> Dispatcher {
+        Dispatcher {
+            policy,
+            alerts: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            told: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            silences: BTreeMap::new(),
+        }
+    }
+
+    /// Its policy.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Puts back what was told before a restart; alerts come after it.
+    pub fn restore(&mut self, told: impl IntoIterator<Item = (Place, Told)>) {
+        self.told.extend(told);
+    }
+
+    /// Puts back a notice that was decided before a restart and of which nobody knows whether it was delivered. False, when its
+    /// group or its target is none any more.
+    pub fn resume(&mut self, notice: &Notice, told: Told) -> bool {
+        let known = self.policy.receivers.values().flatten().any(|target| target.name == notice.target);
+        if known {
+            let place = (notice.group_key.clone(), notice.target.clone());
+            self.in_flight.insert(place, Promise { notice_id: notice.notice_id.clone(), told });
+        }
+        known
+    }
+
+    /// Takes an alert as it is now. Only those that fire or fired are told of.
+    pub fn observe(&mut self, alert: &Alert, now: Timestamp) {
+        let fingerprint = alert.fingerprint();
+        if !matches!(alert.state, AlertState::Firing | AlertState::Resolved) {
+            return;
+        }
+        let labels = wire_labels(alert);
+        let known = self.alerts.remove(&fingerprint);
+        let was_known = known.is_some();
+        if !was_known && alert.state == AlertState::Resolved && !self.was_told(&fingerprint) {
+            return;
+        }
+        let mut groups = known.map(|known| known.groups).unwrap_or_default();
+        let routes = self.policy.route.all();
+        let mut places: Vec<(usize, String, Labels)> = Vec::new();
+        for route in self.policy.route.matching(&labels) {
+            // Severity may change within one alert: by all labels means by those that make its identity.
+            let all = if route.group_by == GroupBy::All { &alert.labels } else { &labels };
+            let group = route.group_labels(all);
+            let index = routes.iter().position(|other| std::ptr::eq(*other, route)).unwrap_or(0);
+            places.push((index, route.group_key(&group), group));
+        }
+        for (index, key, labels) in places {
+            let route = routes[index];
+            let told_at = self.told.range((key.clone(), String::new())..).next();
+            let told_at = told_at.filter(|((group, _), _)| *group == key).map(|(_, told)| told.at);
+            let group = self.groups.entry(key.clone()).or_insert_with(|| Group {
+                route: index,
+                labels,
+                members: BTreeSet::new(),
+                // One that was told before a restart goes on in its step.
+                next: match told_at {
+                    Some(at) => at.saturating_add(route.group_interval).max(now),
+                    None => now.saturating_add(route.group_wait),
+                },
+            });
+            group.members.insert(fingerprint.clone());
+            groups.insert(key);
+        }
+        // Whoever was told that it fires stays in the know.
+        for key in &groups {
+            if let Some(group) = self.groups.get_mut(key)
+                && routes[group.route].group_interval == Span::ZERO
+            {
+                group.next = group.next.min(now);
+            }
+        }
+        self.alerts.insert(fingerprint, Known { alert: alert.clone(), labels, groups });
+    }
+
+    /// Takes what changed in an alert that goes on: values, texts, severity.
+    pub fn refresh(&mut self, alert: &Alert) {
+        let Some(known) = self.alerts.get_mut(&alert.fingerprint()) else { return };
+        if known.alert.state == alert.state && known.alert != *alert {
+            known.alert = alert.clone();
+            known.labels = wire_labels(alert);
+        }
+    }
+
+    /// Forgets alerts that fire and are not judged here any more; nobody is told anything.
+    pub fn retain_firing(&mut self, is_judged: &dyn Fn(&str) -> bool) {
+        let gone: Vec<String> = self
+            .alerts
+            .iter()
+            .filter(|(fingerprint, known)| known.fires() && !is_judged(fingerprint))
+            .map(|(fingerprint, _)| fingerprint.clone())
+            .collect();
+        for fingerprint in gone {
+            let Some(known) = self.alerts.remove(&fingerprint) else { continue };
+            for key in known.groups {
+                if let Some(group) = self.groups.get_mut(&key) {
+                    group.members.remove(&fingerprint);
+                    if group.members.is_empty() {
+                        self.groups.remove(&key);
+                    }
+                }
+                for (_, told) in self.told.iter_mut().filter(|(place, _)| place.0 == key) {
+                    told.firing.remove(&fingerprint);
+                    told.hidden.remove(&fingerprint);
+                }
+            }
+        }
+        let groups = &self.groups;
+        self.told
+            .retain(|place, told| groups.contains_key(&place.0) || !told.firing.is_empty() || !told.hidden.is_empty());
+    }
+
+    /// The alerts that fire, and those that are over and still to be told.
+    pub fn alerts(&self) -> impl Iterator<Item = &Alert> {
+        self.alerts.values().map(|known| &known.alert)
+    }
+
+    fn was_told(&self, fingerprint: &str) -> bool {
+        self.told.values().any(|told| told.knows(fingerprint))
+    }
+
+    /// When there is something to do next.
+    pub fn next_at(&self) -> Timestamp {
+        self.groups.values().map(|group| group.next).min().unwrap_or(Timestamp::MAX)
+    }
+
+    /// The notices that are due. Each is in flight until [`Dispatcher::delivered`] or [`Dispatcher::gave_up`].
+    pub fn tick(&mut self, now: Timestamp) -> Vec<Notice> {
+        if self.next_at() > now {
+            return vec![];
+        }
+        self.silences.retain(|_, silence| silence.ends_at.saturating_add(SILENCE_KEPT) > now);
+        let due: Vec<String> =
+            self.groups.iter().filter(|(_, group)| group.next <= now).map(|(key, _)| key.clone()).collect();
+        let muted = self.muted(now);
+        let routes: Vec<Route> = self.policy.route.all().into_iter().cloned().collect();
+        let mut notices = Vec::new();
+        for key in due {
+            notices.extend(self.flush(&key, &routes, &muted, now));
+            self.tidy(&key);
+        }
+        notices
+    }
+
+    /// Fingerprints of alerts that silences or other alerts mute.
+    fn muted(&self, now: Timestamp) -> BTreeSet<String> {
+        let active: Vec<&Silence> =
+            self.silences.values().filter(|silence| silence.state(now) == SilenceState::Active).collect();
+        if active.is_empty() && self.policy.inhibit_rules.is_empty() {
+            return BTreeSet::new();
+        }
+        let firing = self.alerts.iter().filter(|(_, known)| known.fires());
+        let inhibitor = Inhibitor::new(
+            &self.policy.inhibit_rules,
+            firing.map(|(fingerprint, known)| (fingerprint.as_str(), &known.labels)),
+        );
+        let is_muted = |known: &Known| {
+            active.iter().any(|silence| silence.mutes(&known.labels, now))
+                || inhibitor.source_of(&known.labels).is_some()
+        };
+        let muted = self.alerts.iter().filter(|(_, known)| is_muted(known));
+        muted.map(|(fingerprint, _)| fingerprint.clone()).collect()
+    }
+
+    fn flush(&mut self, key: &str, routes: &[Route], muted: &BTreeSet<String>, now: Timestamp) -> Vec<Notice> {
+        let Some(group) = self.groups.get_mut(key) else { return vec![] };
+        let route = &routes[group.route];
+        group.next = if route.group_interval == Span::ZERO {
+            // Until something changes, or it is to be repeated.
+            now.saturating_add(route.repeat_interval).saturating_add(Span::millis(1))
+        } else {
+            now.saturating_add(route.group_interval)
+        };
+        let group = group.clone();
+        let is_mute = self.policy.is_mute(route, now);
+        let mut notices = Vec::new();
+        let targets = self.policy.receivers.get(&route.receiver).cloned().unwrap_or_default();
+        let mut again = Timestamp::MAX;
+        for target in targets {
+            let place = (key.to_string(), target.name.clone());
+            if self.in_flight.contains_key(&place) {
+                // Decided anew when it is known whether that one was delivered.
+                continue;
+            }
+            let told = self.told.get(&place);
+            let was_told = |fingerprint: &String| told.is_some_and(|told| told.knows(fingerprint));
+            let (mut firing, mut resolved) = (BTreeMap::new(), BTreeSet::new());
+            for fingerprint in &group.members {
+                let Some(known) = self.alerts.get(fingerprint) else { continue };
+                let is_muted = is_mute || muted.contains(fingerprint);
+                if known.fires() && is_muted {
+                    again = again.min(now.saturating_add(MUTED_RECHECK));
+                } else if known.fires() {
+                    let alert = &known.alert;
+                    let each_time = route.group_interval == Span::ZERO;
+                    let episode = alert.fired_at.filter(|_| each_time).unwrap_or(Timestamp(0));
+                    let seen = Seen { severity: alert.severity, stale: alert.stale_since.is_some(), episode };
+                    firing.insert(fingerprint.clone(), seen);
+                } else if !is_muted || was_told(fingerprint) {
+                    // Whoever was told that it fires is told that it is over, muted or not.
+                    resolved.insert(fingerprint.clone());
+                }
+            }
+            let Some(mut why) = decide(&firing, &resolved, told, target.send_resolved, route.repeat_interval, now)
+            else {
+                continue;
+            };
+            // What is muted and was told stays told: its end is to be told too.
+            let before = told.into_iter().flat_map(|told| told.firing.keys().chain(&told.hidden));
+            let still = |fingerprint: &&String| {
+                self.alerts.get(*fingerprint).is_some_and(Known::fires) && !firing.contains_key(*fingerprint)
+            };
+            let hidden: BTreeSet<String> = before.filter(still).cloned().collect();
+            if why == Why::AllResolved && !hidden.is_empty() {
+                why = Why::SomeResolved;
+            }
+            let before = told.map_or(Timestamp(0), |told| told.at);
+            let promised = Told { at: now, firing, resolved, hidden };
+            let shown = promised.firing.keys().chain(promised.resolved.iter().filter(|_| target.send_resolved));
+            let alerts: Vec<Alert> =
+                shown.filter_map(|fingerprint| self.alerts.get(fingerprint)).map(|known| known.alert.clone()).collect();
+            let status = if promised.firing.is_empty() { NoticeStatus::Resolved } else { NoticeStatus::Firing };
+            let notice_id = notice_id(&place, &promised, why, before, &alerts);
+            if alerts.is_empty() {
+                // It does not hear of what is over.
+                self.told.insert(place, promised);
+                continue;
+            }
+            notices.push(Notice {
+                notice_id: notice_id.clone(),
+                receiver: route.receiver.clone(),
+                target: target.name,
+                group_key: key.to_string(),
+                group_labels: group.labels.clone(),
+                status,
+                reason: why.to_string(),
+                ts: alerts.iter().map(last_change).max().unwrap_or(now),
+                alerts,
+            });
+            self.in_flight.insert(place, Promise { notice_id, told: promised });
+        }
+        if let Some(group) = self.groups.get_mut(key)
+            && route.group_interval == Span::ZERO
+        {
+            group.next = group.next.min(again);
+        }
+        notices
+    }
+
+    /// What a notice will have told when it is delivered.
+    pub fn promised(&self, notice: &Notice) -> Option<&Told> {
+        let promise = self.in_flight.get(&(notice.group_key.clone(), notice.target.clone()))?;
+        (promise.notice_id == notice.notice_id).then_some(&promise.told)
+    }
+
+    /// A notice was delivered: what its target knows now, to be kept.
+    pub fn delivered(&mut self, notice: &Notice, now: Timestamp) -> Option<Told> {
+        let place = (notice.group_key.clone(), notice.target.clone());
+        self.promised(notice)?;
+        let told = self.in_flight.remove(&place)?.told;
+        self.told.insert(place, told.clone());
+        self.look_again(&notice.group_key, now);
+        self.tidy(&notice.group_key);
+        Some(told)
+    }
+
+    /// A notice was given up: what is to be told is decided anew at the group's next turn.
+    pub fn gave_up(&mut self, notice: &Notice, now: Timestamp) {
+        if self.promised(notice).is_some() {
+            self.in_flight.remove(&(notice.group_key.clone(), notice.target.clone()));
+            self.look_again(&notice.group_key, now.saturating_add(DECIDED_ANEW));
+        }
+    }
+
+    /// A notice was not sent, and will not be: it is decided anew at once.
+    pub fn take_back(&mut self, notice: &Notice, now: Timestamp) {
+        if self.promised(notice).is_some() {
+            self.in_flight.remove(&(notice.group_key.clone(), notice.target.clone()));
+            if let Some(group) = self.groups.get_mut(&notice.group_key) {
+                group.next = now;
+            }
+        }
+    }
+
+    /// In a group that waits for nothing, what changed while a notice was in flight was not decided.
+    fn look_again(&mut self, key: &str, at: Timestamp) {
+        let routes = self.policy.route.all();
+        if let Some(group) = self.groups.get_mut(key)
+            && routes[group.route].group_interval == Span::ZERO
+        {
+            group.next = group.next.min(at);
+        }
+    }
+
+    /// Forgets alerts that are over and of which nobody is to be told, groups without alerts, and what was told of them.
+    fn tidy(&mut self, key: &str) {
+        let of_group = |(place, _): &(&Place, &Told)| place.0 == key;
+        let promised = self.in_flight.iter().filter(|(place, _)| place.0 == key).map(|(_, promise)| &promise.told);
+        let mut needed: BTreeSet<String> = BTreeSet::new();
+        for told in self.told.iter().filter(of_group).map(|(_, told)| told).chain(promised) {
+            needed.extend(told.firing.keys().chain(&told.hidden).cloned());
+        }
+        let in_flight = self.in_flight.keys().any(|place| place.0 == key);
+        let Some(group) = self.groups.get_mut(key) else { return };
+        let alerts = &self.alerts;
+        let over: Vec<String> = group
+            .members
+            .iter()
+            .filter(|fingerprint| !needed.contains(*fingerprint) && !alerts.get(*fingerprint).is_some_and(Known::fires))
+            .cloned()
+            .collect();
+        if in_flight {
+            return;
+        }
+        for fingerprint in over {
+            group.members.remove(&fingerprint);
+            if let Some(known) = self.alerts.get_mut(&fingerprint) {
+                known.groups.remove(key);
+                if known.groups.is_empty() {
+                    self.alerts.remove(&fingerprint);
+                }
+            }
+        }
+        if group.members.is_empty() {
+            self.groups.remove(key);
+            self.told.retain(|place, told| place.0 != key || !told.firing.is_empty() || !told.hidden.is_empty());
+        }
+    }
+
+    /// What everybody was told, by group and target.
+    pub fn told(&self) -> impl Iterator<Item = (&Place, &Told)> {
+        self.told.iter()
+    }
+
+    /// The silences, also those that are over and kept.
+    pub fn silences(&self) -> impl Iterator<Item = &Silence> {
+        self.silences.values()
+    }
+
+    /// Adds a silence, or replaces the one with its id.
+    pub fn set_silence(&mut self, silence: Silence) {
+        self.silences.insert(silence.id.clone(), silence);
+        // Alerts that were silenced may be due at once.
+        let routes = self.policy.route.all();
+        for group in self.groups.values_mut().filter(|group| routes[group.route].group_interval == Span::ZERO) {
+            group.next = group.next.min(Timestamp(0));
+        }
+    }
+
+    /// What keeps an alert from being told now.
+    pub fn muting(&self, labels: &Labels, now: Timestamp) -> Muting {
+        let silences = self.silences.values().filter(|silence| silence.mutes(labels, now));
+        let firing = self.alerts.iter().filter(|(_, known)| known.fires());
+        let inhibitor = Inhibitor::new(
+            &self.policy.inhibit_rules,
+            firing.map(|(fingerprint, known)| (fingerprint.as_str(), &known.labels)),
+        );
+        Muting {
+            silenced_by: silences.map(|silence| silence.id.clone()).collect(),
+            inhibited_by: inhibitor.source_of(labels).map(str::to_string).into_iter().collect(),
+        }
+    }
+
+    /// The groups, for people.
+    pub fn groups(&self) -> Vec<GroupView> {
+        let routes = self.policy.route.all();
+        let view = |group: &Group| GroupView {
+            labels: group.labels.clone(),
+            receiver: routes[group.route].receiver.clone(),
+            members: group.members.iter().cloned().collect(),
+        };
+        self.groups.values().map(view).collect()
+    }
+}
+
+/// Event time of the last thing that happened to an alert.
+fn last_change(alert: &Alert) -> Timestamp {
+    let fired = alert.fired_at.unwrap_or(alert.active_at);
+    fired.max(alert.resolved_at.unwrap_or(fired)).max(alert.stale_since.unwrap_or(fired))
+}
+
+/// The idempotency key: the same decision about the same alerts has the same one, also after a crash.
+fn notice_id(place: &Place, told: &Told, why: Why, before: Timestamp, alerts: &[Alert]) -> String {
+    let mut hasher = Sha256::new();
+    let mut feed = |text: &str| {
+        hasher.update(text.as_bytes());
+        hasher.update([0xFF]);
+    };
+    feed(&place.0);
+    feed(&place.1);
+    feed(&why.to_string());
+    feed(&before.0.to_string());
+    told.firing.keys().for_each(|fingerprint| feed(fingerprint));
+    feed("");
+    told.resolved.iter().for_each(|fingerprint| feed(fingerprint));
+    alerts.iter().for_each(|alert| feed(&alert.fired_at.unwrap_or(alert.active_at).0.to_string()));
+    hex(&hasher.finalize()[..16])
+}
