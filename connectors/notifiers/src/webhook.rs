@@ -58,7 +58,9 @@ impl Notify for WebhookNotifier {
             Ok(response) => response,
             // The error's own text may repeat the URL, and the URL may be a secret.
             Err(error) => {
-                return Delivery::Retry { after: None, error: format!("webhook {}: {}", self.target, kind_of(&error)) };
+                let perhaps = !matches!(error, ureq::Error::HostNotFound | ureq::Error::ConnectionFailed);
+                let error = format!("webhook {}: {}", self.target, kind_of(&error));
+                return Delivery::Retry { after: None, error, perhaps };
             }
         };
         let status = response.status().as_u16();
@@ -68,7 +70,8 @@ impl Notify for WebhookNotifier {
             408 | 429 | 500..=599 => {
                 let after =
                     response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse::<i64>().ok());
-                Delivery::Retry { after: after.map(|seconds| Span::seconds(seconds.clamp(0, 3_600))), error }
+                let after = after.map(|seconds| Span::seconds(seconds.clamp(0, 3_600)));
+                Delivery::Retry { after, error, perhaps: status >= 500 }
             }
             _ => Delivery::GiveUp { error },
         }

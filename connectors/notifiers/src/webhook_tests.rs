@@ -109,8 +109,8 @@ fn answers_decide_what_happens() {
         let (delivery, _) = attempt(answer);
         let found = match &delivery {
             Delivery::Delivered => "delivered".to_string(),
-            Delivery::Retry { after: Some(after), error } => format!("retry after {after}: {error}"),
-            Delivery::Retry { after: None, error } => format!("retry: {error}"),
+            Delivery::Retry { after: Some(after), error, .. } => format!("retry after {after}: {error}"),
+            Delivery::Retry { after: None, error, .. } => format!("retry: {error}"),
             Delivery::GiveUp { error } => format!("give up: {error}"),
         };
         assert!(found.starts_with(expected), "{answer:?}: {found}");

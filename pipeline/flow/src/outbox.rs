@@ -19,6 +19,8 @@ struct Waiting {
     attempts: u32,
     not_before: Timestamp,
     in_flight: bool,
+    /// An attempt may have reached them.
+    perhaps: bool,
 }
 
 /// How an attempt changed the outbox.
@@ -40,6 +42,8 @@ pub enum Progress {
         attempts: u32,
         /// The last error.
         error: String,
+        /// Whether an attempt may have reached them all the same.
+        perhaps: bool,
     },
     /// The outbox does not know this notice.
     Unknown,
@@ -59,7 +63,7 @@ impl Outbox {
         if queue.iter().any(|waiting| waiting.notice.notice_id == notice.notice_id) {
             return None;
         }
-        queue.push_back(Waiting { notice, since: now, attempts: 0, not_before: now, in_flight: false });
+        queue.push_back(Waiting { notice, since: now, attempts: 0, not_before: now, in_flight: false, perhaps: false });
         if queue.len() <= NOTICES_WAITING {
             return None;
         }
@@ -92,12 +96,13 @@ impl Outbox {
         let attempts = waiting.attempts;
         let progress = match delivery {
             Delivery::Delivered => Progress::Delivered { attempts },
-            Delivery::GiveUp { error } => Progress::GaveUp { attempts, error: error.clone() },
-            Delivery::Retry { after, error } => {
+            Delivery::GiveUp { error } => Progress::GaveUp { attempts, error: error.clone(), perhaps: waiting.perhaps },
+            Delivery::Retry { after, error, perhaps } => {
+                waiting.perhaps |= perhaps;
                 let doubled = Span(FIRST_WAIT.0 << attempts.saturating_sub(1).min(10)).min(LONGEST_WAIT);
                 let at = now.saturating_add(doubled.max(after.unwrap_or(Span::ZERO)));
                 if at - waiting.since > NOTIFY_BUDGET {
-                    Progress::GaveUp { attempts, error: error.clone() }
+                    Progress::GaveUp { attempts, error: error.clone(), perhaps: waiting.perhaps }
                 } else {
                     waiting.not_before = at;
                     return Progress::Retrying { at };
@@ -139,7 +144,7 @@ mod tests {
     }
 
     fn retry(after: Option<Span>) -> Delivery {
-        Delivery::Retry { after, error: "busy".to_string() }
+        Delivery::Retry { after, error: "busy".to_string(), perhaps: false }
     }
 
     #[test]

@@ -337,6 +337,8 @@ pub enum Delivery {
         after: Option<Span>,
         /// What went wrong, without secrets.
         error: String,
+        /// Whether they may have it all the same: it was sent, and no answer came.
+        perhaps: bool,
     },
     /// Never: the other side will not take it.
     GiveUp {

@@ -132,7 +132,7 @@ pub struct Told {
     pub firing: BTreeMap<String, Seen>,
     /// What was over.
     pub resolved: BTreeSet<String>,
-    /// What fired when it was told before, and was muted this time: its end is still to be told.
+    /// What it may believe to fire, and was not told this time: its end is still to be told.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub hidden: BTreeSet<String>,
 }
@@ -531,12 +531,31 @@ impl Dispatcher {
         Some(told)
     }
 
-    /// A notice was given up: what is to be told is decided anew at the group's next turn.
-    pub fn gave_up(&mut self, notice: &Notice, now: Timestamp) {
-        if self.promised(notice).is_some() {
-            self.in_flight.remove(&(notice.group_key.clone(), notice.target.clone()));
-            self.look_again(&notice.group_key, now.saturating_add(DECIDED_ANEW));
+    /// A notice was given up: what is to be told is decided anew at the group's next turn. When its target may have it all the
+    /// same (`perhaps`), nobody knows what it believes: what is to be kept then.
+    pub fn gave_up(&mut self, notice: &Notice, perhaps: bool, now: Timestamp) -> Option<Told> {
+        let place = (notice.group_key.clone(), notice.target.clone());
+        self.promised(notice)?;
+        let promise = self.in_flight.remove(&place)?;
+        self.look_again(&notice.group_key, now.saturating_add(DECIDED_ANEW));
+        if !perhaps {
+            return None;
         }
+        let told = self.told.entry(place).or_default();
+        // They may believe either: both that it fires and that it is over is told again.
+        for fingerprint in promise
+            .told
+            .firing
+            .into_keys()
+            .filter(|key| !told.firing.contains_key(key))
+            .chain(promise.told.resolved.into_iter().filter(|fingerprint| told.firing.contains_key(fingerprint)))
+            .collect::<Vec<_>>()
+        {
+            told.firing.remove(&fingerprint);
+            told.resolved.remove(&fingerprint);
+            told.hidden.insert(fingerprint);
+        }
+        Some(told.clone())
     }
 
     /// A notice was not sent, and will not be: it is decided anew at once.
@@ -663,3 +682,7 @@ fn notice_id(place: &Place, told: &Told, why: Why, before: Timestamp, alerts: &[
     alerts.iter().for_each(|alert| feed(&alert.fired_at.unwrap_or(alert.active_at).0.to_string()));
     hex(&hasher.finalize()[..16])
 }
+
+#[cfg(test)]
+#[path = "dispatch_tests.rs"]
+mod tests;

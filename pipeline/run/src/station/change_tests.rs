@@ -201,7 +201,7 @@ fn a_group_ends_the_alerts_of_a_removed_rule_when_all_engines_have_heard_of_it()
 #[test]
 fn notices_that_a_single_engine_left_waiting_are_told_by_the_group() {
     let mut play = Play::new();
-    let down = || tidewatch_model::ports::Delivery::Retry { after: None, error: "down".to_string() };
+    let down = || tidewatch_model::ports::Delivery::Retry { after: None, error: "down".to_string(), perhaps: false };
     play.world.notifier = Arc::new(ScriptedNotifier::new("ops", std::iter::repeat_with(down).take(1_000)));
     let mut station = play.world.open(play.now).unwrap();
     play.run(&mut station, 130);

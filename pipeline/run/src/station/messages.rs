@@ -116,7 +116,7 @@ impl Station {
         let mut given_up = Vec::new();
         for notice in notices {
             if let Some(notice) = self.outbox.push(notice, now) {
-                self.dispatcher.gave_up(&notice, now);
+                self.dispatcher.gave_up(&notice, false, now);
                 let error = Some("too many notices wait for this target".to_string());
                 given_up.push(NoticeOutcome { notice, outcome: "gave_up", attempts: 0, error });
             }
@@ -218,7 +218,11 @@ impl Station {
         for notice in self.outbox.due(now) {
             let sent = self.messages.receivers.get(&notice.target).map(|receiver| receiver.try_send(notice.clone()));
             if !matches!(sent, Some(Ok(()))) {
-                let gone = Delivery::Retry { after: None, error: "the target's thread is busy or gone".to_string() };
+                let gone = Delivery::Retry {
+                    after: None,
+                    error: "the target's thread is busy or gone".to_string(),
+                    perhaps: false,
+                };
                 self.outbox.done(&notice.target, &notice.notice_id, &gone, now);
             }
         }
@@ -233,15 +237,10 @@ impl Station {
                 Delivery::Delivered => None,
                 Delivery::Retry { error, .. } | Delivery::GiveUp { error } => Some(error.clone()),
             };
-            let (outcome, attempts) = match self.outbox.done(&notice.target, &notice.notice_id, &delivery, now) {
-                Progress::Delivered { attempts } => {
-                    let known = self.dispatcher.delivered(&notice, now);
-                    told.extend(known.map(|known| ((notice.group_key.clone(), notice.target.clone()), known)));
-                    ("delivered", attempts)
-                }
-                Progress::GaveUp { attempts, .. } => {
-                    self.dispatcher.gave_up(&notice, now);
-                    ("gave_up", attempts)
+            let (outcome, attempts, known) = match self.outbox.done(&notice.target, &notice.notice_id, &delivery, now) {
+                Progress::Delivered { attempts } => ("delivered", attempts, self.dispatcher.delivered(&notice, now)),
+                Progress::GaveUp { attempts, perhaps, .. } => {
+                    ("gave_up", attempts, self.dispatcher.gave_up(&notice, perhaps, now))
                 }
                 Progress::Retrying { .. } => {
                     *self.stats.notices.entry("retried").or_default() += 1;
@@ -249,6 +248,7 @@ impl Station {
                 }
                 Progress::Unknown => continue,
             };
+            told.extend(known.map(|known| ((notice.group_key.clone(), notice.target.clone()), known)));
             *self.stats.notices.entry(outcome).or_default() += 1;
             outcomes.push(NoticeOutcome { notice, outcome, attempts: i64::from(attempts), error: last_error });
         }
