@@ -8,20 +8,26 @@ use tidewatch_model::{Alert, AlertState, Notice, Timestamp};
 /// What Alertmanager writes as the end of an alert that has not ended: Go's zero time.
 const NOT_ENDED: &str = "0001-01-01T00:00:00Z";
 
-/// The body for a notice. `external_url` is where people reach this Tidewatch; it may be empty.
-pub fn webhook_body(notice: &Notice, external_url: &str) -> Value {
-    let all_labels: Vec<BTreeMap<String, String>> = notice.alerts.iter().map(wire_labels).collect();
+/// The labels that all alerts of a notice have with the same value.
+pub fn common_labels(notice: &Notice) -> BTreeMap<String, String> {
+    common(&notice.alerts.iter().map(wire_labels).collect::<Vec<_>>())
+}
+
+/// The body for a notice. `external_url` is where people reach this Tidewatch; it may be empty. At most so many alerts are in it; zero:
+/// all.
+pub fn webhook_body(notice: &Notice, external_url: &str, max_alerts: usize) -> Value {
+    let kept = if max_alerts == 0 { notice.alerts.len() } else { notice.alerts.len().min(max_alerts) };
     let all_annotations: Vec<BTreeMap<String, String>> =
         notice.alerts.iter().map(|alert| alert.annotations.clone()).collect();
-    let alerts: Vec<Value> = notice.alerts.iter().map(|alert| alert_body(alert, external_url)).collect();
+    let alerts: Vec<Value> = notice.alerts[..kept].iter().map(|alert| alert_body(alert, external_url)).collect();
     json!({
         "version": "4",
         "groupKey": notice.group_key,
-        "truncatedAlerts": 0,
+        "truncatedAlerts": notice.alerts.len() - kept,
         "status": notice.status,
         "receiver": notice.receiver,
         "groupLabels": notice.group_labels,
-        "commonLabels": common(&all_labels),
+        "commonLabels": common_labels(notice),
         "commonAnnotations": common(&all_annotations),
         "externalURL": external_url,
         "alerts": alerts,

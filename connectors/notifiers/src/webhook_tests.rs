@@ -2,81 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
-use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
-use tidewatch_model::{Alert, AlertState, NoticeStatus, Severity, Timestamp};
+use tidewatch_model::{AlertState, Timestamp};
 
 use super::*;
+use crate::testing::{notice, server};
 use crate::{ScriptedNotifier, TerminalNotifier};
-
-fn notice(state: AlertState) -> Notice {
-    let labels =
-        BTreeMap::from([("alertname".to_string(), "gpu_hot".to_string()), ("host".to_string(), "n1".to_string())]);
-    let alert = Alert {
-        rule: "gpu_hot".to_string(),
-        rule_version: "v1".to_string(),
-        key: vec!["host".to_string()],
-        labels,
-        state,
-        severity: Severity::Critical,
-        active_at: Timestamp::from_seconds(60),
-        fired_at: Some(Timestamp::from_seconds(120)),
-        resolved_at: (state == AlertState::Resolved).then_some(Timestamp::from_seconds(300)),
-        keep_since: None,
-        last_match: Timestamp::from_seconds(240),
-        stale_since: None,
-        values: vec![],
-        annotations: BTreeMap::from([("summary".to_string(), "hot\u{1b}[2J".to_string())]),
-    };
-    let status = if state == AlertState::Resolved { NoticeStatus::Resolved } else { NoticeStatus::Firing };
-    Notice {
-        notice_id: "abc".to_string(),
-        receiver: "ops".to_string(),
-        target: "ops".to_string(),
-        group_key: "{}:{alertname=\"gpu_hot\", host=\"n1\"}".to_string(),
-        group_labels: alert.labels.clone(),
-        status,
-        reason: "condition_met".to_string(),
-        alerts: vec![alert],
-        ts: Timestamp::from_seconds(120),
-    }
-}
-
-/// Answers one request with these bytes; returns what was asked.
-fn server(answer: &'static str) -> (String, JoinHandle<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://user:secret@{}/hook?token=secret", listener.local_addr().unwrap());
-    let thread = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut request = Vec::new();
-        let mut buffer = [0; 4096];
-        loop {
-            let count = stream.read(&mut buffer).unwrap_or(0);
-            request.extend_from_slice(&buffer[..count]);
-            let text = String::from_utf8_lossy(&request).into_owned();
-            let length = text
-                .to_lowercase()
-                .split("content-length: ")
-                .nth(1)
-                .and_then(|rest| rest.split("\r\n").next()?.parse::<usize>().ok());
-            let body = text.split_once("\r\n\r\n").map(|(_, body)| body.len());
-            if count == 0 || length.zip(body).is_some_and(|(length, body)| body >= length) {
-                break;
-            }
-        }
-        match answer {
-            // Hangs until the other side has had enough and closes.
-            "hang" => drop(stream.read(&mut buffer)),
-            answer => drop(stream.write_all(answer.as_bytes())),
-        }
-        String::from_utf8_lossy(&request).into_owned()
-    });
-    (url, thread)
-}
 
 fn attempt(answer: &'static str) -> (Delivery, String) {
     let (url, thread) = server(answer);
@@ -156,7 +89,7 @@ fn the_body_is_alertmanagers() {
             }],
         })
     );
-    let resolved = webhook_body(&notice(AlertState::Resolved), "");
+    let resolved = webhook_body(&notice(AlertState::Resolved), "", 0);
     assert_eq!(resolved["alerts"][0]["endsAt"], "1970-01-01T00:05:00Z");
     assert_eq!(resolved["status"], "resolved");
 }

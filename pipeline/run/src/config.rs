@@ -40,6 +40,8 @@ pub struct Config {
     pub collect_nvml_library: Option<PathBuf>,
     /// Where alerts are posted, in Alertmanager's webhook format.
     pub webhook_url: Option<String>,
+    /// Routes and receivers, as Alertmanager has them.
+    pub alerting_file: Option<PathBuf>,
     /// Kafka's brokers, `host:port`, comma separated; `None` uses the local log.
     pub kafka_brokers: Option<String>,
     /// What topics' names begin with on the cluster.
@@ -81,6 +83,7 @@ impl Default for Config {
             collect_sysfs: PathBuf::from("/sys"),
             collect_nvml_library: None,
             webhook_url: None,
+            alerting_file: None,
             kafka_brokers: None,
             kafka_prefix: String::new(),
             kafka_replication: -1,
@@ -109,7 +112,7 @@ fn optional_path(path: &Option<PathBuf>) -> String {
     path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
 }
 
-const SETTINGS: [Setting; 24] = [
+const SETTINGS: [Setting; 25] = [
     Setting {
         name: "data.dir",
         meaning: "where the log, the lake and the state live",
@@ -226,6 +229,15 @@ const SETTINGS: [Setting; 24] = [
         },
         // The path and query of a webhook are often its secret.
         show: |config| config.webhook_url.as_deref().map(redact).unwrap_or_default(),
+    },
+    Setting {
+        name: "alerting.file",
+        meaning: "routes and receivers, in the format of Alertmanager's configuration",
+        set: |config, text| {
+            config.alerting_file = (!text.is_empty()).then(|| PathBuf::from(text));
+            Ok(())
+        },
+        show: |config| optional_path(&config.alerting_file),
     },
     Setting {
         name: "kafka.brokers",

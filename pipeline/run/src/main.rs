@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod alert_rows;
+mod alerting_file;
 mod command;
 mod config;
 mod dimension_files;

@@ -27,8 +27,8 @@ pub struct Target {
 /// The rules of telling: routes, receivers, inhibition, intervals.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
-    /// The tree.
-    pub route: Route,
+    /// The trees: an alert goes through each.
+    pub trees: Vec<Route>,
     /// The targets of each receiver.
     pub receivers: BTreeMap<String, Vec<Target>>,
     /// Inhibition.
@@ -51,14 +51,29 @@ impl Policy {
             mute_time_intervals: vec![],
             active_time_intervals: vec![],
             routes: vec![],
-            path: "{}".to_string(),
+            path: BUILT_IN.to_string(),
         };
         Policy {
-            route,
+            trees: vec![route],
             receivers: BTreeMap::from([(BUILT_IN.to_string(), targets)]),
             inhibit_rules: vec![],
             intervals: BTreeMap::new(),
         }
+    }
+
+    /// This one and another, side by side.
+    #[must_use]
+    pub fn beside(mut self, other: Policy) -> Policy {
+        self.trees.extend(other.trees);
+        self.receivers.extend(other.receivers);
+        self.inhibit_rules.extend(other.inhibit_rules);
+        self.intervals.extend(other.intervals);
+        self
+    }
+
+    /// All nodes of all trees.
+    fn routes(&self) -> Vec<&Route> {
+        self.trees.iter().flat_map(Route::all).collect()
     }
 
     /// Whether a route tells nobody now, for its intervals.
@@ -71,8 +86,8 @@ impl Policy {
     }
 }
 
-/// The receiver of the built-in route.
-pub const BUILT_IN: &str = "default";
+/// The receiver of the built-in route, and its way.
+pub const BUILT_IN: &str = "built-in";
 
 /// Why somebody is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -303,9 +318,9 @@ impl Dispatcher {
             return;
         }
         let mut groups = known.map(|known| known.groups).unwrap_or_default();
-        let routes = self.policy.route.all();
+        let routes = self.policy.routes();
         let mut places: Vec<(usize, String, Labels)> = Vec::new();
-        for route in self.policy.route.matching(&labels) {
+        for route in self.policy.trees.iter().flat_map(|tree| tree.matching(&labels)) {
             // Severity may change within one alert: by all labels means by those that make its identity.
             let all = if route.group_by == GroupBy::All { &alert.labels } else { &labels };
             let group = route.group_labels(all);
@@ -400,7 +415,7 @@ impl Dispatcher {
         let due: Vec<String> =
             self.groups.iter().filter(|(_, group)| group.next <= now).map(|(key, _)| key.clone()).collect();
         let muted = self.muted(now);
-        let routes: Vec<Route> = self.policy.route.all().into_iter().cloned().collect();
+        let routes: Vec<Route> = self.policy.routes().into_iter().cloned().collect();
         let mut notices = Vec::new();
         for key in due {
             notices.extend(self.flush(&key, &routes, &muted, now));
@@ -570,7 +585,7 @@ impl Dispatcher {
 
     /// In a group that waits for nothing, what changed while a notice was in flight was not decided.
     fn look_again(&mut self, key: &str, at: Timestamp) {
-        let routes = self.policy.route.all();
+        let routes = self.policy.routes();
         if let Some(group) = self.groups.get_mut(key)
             && routes[group.route].group_interval == Span::ZERO
         {
@@ -627,7 +642,7 @@ impl Dispatcher {
     pub fn set_silence(&mut self, silence: Silence) {
         self.silences.insert(silence.id.clone(), silence);
         // Alerts that were silenced may be due at once.
-        let routes = self.policy.route.all();
+        let routes = self.policy.routes();
         for group in self.groups.values_mut().filter(|group| routes[group.route].group_interval == Span::ZERO) {
             group.next = group.next.min(Timestamp(0));
         }
@@ -649,7 +664,7 @@ impl Dispatcher {
 
     /// The groups, for people.
     pub fn groups(&self) -> Vec<GroupView> {
-        let routes = self.policy.route.all();
+        let routes = self.policy.routes();
         let view = |group: &Group| GroupView {
             labels: group.labels.clone(),
             receiver: routes[group.route].receiver.clone(),

@@ -43,9 +43,9 @@ fn hot(host: &str, fired: i64, resolved: Option<i64>) -> Alert {
 /// One receiver, groups by alertname: 30 s, 5 m, 4 h.
 fn policy() -> Policy {
     let mut policy = Policy::built_in(vec![Target { name: "ops".to_string(), send_resolved: true }]);
-    policy.route.group_by = GroupBy::Labels(["alertname".to_string()].into());
-    policy.route.group_wait = Span::seconds(30);
-    policy.route.group_interval = Span::minutes(5);
+    policy.trees[0].group_by = GroupBy::Labels(["alertname".to_string()].into());
+    policy.trees[0].group_wait = Span::seconds(30);
+    policy.trees[0].group_interval = Span::minutes(5);
     policy
 }
 
@@ -190,7 +190,7 @@ fn sources_inhibit_and_intervals_mute() {
     policy
         .intervals
         .insert("mondays".to_string(), vec![TimeInterval { weekdays: Some(vec![1..=1]), ..TimeInterval::default() }]);
-    policy.route.mute_time_intervals = vec!["mondays".to_string()];
+    policy.trees[0].mute_time_intervals = vec!["mondays".to_string()];
     let mut dispatcher = Dispatcher::new(policy);
     dispatcher.observe(&hot("n1", 0, None), at(0));
     let told = run(&mut dispatcher, 0, 40_000);
@@ -204,7 +204,7 @@ fn the_tree_finds_receivers_as_alertmanagers() {
         matchers: Matcher::parse_all(matchers).unwrap(),
         continues,
         routes,
-        ..policy().route
+        ..policy().trees.remove(0)
     };
     let tree = route(
         "root",
@@ -257,7 +257,7 @@ proptest! {
     fn nobody_is_told_a_lie(events in events(), at_once in any::<bool>()) {
         let mut policy = policy();
         if at_once {
-            (policy.route.group_wait, policy.route.group_interval) = (Span::ZERO, Span::ZERO);
+            (policy.trees[0].group_wait, policy.trees[0].group_interval) = (Span::ZERO, Span::ZERO);
         }
         let mut dispatcher = Dispatcher::new(policy.clone());
         let mut alerts: BTreeMap<usize, Alert> = BTreeMap::new();

@@ -23,6 +23,7 @@ use tidewatch_serve::{Access, Server};
 use tidewatch_sql::{Dimensions, Level, Renewed};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::alerting_file;
 use crate::config::{Config, redact};
 use crate::dimension_files::Watched;
 use crate::failure::Failure;
@@ -53,6 +54,9 @@ pub struct Args {
     /// Where alerts are posted, in Alertmanager's webhook format.
     #[arg(long)]
     webhook: Option<String>,
+    /// Routes and receivers, in the format of Alertmanager's configuration.
+    #[arg(long, value_name = "FILE")]
+    alerting: Option<PathBuf>,
     /// Kafka's brokers, host:port, comma separated, instead of the log in the data folder.
     #[arg(long, value_name = "HOST:PORT")]
     kafka: Option<String>,
@@ -103,6 +107,9 @@ pub fn configure(args: &Args, config: &mut Config) -> Result<(), Failure> {
     if let Some(url) = &args.webhook {
         config.webhook_url = Some(url.clone());
     }
+    if let Some(file) = &args.alerting {
+        config.alerting_file = Some(file.clone());
+    }
     let mut faults = Vec::new();
     crate::config::check_together(config, &mut faults);
     match faults.first() {
@@ -147,8 +154,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         store.clean_staging().map_err(|error| unusable(config, error))?;
     }
     let _lock = lock.keep(config)?;
-    let receivers = receivers(config, on_screen, &recent);
-    let targets = receivers.iter().map(|notify| Target { name: notify.target().to_string(), send_resolved: true });
+    let (policy, receivers) = receivers(config, on_screen, &recent)?;
     let parts = Parts {
         log: log.log(),
         cluster: log.is_cluster(),
@@ -159,8 +165,8 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         random: Arc::new(OsRandom),
         rules: set.clone(),
         dimensions: dimensions.clone(),
-        policy: Policy::built_in(targets.collect()),
-        receivers: receivers.clone(),
+        policy,
+        receivers,
         lake: LakeOptions {
             window: config.lake_window,
             flush_interval: config.lake_flush_interval,
@@ -459,16 +465,35 @@ impl LoopState<'_> {
     }
 }
 
-fn receivers(config: &Config, on_screen: bool, recent: &RecentLines) -> Vec<Arc<dyn Notify>> {
+/// Whom to tell: the terminal and the flag's webhook of everything at once, and whom the file names as it says.
+fn receivers(
+    config: &Config,
+    on_screen: bool,
+    recent: &RecentLines,
+) -> Result<(Policy, Vec<Arc<dyn Notify>>), Failure> {
     let out: Box<dyn Write + Send> = if on_screen { Box::new(recent.clone()) } else { Box::new(std::io::stdout()) };
     let with_colour = colour(on_screen);
     let mut receivers: Vec<Arc<dyn Notify>> = vec![Arc::new(TerminalNotifier::new(out, with_colour))];
+    let external = format!("http://{}", config.http_address);
     if let Some(url) = &config.webhook_url {
-        let external = format!("http://{}", config.http_address);
         receivers.push(Arc::new(WebhookNotifier::new("webhook", url, &external)));
         say(on_screen, &format!("tidewatch: alerts go to {}", redact(url)));
     }
-    receivers
+    let targets = receivers.iter().map(|notify| Target { name: notify.target().to_string(), send_resolved: true });
+    let mut policy = Policy::built_in(targets.collect());
+    if let Some(path) = &config.alerting_file {
+        let (file, faults) = alerting_file::load(path).map_err(Failure::usage)?;
+        let lines: Vec<String> = faults.iter().map(|fault| format!("{}:{fault}", path.display())).collect();
+        let Some(file) = file else { return Err(Failure::usage(lines.join("\n"))) };
+        lines.iter().for_each(|line| eprintln!("{line}"));
+        say(
+            on_screen,
+            &format!("tidewatch: alerts are routed by {} to {} targets", path.display(), file.channels.len()),
+        );
+        policy = policy.beside(file.policy);
+        receivers.extend(file.channels.into_iter().map(|(target, channel)| channel.notifier(&target, &external)));
+    }
+    Ok((policy, receivers))
 }
 
 fn access(config: &Config) -> Result<Access, Failure> {

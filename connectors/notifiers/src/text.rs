@@ -1,0 +1,113 @@
+//! Texts for people: one default title and text for every channel, and templates in their place.
+
+use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
+use tidewatch_model::{Alert, AlertState, Notice, NoticeStatus, Severity};
+
+use crate::payload::webhook_body;
+
+/// The longest text that is sent; what is over is cut.
+const TEXT_CHARS: usize = 3_000;
+/// The alerts that a text names; the others are counted.
+const ALERTS_IN_TEXT: usize = 20;
+
+/// A template that was read, or the default.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Template(Option<String>);
+
+impl Template {
+    /// Reads a template: minijinja's language, over the fields of the webhook's body, and `title`, `text`, `reason`.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn new(text: &str) -> Result<Template, String> {
+        if text.contains("{{ .") || text.contains("{{.") || text.contains("{{ template") || text.contains("{{ range") {
+            return Err(
+                "it is a template of Go: expected one like {{ title }} or {{ commonLabels.alertname }}".to_string()
+            );
+        }
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::Chainable);
+        environment.template_from_str(text).map_err(|error| error.to_string().replace('\n', " "))?;
+        Ok(Template(Some(text.to_string())))
+    }
+
+    /// Renders it; `default` when there is none. What fails on a notice comes as the default: a page without its text is better than
+    /// none.
+    pub fn render(&self, notice: &Notice, external_url: &str, default: fn(&Notice) -> String) -> String {
+        let rendered = self.0.as_ref().and_then(|text| {
+            let mut environment = Environment::new();
+            environment.set_undefined_behavior(UndefinedBehavior::Chainable);
+            environment.set_auto_escape_callback(|_| AutoEscape::None);
+            let body = minijinja::Value::from_serialize(webhook_body(notice, external_url, 0));
+            let more = context! { title => title(notice), text => text_of(notice), reason => notice.reason.clone() };
+            environment.render_str(text, context! { ..more, ..body }).ok()
+        });
+        cut(rendered.unwrap_or_else(|| default(notice)))
+    }
+}
+
+fn cut(text: String) -> String {
+    match text.char_indices().nth(TEXT_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// `[FIRING:2] gpu_hot n1`: how it stands, how many fire, the values of the labels grouped by.
+pub fn title(notice: &Notice) -> String {
+    let firing = notice.alerts.iter().filter(|alert| alert.state == AlertState::Firing).count();
+    let status = match notice.status {
+        NoticeStatus::Firing => format!("FIRING:{firing}"),
+        NoticeStatus::Resolved => "RESOLVED".to_string(),
+    };
+    let mut names: Vec<&str> = notice.group_labels.get("alertname").map(String::as_str).into_iter().collect();
+    names.extend(notice.group_labels.iter().filter(|(name, _)| *name != "alertname").map(|(_, value)| value.as_str()));
+    plain(&format!("[{status}] {}", names.join(" ")))
+}
+
+/// A paragraph per alert: how it stands, its summary, description, runbook, labels.
+pub fn text_of(notice: &Notice) -> String {
+    let shown = notice.alerts.iter().take(ALERTS_IN_TEXT).map(paragraph);
+    let mut parts: Vec<String> = shown.collect();
+    if let Some(more) = notice.alerts.len().checked_sub(ALERTS_IN_TEXT).filter(|more| *more > 0) {
+        parts.push(format!("and {more} more"));
+    }
+    parts.join("\n\n")
+}
+
+fn paragraph(alert: &Alert) -> String {
+    let status = match (alert.state, alert.stale_since) {
+        (AlertState::Resolved, _) => "resolved".to_string(),
+        (_, Some(since)) => format!("firing, no data since {since}"),
+        _ => "firing".to_string(),
+    };
+    let annotation = |name: &str| alert.annotations.get(name).filter(|text| !text.is_empty()).map(|text| plain(text));
+    let labels = alert.labels.iter().filter(|(name, _)| *name != "alertname");
+    let labels: Vec<String> = labels.map(|(name, value)| format!("{name}={value}")).collect();
+    let head = format!("{} ({}, {status})", alert.rule, alert.severity);
+    let known = [annotation("summary"), annotation("description"), annotation("runbook_url")];
+    let lines = std::iter::once(plain(&head)).chain(known.into_iter().flatten());
+    lines.chain(std::iter::once(plain(&labels.join(" ")))).collect::<Vec<_>>().join("\n")
+}
+
+/// Without control characters, which terminals and log readers obey.
+fn plain(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() && letter != '\n' { '\u{fffd}' } else { letter }).collect()
+}
+
+/// The most urgent of its alerts that fire, or of all when none does.
+pub fn severity(notice: &Notice) -> Severity {
+    let firing = notice.alerts.iter().filter(|alert| alert.state == AlertState::Firing);
+    let worst = firing.map(|alert| alert.severity).max();
+    worst.or_else(|| notice.alerts.iter().map(|alert| alert.severity).max()).unwrap_or(Severity::Info)
+}
+
+/// Red, orange, blue; green when it is over. As 0xRRGGBB.
+pub fn colour(notice: &Notice) -> u32 {
+    match (notice.status, severity(notice)) {
+        (NoticeStatus::Resolved, _) => 0x002e_a44f,
+        (_, Severity::Critical) => 0x00d7_3a49,
+        (_, Severity::Warning) => 0x00f6_6a0a,
+        (_, Severity::Info) => 0x0003_66d6,
+    }
+}

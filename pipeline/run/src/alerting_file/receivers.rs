@@ -1,0 +1,435 @@
+//! Receivers and their channels.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use tidewatch_flow::alerting::Target;
+use tidewatch_model::Span;
+use tidewatch_model::ports::Notify;
+use tidewatch_notifiers::{Chat, ChatNotifier, CommandNotifier, Template, WebhookNotifier};
+
+use super::beside;
+use super::yaml::{Fields, Node};
+
+/// How a target is reached. What is secret in it is never shown.
+pub enum Channel {
+    /// Alertmanager's webhook.
+    Webhook {
+        /// Where to.
+        url: String,
+        /// Headers.
+        headers: Vec<(String, String)>,
+        /// The most alerts in a body.
+        max_alerts: usize,
+        /// For an attempt.
+        timeout: Option<Span>,
+    },
+    /// A chat, a pager, a gateway.
+    Chat {
+        /// Which.
+        chat: Chat,
+        /// Its title.
+        title: Template,
+        /// Its text.
+        text: Template,
+    },
+    /// A program.
+    Command {
+        /// The program and its arguments.
+        arguments: Vec<String>,
+        /// For an attempt.
+        timeout: Option<Span>,
+    },
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Channel::Webhook { .. } => "Webhook",
+            Channel::Chat { .. } => "Chat",
+            Channel::Command { .. } => "Command",
+        })
+    }
+}
+
+impl Channel {
+    /// The notifier of a target.
+    pub fn notifier(self, target: &str, external_url: &str) -> Arc<dyn Notify> {
+        match self {
+            Channel::Webhook { url, headers, max_alerts, timeout } => {
+                let notifier = match timeout {
+                    Some(timeout) => WebhookNotifier::with_timeout(target, &url, external_url, timeout),
+                    None => WebhookNotifier::new(target, &url, external_url),
+                };
+                Arc::new(notifier.with_options(headers, max_alerts))
+            }
+            Channel::Chat { chat, title, text } => Arc::new(ChatNotifier::new(target, chat, title, text, external_url)),
+            Channel::Command { arguments, timeout } => {
+                Arc::new(CommandNotifier::new(target, arguments, timeout, external_url))
+            }
+        }
+    }
+}
+
+/// What receivers have in common.
+#[derive(Default)]
+pub struct Global {
+    slack_api_url: Option<String>,
+    opsgenie_api_url: Option<String>,
+    opsgenie_api_key: Option<String>,
+    pagerduty_url: Option<String>,
+    telegram_api_url: Option<String>,
+}
+
+impl Global {
+    /// Reads them.
+    pub fn read(node: Option<&Node>, folder: &Path) -> Global {
+        let Some(mut fields) = node.and_then(Node::fields) else { return Global::default() };
+        let mut text = |key, file| secret(&mut fields, key, file, folder);
+        let global = Global {
+            slack_api_url: text("slack_api_url", "slack_api_url_file"),
+            opsgenie_api_key: text("opsgenie_api_key", "opsgenie_api_key_file"),
+            opsgenie_api_url: fields.get("opsgenie_api_url").and_then(|node| node.text()),
+            pagerduty_url: fields.get("pagerduty_url").and_then(|node| node.text()),
+            telegram_api_url: fields.get("telegram_api_url").and_then(|node| node.text()),
+        };
+        // An alert of ours ends when its rule says so, and not when nobody renews it.
+        drop(fields.get("resolve_timeout"));
+        fields.cannot(&[
+            "http_config",
+            "smtp_from",
+            "smtp_smarthost",
+            "smtp_hello",
+            "smtp_auth_username",
+            "smtp_auth_password",
+            "smtp_auth_password_file",
+            "smtp_auth_secret",
+            "smtp_auth_identity",
+            "smtp_require_tls",
+            "victorops_api_key",
+            "victorops_api_key_file",
+            "victorops_api_url",
+            "wechat_api_url",
+            "wechat_api_secret",
+            "wechat_api_corp_id",
+            "webex_api_url",
+        ]);
+        fields.finish();
+        global
+    }
+}
+
+/// A text that may be secret: as it is, from a file, or `${NAME}` from the environment.
+fn secret(fields: &mut Fields, key: &'static str, file: &'static str, folder: &Path) -> Option<String> {
+    let (plain, from_file) = (fields.get(key), fields.get(file));
+    match (plain, from_file) {
+        (Some(_), Some(node)) => {
+            node.error(format!("{key} is there too: expected one of them"));
+            None
+        }
+        (Some(node), None) => {
+            node.parse(|text| match text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) {
+                Some(name) => std::env::var(name).map_err(|_| format!("the environment has no {name}")),
+                None => Ok(text.to_string()),
+            })
+        }
+        (None, Some(node)) => node.parse(|name| {
+            let path = beside(folder, name);
+            let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+            match text.trim() {
+                "" => Err(format!("{} is empty", path.display())),
+                text => Ok(text.to_string()),
+            }
+        }),
+        (None, None) => None,
+    }
+}
+
+/// Keys of receivers for which we have no channel.
+const NOT_HERE: [&str; 9] = [
+    "email_configs",
+    "pushover_configs",
+    "victorops_configs",
+    "wechat_configs",
+    "sns_configs",
+    "webex_configs",
+    "jira_configs",
+    "rocketchat_configs",
+    "incidentio_configs",
+];
+
+/// All receivers: the targets of each, and how each is reached.
+pub fn read(
+    node: Option<&Node>,
+    global: &Global,
+    folder: &Path,
+) -> (BTreeMap<String, Vec<Target>>, BTreeMap<String, Channel>) {
+    let (mut receivers, mut channels) = (BTreeMap::new(), BTreeMap::new());
+    for node in node.into_iter().flat_map(Node::list) {
+        let Some(mut fields) = node.fields() else { continue };
+        let Some(name) = fields.get("name").and_then(|node| node.text()) else {
+            node.error("expected its name");
+            continue;
+        };
+        let mut found: Vec<(&str, bool, Channel)> = Vec::new();
+        for kind in KINDS {
+            for node in fields.get(kind.key).into_iter().flat_map(|node| node.list()) {
+                let Some(mut fields) = node.fields() else { continue };
+                let send_resolved =
+                    fields.get("send_resolved").and_then(|node| node.bool()).unwrap_or(kind.send_resolved);
+                let channel = (kind.read)(&mut fields, global, folder);
+                fields.cannot(kind.cannot);
+                fields.finish();
+                found.extend(channel.map(|channel| (kind.key.trim_end_matches("_configs"), send_resolved, channel)));
+            }
+        }
+        fields.cannot(&NOT_HERE);
+        let alone = found.len() == 1;
+        let mut targets = Vec::new();
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for (kind, send_resolved, channel) in found {
+            let index = counts.entry(kind).or_default();
+            let target = if alone { name.clone() } else { format!("{name}/{kind}[{index}]") };
+            *index += 1;
+            targets.push(Target { name: target.clone(), send_resolved });
+            channels.insert(target, channel);
+        }
+        if receivers.insert(name.clone(), targets).is_some() {
+            node.error(format!("'{name}' is there twice"));
+        }
+        fields.finish();
+    }
+    (receivers, channels)
+}
+
+/// A kind of channel: its key in a receiver, Alertmanager's default of `send_resolved`, how it is read, and what we leave out.
+struct Kind {
+    key: &'static str,
+    send_resolved: bool,
+    read: fn(&mut Fields, &Global, &Path) -> Option<Channel>,
+    cannot: &'static [&'static str],
+}
+
+const KINDS: [Kind; 13] = [
+    Kind { key: "webhook_configs", send_resolved: true, read: webhook, cannot: &["http_config"] },
+    Kind {
+        key: "slack_configs",
+        send_resolved: false,
+        read: slack,
+        cannot: &[
+            "http_config",
+            "icon_emoji",
+            "icon_url",
+            "link_names",
+            "color",
+            "pretext",
+            "fallback",
+            "actions",
+            "fields",
+            "footer",
+            "short_fields",
+            "title_link",
+            "image_url",
+            "thumb_url",
+            "mrkdwn_in",
+            "callback_id",
+        ],
+    },
+    Kind {
+        key: "discord_configs",
+        send_resolved: true,
+        read: discord,
+        cannot: &["http_config", "content", "username", "avatar_url"],
+    },
+    Kind { key: "msteams_configs", send_resolved: true, read: teams, cannot: &["http_config", "summary"] },
+    Kind { key: "msteamsv2_configs", send_resolved: true, read: teams, cannot: &["http_config"] },
+    Kind {
+        key: "telegram_configs",
+        send_resolved: true,
+        read: telegram,
+        cannot: &["http_config", "disable_notifications", "parse_mode", "message_thread_id"],
+    },
+    Kind {
+        key: "pagerduty_configs",
+        send_resolved: true,
+        read: pagerduty,
+        cannot: &[
+            "http_config",
+            "client",
+            "client_url",
+            "severity",
+            "details",
+            "images",
+            "links",
+            "source",
+            "component",
+            "group",
+            "class",
+            "service_key",
+            "service_key_file",
+        ],
+    },
+    Kind {
+        key: "opsgenie_configs",
+        send_resolved: true,
+        read: opsgenie,
+        cannot: &[
+            "http_config",
+            "source",
+            "details",
+            "responders",
+            "tags",
+            "note",
+            "priority",
+            "update_alerts",
+            "entity",
+            "actions",
+        ],
+    },
+    Kind {
+        key: "dingtalk_configs",
+        send_resolved: true,
+        read: |fields, _, folder| robot(fields, folder, |url| Chat::DingTalk { url }),
+        cannot: &[],
+    },
+    Kind {
+        key: "feishu_configs",
+        send_resolved: true,
+        read: |fields, _, folder| robot(fields, folder, |url| Chat::Feishu { url }),
+        cannot: &[],
+    },
+    Kind {
+        key: "wecom_configs",
+        send_resolved: true,
+        read: |fields, _, folder| robot(fields, folder, |url| Chat::WeCom { url }),
+        cannot: &[],
+    },
+    Kind { key: "http_configs", send_resolved: true, read: gateway, cannot: &[] },
+    Kind { key: "command_configs", send_resolved: true, read: command, cannot: &[] },
+];
+
+/// A URL that must be there.
+fn url(
+    fields: &mut Fields,
+    key: &'static str,
+    file: &'static str,
+    folder: &Path,
+    known: Option<&String>,
+) -> Option<String> {
+    let found = secret(fields, key, file, folder).or_else(|| known.cloned());
+    match &found {
+        None => fields.node().error(format!("expected {key}")),
+        Some(url) if !url.starts_with("http://") && !url.starts_with("https://") => {
+            fields.node().error(format!("{key}: expected http:// or https://"));
+        }
+        Some(_) => {}
+    }
+    found
+}
+
+/// A template of ours; one of Go's is left out with a warning, and the default stands in for it.
+fn template(fields: &mut Fields, key: &'static str) -> Template {
+    let Some(node) = fields.get(key) else { return Template::default() };
+    let Some(text) = node.text() else { return Template::default() };
+    Template::new(&text).unwrap_or_else(|problem| {
+        if problem.contains("template of Go") {
+            node.warning(format!("{problem}; the default text is sent"));
+        } else {
+            node.error(problem);
+        }
+        Template::default()
+    })
+}
+
+fn chat(fields: &mut Fields, title: &'static str, text: &'static str, chat: Option<Chat>) -> Option<Channel> {
+    let (title, text) = (template(fields, title), template(fields, text));
+    Some(Channel::Chat { chat: chat?, title, text })
+}
+
+fn webhook(fields: &mut Fields, _: &Global, folder: &Path) -> Option<Channel> {
+    let url = url(fields, "url", "url_file", folder, None);
+    let max_alerts = fields.get("max_alerts").and_then(|node| node.parse(str::parse::<usize>)).unwrap_or(0);
+    let timeout = fields.get("timeout").and_then(|node| node.span()).filter(|timeout| *timeout > Span::ZERO);
+    let headers = headers(fields);
+    Some(Channel::Webhook { url: url?, headers, max_alerts, timeout })
+}
+
+fn headers(fields: &mut Fields) -> Vec<(String, String)> {
+    let entries = fields.get("headers").into_iter().flat_map(|node| node.entries());
+    entries.filter_map(|(name, node)| node.text().map(|value| (name, value))).collect()
+}
+
+fn slack(fields: &mut Fields, global: &Global, folder: &Path) -> Option<Channel> {
+    let url = url(fields, "api_url", "api_url_file", folder, global.slack_api_url.as_ref());
+    let mut text = |key| fields.get(key).and_then(|node: Node| node.text());
+    let (channel, username) = (text("channel"), text("username"));
+    chat(fields, "title", "text", url.map(|url| Chat::Slack { url, channel, username }))
+}
+
+fn discord(fields: &mut Fields, _: &Global, folder: &Path) -> Option<Channel> {
+    let url = url(fields, "webhook_url", "webhook_url_file", folder, None);
+    chat(fields, "title", "message", url.map(|url| Chat::Discord { url }))
+}
+
+fn teams(fields: &mut Fields, _: &Global, folder: &Path) -> Option<Channel> {
+    let url = url(fields, "webhook_url", "webhook_url_file", folder, None);
+    chat(fields, "title", "text", url.map(|url| Chat::Teams { url }))
+}
+
+fn telegram(fields: &mut Fields, global: &Global, folder: &Path) -> Option<Channel> {
+    let token = secret(fields, "bot_token", "bot_token_file", folder);
+    let chat_id = fields.get("chat_id").and_then(|node| node.text());
+    let own = fields.get("api_url").and_then(|node| node.text());
+    let api_url =
+        own.or_else(|| global.telegram_api_url.clone()).unwrap_or_else(|| "https://api.telegram.org".to_string());
+    if token.is_none() || chat_id.is_none() {
+        fields.node().error("expected bot_token and chat_id");
+    }
+    let found = token.zip(chat_id).map(|(token, chat_id)| Chat::Telegram { api_url, token, chat_id });
+    chat(fields, "title", "message", found)
+}
+
+fn pagerduty(fields: &mut Fields, global: &Global, folder: &Path) -> Option<Channel> {
+    let key = secret(fields, "routing_key", "routing_key_file", folder);
+    let own = fields.get("url").and_then(|node| node.text()).or_else(|| global.pagerduty_url.clone());
+    let url = own.unwrap_or_else(|| "https://events.pagerduty.com/v2/enqueue".to_string());
+    if key.is_none() {
+        fields.node().error("expected routing_key, that of an Events API v2 integration");
+    }
+    chat(fields, "description", "text", key.map(|routing_key| Chat::PagerDuty { url, routing_key }))
+}
+
+fn opsgenie(fields: &mut Fields, global: &Global, folder: &Path) -> Option<Channel> {
+    let key = secret(fields, "api_key", "api_key_file", folder).or_else(|| global.opsgenie_api_key.clone());
+    let own = fields.get("api_url").and_then(|node| node.text()).or_else(|| global.opsgenie_api_url.clone());
+    let api_url = own.unwrap_or_else(|| "https://api.opsgenie.com/".to_string());
+    if key.is_none() {
+        fields.node().error("expected api_key");
+    }
+    chat(fields, "message", "description", key.map(|api_key| Chat::Opsgenie { api_url, api_key }))
+}
+
+fn robot(fields: &mut Fields, folder: &Path, make: fn(String) -> Chat) -> Option<Channel> {
+    let url = url(fields, "url", "url_file", folder, None);
+    chat(fields, "title", "text", url.map(make))
+}
+
+fn gateway(fields: &mut Fields, _: &Global, folder: &Path) -> Option<Channel> {
+    let url = url(fields, "url", "url_file", folder, None);
+    let method = fields.get("method").and_then(|node| node.text()).unwrap_or_else(|| "POST".to_string());
+    let headers = headers(fields);
+    chat(fields, "title", "body", url.map(|url| Chat::Gateway { url, method, headers }))
+}
+
+fn command(fields: &mut Fields, _: &Global, _: &Path) -> Option<Channel> {
+    let arguments: Vec<String> =
+        fields.get("command").into_iter().flat_map(|node| node.list()).filter_map(|node| node.text()).collect();
+    let timeout = fields.get("timeout").and_then(|node| node.span());
+    if arguments.is_empty() {
+        fields.node().error("expected command: a program and its arguments, as a list");
+        return None;
+    }
+    Some(Channel::Command { arguments, timeout })
+}
