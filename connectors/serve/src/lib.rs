@@ -3,9 +3,11 @@
 //! It knows nothing of rules, alerts or tables; what it shows it asks of a [`Status`].
 
 mod access;
+mod api;
 mod metrics;
 mod server;
 
 pub use access::Access;
+pub use api::{API_ROUTES, Answer, ApiRequest};
 pub use metrics::{Metric, MetricKind, exposition};
 pub use server::{ROUTES, ServeError, Server, Status};

@@ -9,10 +9,11 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use tokio::sync::oneshot;
 
 use crate::access::{Access, authorise};
+use crate::api::{self, API_ROUTES, Answer, ApiRequest};
 use crate::metrics::{Metric, exposition};
 
 /// What the server shows.
@@ -21,6 +22,8 @@ pub trait Status: Send + Sync + 'static {
     fn health(&self) -> Result<(), String>;
     /// The self-metrics.
     fn metrics(&self) -> Vec<Metric>;
+    /// What the API answers.
+    fn api(&self, request: &ApiRequest) -> Answer;
 }
 
 /// Why there is no server.
@@ -94,9 +97,11 @@ impl Drop for Server {
 }
 
 fn router(access: Access, status: Arc<dyn Status>) -> Router {
-    Router::new()
-        .route("/healthz", get(health))
-        .route("/metrics", get(metrics))
+    let api = |router: Router<Arc<dyn Status>>, path: &&str| router.route(&path.replace("{}", "{id}"), any(api::serve));
+    let router = Router::new().route("/healthz", get(health)).route("/metrics", get(metrics));
+    API_ROUTES
+        .iter()
+        .fold(router, api)
         .fallback(|| async { (StatusCode::NOT_FOUND, "no such page\n") })
         .with_state(status)
         // The layer wraps the fallback too: without a token nobody learns which routes exist.
@@ -131,6 +136,10 @@ mod tests {
         fn metrics(&self) -> Vec<Metric> {
             vec![Metric::single("tidewatch_up", "always one", MetricKind::Gauge, 1.0)]
         }
+
+        fn api(&self, request: &ApiRequest) -> Answer {
+            Answer::ok(format!("{:?} {} {:?}", request.method, request.path, request.query))
+        }
     }
 
     fn get(server: &Server, path: &str, token: Option<&str>) -> (u16, String) {
@@ -150,15 +159,40 @@ mod tests {
     #[test]
     fn every_route_asks_for_the_token() {
         let server = start(Access::token("secret"), Ok(()));
-        for path in ROUTES.iter().copied().chain(["/", "/nothing", "//metrics", "/%2e/metrics"]) {
+        let api = API_ROUTES.map(|path| path.replace("{}", "x"));
+        let known = || ROUTES.iter().copied().chain(api.iter().map(String::as_str));
+        for path in known().chain(["/", "/nothing", "//metrics", "/%2e/metrics", "/API/v2/status"]) {
             for token in [None, Some(""), Some("Secret"), Some("secret2")] {
                 assert_eq!(get(&server, path, token).0, 401, "{path} {token:?}");
             }
         }
-        for path in ROUTES {
+        for path in known() {
             assert_eq!(get(&server, path, Some("secret")).0, 200, "{path}");
         }
         assert_eq!(get(&server, "/nothing", Some("secret")).0, 404);
+    }
+
+    #[test]
+    fn what_changes_something_is_json_and_not_from_another_site() {
+        let server = start(Access::Open, Ok(()));
+        let url = format!("http://{}/api/v2/silences?filter=a%3D%22b%22&filter=c", server.address());
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let post = |kind: &str, origin: Option<&str>, body: &[u8]| {
+            let mut request = agent.post(&url).header("Content-Type", kind);
+            if let Some(origin) = origin {
+                request = request.header("Origin", origin);
+            }
+            let mut response = request.send(body).unwrap();
+            (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
+        };
+        let own = format!("http://{}", server.address());
+        let good = (200, r#""POST" /api/v2/silences [("filter", "a=\"b\""), ("filter", "c")]"#.to_string());
+        assert_eq!(post("application/json", None, b"{}"), good);
+        assert_eq!(post("application/json; charset=utf-8", Some(&own), b"{}"), good);
+        assert_eq!(post("text/plain", None, b"{}").0, 415);
+        assert_eq!(post("application/json", Some("http://evil.example"), b"{}").0, 403);
+        assert_eq!(post("application/json", Some("null"), b"{}").0, 403);
+        assert_eq!(post("application/json", None, &vec![b' '; (1 << 20) + 1]).0, 413);
     }
 
     #[test]

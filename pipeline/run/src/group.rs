@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tidewatch_flow::alerting::GroupView;
 use tidewatch_lake::LakeError;
 use tidewatch_model::ports::{Change, Membership};
 use tidewatch_model::{Alert, Span, Timestamp};
@@ -164,6 +165,11 @@ impl Stations {
     /// Alerts that are pending or firing.
     pub fn live_alerts(&self) -> Vec<Alert> {
         self.running.values().flat_map(Station::live_alerts).collect()
+    }
+
+    /// Groups of alerts that are told together.
+    pub fn alert_groups(&self) -> Vec<GroupView> {
+        self.running.values().flat_map(Station::alert_groups).collect()
     }
 
     /// Names of the parts that are done here, in a group.

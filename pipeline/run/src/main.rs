@@ -6,6 +6,8 @@
 
 mod alert_rows;
 mod alerting_file;
+mod api;
+mod client;
 mod command;
 mod config;
 mod dimension_files;
@@ -24,6 +26,7 @@ mod rule_test;
 mod rule_watch;
 mod screen;
 mod self_metrics;
+mod silences;
 mod station;
 mod stream_rows;
 
@@ -80,6 +83,11 @@ enum Command {
     /// Look at what could not be read, and try it again.
     #[command(subcommand)]
     Dlq(command::dlq::Command),
+    /// Alerts that fire in a running Tidewatch.
+    Alerts(command::alerts::Args),
+    /// Silences of a running Tidewatch.
+    #[command(subcommand)]
+    Silence(command::silence::Command),
     /// Look at the files of the history.
     #[command(subcommand)]
     Lake(command::lake::Command),
@@ -109,6 +117,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Test(args) => return command::test::run(args),
         Command::Backtest(args) => return command::backtest::run(args),
         Command::Tables(args) => return command::tables::run(args),
+        Command::Alerts(args) => return command::alerts::run(args),
+        Command::Silence(command) => return command::silence::run(command),
         Command::Simulate(args) => return command::simulate::run(args, cli.data.as_deref()),
         Command::Up(_)
         | Command::Engine(_)

@@ -1,15 +1,19 @@
 //! What `/metrics` and `/healthz` show.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tidewatch_model::{Alert, AlertState};
-use tidewatch_serve::{Metric, MetricKind, Status};
+use tidewatch_flow::alerting::GroupView;
+use tidewatch_model::{Alert, AlertState, Rule};
+use tidewatch_serve::{Answer, ApiRequest, Metric, MetricKind, Status};
 
+use crate::api::Api;
 use crate::station::Stats;
 
 /// The newest figures, shared with the HTTP thread.
-#[derive(Debug, Default)]
-pub struct Shown(Mutex<Figures>);
+pub struct Shown {
+    figures: Mutex<Figures>,
+    api: Api,
+}
 
 #[derive(Debug, Clone, Default)]
 struct Figures {
@@ -20,6 +24,16 @@ struct Figures {
 }
 
 impl Shown {
+    /// Nothing yet.
+    pub fn new(api: Api) -> Shown {
+        Shown { figures: Mutex::default(), api }
+    }
+
+    /// Renews what the API shows.
+    pub fn set_alerts(&self, alerts: &[Alert], groups: Vec<GroupView>, rules: &Arc<Vec<Rule>>) {
+        self.api.set(alerts.to_vec(), groups, rules.clone());
+    }
+
     /// Renews the figures.
     pub fn set(&self, stats: &Stats, alerts: &[Alert], corrupt_frames: u64) {
         let count = |state| alerts.iter().filter(|alert| alert.state == state).count();
@@ -29,15 +43,19 @@ impl Shown {
             firing: count(AlertState::Firing),
             corrupt_frames,
         };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = figures;
+        *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = figures;
     }
 
     fn figures(&self) -> Figures {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl Status for Shown {
+    fn api(&self, request: &ApiRequest) -> Answer {
+        self.api.answer(request)
+    }
+
     fn health(&self) -> Result<(), String> {
         self.figures().stats.trouble.map_or(Ok(()), Err)
     }

@@ -264,7 +264,7 @@ mod tests {
     fn what_is_written_is_read() {
         let value = "a \"quoted\\ text\", with a comma\nand a line";
         let matcher = Matcher::new("note", Comparison::NotEqual, value).unwrap();
-        assert_eq!(Matcher::parse_all(&format!("{{{matcher}}}")).unwrap(), [matcher.clone()]);
+        assert_eq!(Matcher::parse_all(&format!("{{{matcher}}}")).unwrap(), std::slice::from_ref(&matcher));
         let wire = serde_json::to_string(&matcher).unwrap();
         assert!(wire.contains("\"isRegex\":false,\"isEqual\":false"), "{wire}");
         assert_eq!(serde_json::from_str::<Matcher>(&wire).unwrap(), matcher);

@@ -1,5 +1,6 @@
 //! One module per command of `tidewatch`.
 
+pub mod alerts;
 pub mod backtest;
 pub mod check;
 pub mod config;
@@ -8,6 +9,7 @@ pub mod explain;
 pub mod lake;
 pub mod query;
 pub mod rules;
+pub mod silence;
 pub mod simulate;
 pub mod tables;
 pub mod test;

@@ -17,13 +17,14 @@ use tidewatch_lake::{LakeOptions, LocalStore};
 use tidewatch_model::limits::SYNC_INTERVAL;
 use tidewatch_model::ports::{Clock, Log, LogError, Notify, Random};
 use tidewatch_model::time::SystemClock;
-use tidewatch_model::{Alert, Span, Timestamp};
+use tidewatch_model::{Alert, Rule, Span, Timestamp};
 use tidewatch_notifiers::{TerminalNotifier, WebhookNotifier};
 use tidewatch_serve::{Access, Server};
 use tidewatch_sql::{Dimensions, Level, Renewed};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::alerting_file;
+use crate::api::Api;
 use crate::config::{Config, redact};
 use crate::dimension_files::Watched;
 use crate::failure::Failure;
@@ -34,6 +35,7 @@ use crate::randomness::OsRandom;
 use crate::rule_watch::{self, News, RuleWatch};
 use crate::screen::{RecentLines, Screen};
 use crate::self_metrics::Shown;
+use crate::silences::Silences;
 use crate::station::{ENGINE_TOPIC, Part, Parts, RuleSet, StationError, Stats, create_topics, shares};
 
 /// Flags that override the configuration.
@@ -155,6 +157,8 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     }
     let _lock = lock.keep(config)?;
     let (policy, receivers) = receivers(config, on_screen, &recent)?;
+    let opened = when_it_answers(&log, config, on_screen, &stop, || Ok(Silences::open(log.log())?))?;
+    let Some(silences) = opened.map(Arc::new) else { return Ok(()) };
     let parts = Parts {
         log: log.log(),
         cluster: log.is_cluster(),
@@ -165,7 +169,8 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         random: Arc::new(OsRandom),
         rules: set.clone(),
         dimensions: dimensions.clone(),
-        policy,
+        policy: policy.clone(),
+        silences: silences.clone(),
         receivers,
         lake: LakeOptions {
             window: config.lake_window,
@@ -176,8 +181,12 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         memory_limit: config.engine_memory_limit,
         watches_itself: true,
     };
-    let Some(mut stations) = open_stations(&parts, &log, config, on_screen, &stop)? else { return Ok(()) };
-    let shown = Arc::new(Shown::default());
+    let opened = when_it_answers(&log, config, on_screen, &stop, || match division(&parts, &log, config)? {
+        Ok(division) => Stations::open(parts.clone(), division, SystemClock.now()).map(Ok),
+        Err(failure) => Ok(Err(failure)),
+    })?;
+    let Some(mut stations) = opened.transpose()? else { return Ok(()) };
+    let shown = Arc::new(Shown::new(Api::new(policy, silences, Arc::new(SystemClock), Arc::new(OsRandom))));
     let server = Server::start(config.http_address, access(config)?, shown.clone()).map_err(Failure::usage)?;
     let collector = if config.collect_enabled { Some(collect(config, log.log(), signals.clone())?) } else { None };
     say(
@@ -200,6 +209,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         rules: watch,
         said_errors: BTreeMap::new(),
         dimensions,
+        shown_rules: rules_of(&set),
         hangup: signals.hangup.clone(),
     };
     while !stop.load(Ordering::SeqCst) {
@@ -240,23 +250,23 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Opens the stations. A cluster that does not answer is waited for, since machines come up in any order; a folder that
+fn rules_of(set: &RuleSet) -> Arc<Vec<Rule>> {
+    Arc::new(set.rules.iter().map(|compiled| compiled.rule.clone()).collect())
+}
+
+/// Opens something on the log. A cluster that does not answer is waited for, since machines come up in any order; a folder that
 /// can't be used is not. `None` when a stop was asked for meanwhile.
-fn open_stations(
-    parts: &Parts,
+fn when_it_answers<T>(
     log: &LogChoice,
     config: &Config,
     on_screen: bool,
     stop: &AtomicBool,
-) -> Result<Option<Stations>, Failure> {
+    open: impl Fn() -> Result<T, StationError>,
+) -> Result<Option<T>, Failure> {
     let mut said = String::new();
     while !stop.load(Ordering::SeqCst) {
-        let opened = match division(parts, log, config) {
-            Ok(division) => Stations::open(parts.clone(), division?, SystemClock.now()),
-            Err(error) => Err(error.into()),
-        };
-        match opened {
-            Ok(stations) => return Ok(Some(stations)),
+        match open() {
+            Ok(opened) => return Ok(Some(opened)),
             Err(StationError::Log(error)) if log.is_cluster() => {
                 if said != error.to_string() {
                     said = error.to_string();
@@ -364,6 +374,8 @@ struct LoopState<'a> {
     tables: Watched,
     dimensions: Dimensions,
     rules: RuleWatch,
+    /// The rules, for the API.
+    shown_rules: Arc<Vec<Rule>>,
     /// The last error of each rule that was said.
     said_errors: BTreeMap<String, String>,
     /// Whether somebody asked to look now.
@@ -390,6 +402,7 @@ impl LoopState<'_> {
         match stations.change_rules(set.clone(), now) {
             Ok(Renewed { begun, dropped }) => {
                 let list = |names: &[String]| if names.is_empty() { "none".to_string() } else { names.join(", ") };
+                self.shown_rules = rules_of(&set);
                 self.rules.runs(set);
                 let (paused, ended): (Vec<String>, Vec<String>) =
                     dropped.into_iter().partition(|name| suspended.contains(name));
@@ -445,6 +458,7 @@ impl LoopState<'_> {
             }
             let alerts: Vec<Alert> = stations.live_alerts();
             self.shown.set(stations.stats(), &alerts, self.log.corrupt_frames());
+            self.shown.set_alerts(&alerts, stations.alert_groups(), &self.shown_rules);
             let stats = stations.stats().clone();
             self.say_errors(&stats);
             self.screen.draw(&stats, &alerts, now);

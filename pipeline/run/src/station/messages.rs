@@ -18,7 +18,7 @@ use tidewatch_model::ports::{Delivery, Notify, Record};
 use tidewatch_model::{Alert, Notice, Timestamp};
 
 use super::state::read_compacted;
-use super::{NOTICE_TOPIC, Part, Station, StationError};
+use super::{NOTICE_TOPIC, Part, SILENCES_INTERVAL, Station, StationError};
 use crate::alert_rows::{NoticeOutcome, notice_batch};
 
 /// The receivers' threads.
@@ -82,6 +82,20 @@ struct Kept {
 }
 
 impl Station {
+    /// Takes silences that are new.
+    pub(super) fn look_at_silences(&mut self, now: Timestamp) -> Result<(), StationError> {
+        if self.silences_due > now {
+            return Ok(());
+        }
+        self.silences_due = now + SILENCES_INTERVAL;
+        let version = self.silences.refresh()?;
+        if version != self.silences_known {
+            self.silences_known = version;
+            self.silences.all().into_iter().for_each(|silence| self.dispatcher.set_silence(silence));
+        }
+        Ok(())
+    }
+
     /// Decides what is due to be told.
     pub(super) fn decide(&mut self, now: Timestamp) {
         let notices = self.dispatcher.tick(now);
@@ -172,6 +186,8 @@ impl Station {
             self.log.append(NOTICE_TOPIC, 0, &moved)?;
         }
         self.kept_told = told.iter().map(|(place, _)| place.clone()).collect();
+        self.silences_known = self.silences.refresh()?;
+        self.silences.all().into_iter().for_each(|silence| self.dispatcher.set_silence(silence));
         self.dispatcher.restore(told);
         for alert in alerts {
             self.dispatcher.observe(alert, now);

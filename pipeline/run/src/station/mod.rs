@@ -18,7 +18,7 @@ pub(crate) mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use tidewatch_flow::alerting::{Dispatcher, Place, Policy};
+use tidewatch_flow::alerting::{Dispatcher, GroupView, Place, Policy};
 use tidewatch_flow::outbox::Outbox;
 use tidewatch_flow::watermark::Watermark;
 use tidewatch_lake::{LakeError, LakeOptions, LakeWriter, SettleOptions, Settler};
@@ -32,6 +32,7 @@ use tidewatch_sql::{CompiledRule, Dimensions, EngineError, QueryError};
 use crate::alert_rows::figure_rows;
 use crate::judge::Judge;
 use crate::mapping::{From, Mapping};
+use crate::silences::Silences;
 use crate::stream_rows::StreamRows;
 use messages::Messages;
 pub use renewal::RuleSet;
@@ -111,6 +112,8 @@ pub struct Parts {
     pub from: From,
     /// The rules of telling.
     pub policy: Policy,
+    /// The silences.
+    pub silences: Arc<Silences>,
     /// Whom to tell: its targets.
     pub receivers: Vec<Arc<dyn Notify>>,
     /// Whether topics that are not there are made with the partitions of a cluster, or with one.
@@ -238,6 +241,10 @@ pub struct Station {
     watermarks: BTreeMap<&'static str, Watermark>,
     messages: Messages,
     dispatcher: Dispatcher,
+    silences: Arc<Silences>,
+    /// Which silences the dispatcher has, and when they are looked at again.
+    silences_known: u64,
+    silences_due: Timestamp,
     /// Notices that are decided and not written down.
     decided: Vec<Notice>,
     /// What was told and stands in the log.
@@ -312,6 +319,9 @@ const RETAIN_INTERVAL: Span = Span::minutes(1);
 const REMOVED_AFTER: Span = Span::minutes(10);
 /// How often the station writes figures about itself.
 const FIGURES_INTERVAL: Span = Span::seconds(10);
+/// How often the station looks for silences of other engines.
+const SILENCES_INTERVAL: Span = Span::millis(500);
+
 impl Station {
     /// Opens everything, restores the state, and goes back in the log as far as open windows need.
     ///
@@ -337,6 +347,9 @@ impl Station {
                 .collect(),
             messages: Messages::start(parts.receivers),
             dispatcher: Dispatcher::new(parts.policy),
+            silences: parts.silences,
+            silences_known: 0,
+            silences_due: now,
             decided: vec![],
             kept_told: BTreeSet::new(),
             outbox: Outbox::default(),
@@ -405,6 +418,7 @@ impl Station {
             self.reload_rules(true, &self.kept_positions.clone());
         }
         self.persist(now)?;
+        self.look_at_silences(now)?;
         self.tell(now)?;
         self.send_due(now);
         self.maintain(now)?;
@@ -452,6 +466,11 @@ impl Station {
         self.judge.alerts().filter(|alert| alert.state.is_alive()).cloned().collect()
     }
 
+    /// Groups of alerts that are told together.
+    pub fn alert_groups(&self) -> Vec<GroupView> {
+        self.dispatcher.groups()
+    }
+
     fn maintain(&mut self, now: Timestamp) -> Result<(), StationError> {
         if self.lake.due(now) {
             self.save_state(now)?;
@@ -467,6 +486,9 @@ impl Station {
         if now - self.retained_at >= RETAIN_INTERVAL {
             self.retained_at = now;
             self.tidy_messages(now)?;
+            if self.tenure.part.settles() {
+                self.silences.forget_old(now)?;
+            }
             if self.removed_at.is_none() && self.sources.iter().all(|source| source.lag == 0) {
                 // What was judged again after the start is judged.
                 self.known_events.clear();

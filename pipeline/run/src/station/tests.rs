@@ -75,6 +75,12 @@ impl World {
         Station::open(self.parts(rules, rules_complete), now)
     }
 
+    /// The silences, once the log says what it has of them.
+    fn silences(&self) -> Arc<Silences> {
+        let opened = (0..20).find_map(|_| Silences::open(self.log.clone()).ok());
+        Arc::new(opened.expect("opens once the scripted failures are spent"))
+    }
+
     pub(crate) fn parts(&mut self, rules: Vec<CompiledRule>, rules_complete: bool) -> Parts {
         self.lives += 1;
         let lake = LakeOptions { window: Span::minutes(1), flush_interval: Span::seconds(7), ..LakeOptions::default() };
@@ -89,6 +95,7 @@ impl World {
             mappings: vec![],
             from: From::Earliest,
             policy: Policy::built_in(vec![Target { name: "ops".to_string(), send_resolved: true }]),
+            silences: self.silences(),
             receivers: vec![self.notifier.clone()],
             lake,
             idle_timeout: Span::seconds(30),

@@ -1,0 +1,190 @@
+//! The real amtool manages us, over real HTTP.
+
+#![allow(clippy::unwrap_used)]
+
+use std::process::Command;
+
+use tidewatch_flow::alerting::{InhibitRule, Target};
+use tidewatch_log::ScriptedLog;
+use tidewatch_model::Severity;
+use tidewatch_model::scripted::SeededRandom;
+use tidewatch_model::time::SystemClock;
+use tidewatch_serve::{Access, Server, Status};
+
+use super::*;
+
+fn alert(name: &str, host: &str, state: AlertState) -> Alert {
+    Alert {
+        rule: name.to_string(),
+        rule_version: "1".to_string(),
+        key: vec!["host".to_string()],
+        labels: Labels::from([("alertname", name), ("host", host)].map(|(k, v)| (k.to_string(), v.to_string()))),
+        state,
+        severity: Severity::Critical,
+        active_at: Timestamp::from_seconds(60),
+        fired_at: Some(Timestamp::from_seconds(120)),
+        resolved_at: None,
+        keep_since: None,
+        last_match: Timestamp::from_seconds(180),
+        stale_since: None,
+        values: vec![],
+        annotations: [("summary".to_string(), "it is hot".to_string())].into(),
+    }
+}
+
+fn api(log: Arc<ScriptedLog>) -> Api {
+    let mut policy = Policy::built_in(vec![Target { name: "ops".to_string(), send_resolved: true }]);
+    policy.inhibit_rules = vec![InhibitRule {
+        sources: Matcher::parse_all("alertname=down").unwrap(),
+        targets: Matcher::parse_all("alertname=hot").unwrap(),
+        equal: vec!["host".to_string()],
+    }];
+    let api =
+        Api::new(policy, Arc::new(Silences::open(log).unwrap()), Arc::new(SystemClock), Arc::new(SeededRandom::new(7)));
+    let alerts = vec![
+        alert("hot", "n1", AlertState::Firing),
+        alert("hot", "n2", AlertState::Firing),
+        alert("down", "n2", AlertState::Firing),
+        alert("hot", "n3", AlertState::Pending),
+    ];
+    let groups = alerts[..1].iter().map(|alert| GroupView {
+        labels: alert.labels.clone(),
+        receiver: "built-in".to_string(),
+        members: vec![alert.fingerprint()],
+    });
+    api.set(alerts.clone(), groups.collect(), Arc::new(vec![]));
+    api
+}
+
+fn ask(api: &Api, method: &str, path: &str, query: &[(&str, &str)], body: &str) -> (u16, Value) {
+    let query = query.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    let request = ApiRequest { method: method.into(), path: path.into(), query, body: body.into() };
+    let answer = api.answer(&request);
+    (answer.status, serde_json::from_str(&answer.body).unwrap_or(Value::Null))
+}
+
+#[test]
+fn alerts_are_listed_filtered_and_muted() {
+    let api = api(Arc::default());
+    let names = |query: &[(&str, &str)]| -> Vec<String> {
+        let (status, found) = ask(&api, "GET", "/api/v2/alerts", query, "");
+        assert_eq!(status, 200);
+        let text = |alert: &Value| {
+            let word = |path: &str| alert.pointer(path).unwrap().as_str().unwrap().to_string();
+            format!("{} {} {}", word("/labels/alertname"), word("/labels/host"), word("/status/state"))
+        };
+        found.as_array().unwrap().iter().map(text).collect()
+    };
+    assert_eq!(names(&[]), ["hot n1 active", "hot n2 suppressed", "down n2 active"]);
+    assert_eq!(names(&[("inhibited", "false")]), ["hot n1 active", "down n2 active"]);
+    assert_eq!(names(&[("filter", "host=\"n2\""), ("filter", "alertname=~\"d.*\"")]), ["down n2 active"]);
+    assert_eq!(names(&[("receiver", "o.*")]), Vec::<String>::new());
+    assert_eq!(names(&[("active", "false")]), ["hot n2 suppressed"]);
+    assert_eq!(ask(&api, "GET", "/api/v2/alerts", &[("filter", "host=~(")], "").0, 400);
+    assert_eq!(ask(&api, "POST", "/api/v2/alerts", &[], "[]").0, 405);
+    let (_, groups) = ask(&api, "GET", "/api/v2/alerts/groups", &[], "");
+    assert_eq!(groups[0]["alerts"].as_array().unwrap().len(), 1);
+    let (_, listed) = ask(&api, "GET", "/api/v1/alerts", &[], "");
+    assert_eq!(listed["data"]["alerts"].as_array().unwrap().len(), 4, "Prometheus lists those that are pending too");
+}
+
+#[test]
+fn silences_are_kept_changed_and_over() {
+    let log: Arc<ScriptedLog> = Arc::default();
+    let first = api(log.clone());
+    let body = |id: &str, value: &str, end: &str| {
+        json!({"id": id, "matchers": [{"name": "host", "value": value, "isRegex": false}], "startsAt": "2026-01-01T00:00:00Z",
+            "endsAt": end, "createdBy": "me", "comment": "c"})
+        .to_string()
+    };
+    let post = |api: &Api, text: &str| ask(api, "POST", "/api/v2/silences", &[], text);
+    let (status, made) = post(&first, &body("", "n1", "2100-01-01T00:00:00Z"));
+    assert_eq!(status, 200);
+    let id = made["silenceID"].as_str().unwrap().to_string();
+    assert_eq!(ask(&first, "GET", "/api/v2/alerts", &[], "").1[0]["status"]["silencedBy"], json!([id]));
+    // Another engine on the same log has it.
+    let second = api(log);
+    assert_eq!(ask(&second, "GET", &format!("/api/v2/silence/{id}"), &[], "").1["status"]["state"], "active");
+    let (_, changed) = post(&second, &body(&id, "n1", "2101-01-01T00:00:00Z"));
+    assert_eq!(changed["silenceID"], json!(id), "another end: the same silence");
+    let (_, changed) = post(&second, &body(&id, "n2", "2101-01-01T00:00:00Z"));
+    assert_ne!(changed["silenceID"], json!(id), "other alerts: another silence");
+    let states: Vec<Value> = ask(&first, "GET", "/api/v2/silences", &[], "")
+        .1
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| s["status"]["state"].clone())
+        .collect();
+    assert_eq!(states, ["active", "expired"]);
+    for (text, problem) in [
+        (body("", "n1", "2020-01-01T00:00:00Z"), "invalid silence: end time"),
+        (body("none", "n1", "2100-01-01T00:00:00Z"), "silence none not found"),
+        ("{".to_string(), "the body is not JSON"),
+        (
+            json!({"matchers": [], "endsAt": "2100-01-01T00:00:00Z", "createdBy": "me"}).to_string(),
+            "at least one matcher",
+        ),
+        (json!({"endsAt": "2100-01-01T00:00:00Z"}).to_string(), "not a silence: missing field"),
+    ] {
+        let (status, answer) = post(&first, &text);
+        assert!((400..405).contains(&status) && answer.as_str().unwrap().contains(problem), "{status} {answer}");
+    }
+    assert_eq!(ask(&first, "DELETE", "/api/v2/silence/none", &[], "").0, 404);
+}
+
+struct Served(Api);
+
+impl Status for Served {
+    fn health(&self) -> Result<(), String> {
+        Ok(())
+    }
+    fn metrics(&self) -> Vec<tidewatch_serve::Metric> {
+        vec![]
+    }
+    fn api(&self, request: &ApiRequest) -> Answer {
+        self.0.answer(request)
+    }
+}
+
+#[test]
+fn amtool_manages_us() {
+    if Command::new("amtool").arg("--version").output().is_err() {
+        assert!(std::env::var_os("CI").is_none(), "amtool is not there: .ci/install brings it");
+        eprintln!("amtool is not there: this test did not run");
+        return;
+    }
+    let server =
+        Server::start("127.0.0.1:0".parse().unwrap(), Access::Open, Arc::new(Served(api(Arc::default())))).unwrap();
+    let url = format!("--alertmanager.url=http://{}", server.address());
+    let amtool = |arguments: &[&str]| -> String {
+        let output = Command::new("amtool").arg(&url).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let hot = |more: &[&str]| {
+        let listed = amtool(&[&["alert", "query", "-o", "simple"], more].concat());
+        listed.lines().filter(|line| line.starts_with("hot ")).count()
+    };
+    let alerts = amtool(&["alert", "query", "-o", "simple"]);
+    assert!(hot(&[]) > 0 && alerts.contains("it is hot") && alerts.lines().count() == 3, "{alerts}");
+    let id = amtool(&[
+        "silence",
+        "add",
+        "alertname=hot",
+        "host=~n.*",
+        "--author=me",
+        "--comment=maintenance",
+        "--duration=2h",
+    ]);
+    let id = id.trim();
+    assert!(amtool(&["silence", "query"]).contains(id));
+    assert_eq!(hot(&[]), 0, "silenced alerts are not shown without asking");
+    assert!(hot(&["--silenced"]) > 0);
+    amtool(&["silence", "update", "--duration=3h", id]);
+    amtool(&["silence", "expire", id]);
+    assert!(!amtool(&["silence", "query"]).contains(id));
+    assert!(amtool(&["silence", "query", "--expired"]).contains(id));
+    assert!(hot(&[]) > 0);
+    assert!(amtool(&["cluster", "show", "-o", "extended"]).contains("disabled"));
+}

@@ -1,0 +1,61 @@
+//! A running Tidewatch, asked over its API.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::failure::Failure;
+
+/// Where it is, and who asks.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ServerFlags {
+    /// The running Tidewatch.
+    #[arg(long, value_name = "URL", env = "TIDEWATCH_URL", default_value = "http://127.0.0.1:7575")]
+    url: String,
+    /// A file with the bearer token that it asks for.
+    #[arg(long, value_name = "FILE", env = "TIDEWATCH_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl ServerFlags {
+    /// Asks; the answer's JSON.
+    pub fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        let url = format!("{}{path}", self.url.trim_end_matches('/'));
+        let mut request = ureq::http::Request::builder().method(method).uri(&url);
+        if let Some(file) = &self.token_file {
+            let token = std::fs::read_to_string(file)
+                .map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
+            request = request.header("Authorization", format!("Bearer {}", token.trim()));
+        }
+        if body.is_some() {
+            request = request.header("Content-Type", "application/json");
+        }
+        let request = request
+            .body(body.map(Value::to_string).unwrap_or_default())
+            .map_err(|_| Failure::usage(format!("--url {}: not a URL", self.url)))?;
+        let agent: ureq::Agent =
+            ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0).build().into();
+        let mut response = agent
+            .run(request)
+            .map_err(|error| Failure::no(format!("{}: {error}: is 'tidewatch up' running there?", self.url)))?;
+        let text = response.body_mut().read_to_string().map_err(Failure::no)?;
+        let value: Value = serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.trim().to_string()));
+        match response.status().as_u16() {
+            200..=299 => Ok(value),
+            status => {
+                let said = value.as_str().map(str::to_string).unwrap_or_else(|| value.to_string());
+                Err(Failure::no(format!("{}: HTTP {status}: {said}", self.url)))
+            }
+        }
+    }
+}
+
+/// `name=value` pairs of a query, escaped.
+pub fn query(pairs: &[(&str, &str)]) -> String {
+    let mut text = form_urlencoded::Serializer::new(String::new());
+    text.extend_pairs(pairs);
+    match text.finish() {
+        empty if empty.is_empty() => empty,
+        query => format!("?{query}"),
+    }
+}
