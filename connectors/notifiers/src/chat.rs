@@ -210,7 +210,9 @@ impl ChatNotifier {
                 method: method.clone(),
                 url: url.clone(),
                 headers: headers.clone(),
-                body: self.text.render(notice, &self.external_url, |notice| webhook_body(notice, "", 0).to_string()),
+                body: self
+                    .text
+                    .render_whole(notice, &self.external_url, |notice| webhook_body(notice, "", 0).to_string()),
             },
         }
     }
@@ -229,7 +231,23 @@ impl Notify for ChatNotifier {
     fn notify(&self, notice: &Notice) -> Delivery {
         let mut request = self.request(notice);
         request.headers.push(("Idempotency-Key".to_string(), notice.notice_id.clone()));
-        self.client.send(&self.target, &request)
+        match self.chat {
+            Chat::DingTalk { .. } | Chat::Feishu { .. } | Chat::WeCom { .. } => {
+                self.client.send_and_read(&self.target, &request, robot_took_it)
+            }
+            _ => self.client.send(&self.target, &request),
+        }
+    }
+}
+
+/// These three answer 200 to what they refuse, too many messages among it: a code in the body says so.
+fn robot_took_it(body: &str) -> Result<(), String> {
+    let answer: serde_json::Value = serde_json::from_str(body).map_err(|_| "the answer is not JSON".to_string())?;
+    let code = ["errcode", "code", "StatusCode"].into_iter().find_map(|name| answer.get(name)?.as_i64());
+    match code {
+        Some(0) => Ok(()),
+        Some(code) => Err(format!("refused with code {code}")),
+        None => Err("the answer has no code".to_string()),
     }
 }
 

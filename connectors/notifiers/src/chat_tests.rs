@@ -46,6 +46,13 @@ fn every_channel_keeps_the_contract() {
         ("hang", "retry none true: no answer in time"),
     ] {
         for (name, _) in chats("") {
+            // These three say in the body whether they took it.
+            let robot = ["dingtalk", "feishu", "wecom"].contains(&name);
+            let answer = if robot && answer.ends_with("ok") {
+                "HTTP/1.1 200 OK\r\ncontent-length: 13\r\n\r\n{\"errcode\":0}"
+            } else {
+                answer
+            };
             let (url, thread) = server(answer);
             let chat = chats(&url).into_iter().find(|(other, _)| *other == name).unwrap().1;
             let timeout = if answer == "hang" { Span::millis(100) } else { Span::seconds(10) };
@@ -66,6 +73,37 @@ fn every_channel_keeps_the_contract() {
             assert!(asked.to_lowercase().contains("idempotency-key: abc"), "{asked}");
         }
     }
+}
+
+#[test]
+fn robots_that_answer_200_and_refuse_are_asked_again() {
+    for (body, problem) in [
+        ("{\"errcode\":45009}", "refused with code 45009"),
+        ("{\"code\":9499}", "code 9499"),
+        ("<html>", "not JSON"),
+        ("{}", "no code"),
+    ] {
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let (url, thread) = server(Box::leak(answer.into_boxed_str()));
+        let delivery = notifier("bot", Chat::WeCom { url }).notify(&notice(AlertState::Firing));
+        thread.join().unwrap();
+        assert!(
+            matches!(&delivery, Delivery::Retry { error, perhaps: false, .. } if error.contains(problem)),
+            "{delivery:?}"
+        );
+    }
+}
+
+#[test]
+fn the_body_of_a_gateway_is_never_cut() {
+    let mut many = notice(AlertState::Firing);
+    many.alerts = vec![many.alerts[0].clone(); 100];
+    let gateway = Chat::Gateway { url: "http://sms".into(), method: "POST".into(), headers: vec![] };
+    let body = body_of(&notifier("sms", gateway.clone()).request(&many));
+    assert_eq!(body["alerts"].as_array().unwrap().len(), 100);
+    let json = Template::new("{\"msg\": {{ text | tojson }}}").unwrap();
+    let sent = ChatNotifier::new("sms", gateway, Template::default(), json, "").request(&many);
+    assert!(body_of(&sent)["msg"].as_str().unwrap().contains("and 80 more"));
 }
 
 #[test]
@@ -123,6 +161,7 @@ fn templates_are_checked_and_rendered() {
     let problem = |text: &str| Template::new(text).unwrap_err();
     assert!(problem("{{ .CommonLabels.alertname }}").contains("template of Go"));
     assert!(problem("{{ title").contains("syntax error"));
+    assert!(problem("{{ text | nosuch }}").contains("unknown filter"));
     let sms = Template::new(
         "to=+49&body={{ title | urlencode }}&n={{ alerts | length }}&host={{ commonLabels.host }}{{ nothing.there }}",
     )

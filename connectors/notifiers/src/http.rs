@@ -7,6 +7,9 @@ use tidewatch_model::limits::NOTIFY_TIMEOUT;
 use tidewatch_model::ports::Delivery;
 use ureq::Agent;
 
+/// As much of an answer is read.
+const ANSWER_BYTES: u64 = 64 << 10;
+
 /// A request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
@@ -61,12 +64,17 @@ impl Client {
 
     /// One attempt. `who` stands in errors in place of the URL, which may be a secret.
     pub fn send(&self, who: &str, request: &Request) -> Delivery {
+        self.send_and_read(who, request, |_| Ok(()))
+    }
+
+    /// The same; `accepts` looks at the body of a good answer, and says why it is none.
+    pub fn send_and_read(&self, who: &str, request: &Request, accepts: fn(&str) -> Result<(), String>) -> Delivery {
         let built = ureq::http::Request::builder().method(request.method.as_str()).uri(&request.url);
         let built = request.headers.iter().fold(built, |built, (name, value)| built.header(name, value));
         let Ok(built) = built.body(request.body.clone()) else {
             return Delivery::GiveUp { error: format!("{who}: its URL or a header is malformed") };
         };
-        let response = match self.agent.run(built) {
+        let mut response = match self.agent.run(built) {
             Ok(response) => response,
             Err(error) => {
                 let perhaps = !matches!(error, ureq::Error::HostNotFound | ureq::Error::ConnectionFailed);
@@ -76,7 +84,13 @@ impl Client {
         let status = response.status().as_u16();
         let error = format!("{who}: HTTP {status}");
         match status {
-            200..=299 => Delivery::Delivered,
+            200..=299 => {
+                let body = response.body_mut().with_config().limit(ANSWER_BYTES).read_to_string().unwrap_or_default();
+                match accepts(&body) {
+                    Ok(()) => Delivery::Delivered,
+                    Err(problem) => Delivery::Retry { after: None, error: format!("{who}: {problem}"), perhaps: false },
+                }
+            }
             408 | 429 | 500..=599 => {
                 let after =
                     response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse::<i64>().ok());

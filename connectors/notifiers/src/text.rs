@@ -1,7 +1,8 @@
 //! Texts for people: one default title and text for every channel, and templates in their place.
 
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
-use tidewatch_model::{Alert, AlertState, Notice, NoticeStatus, Severity};
+use tidewatch_model::alert::Labels;
+use tidewatch_model::{Alert, AlertState, Notice, NoticeStatus, Severity, Timestamp};
 
 use crate::payload::webhook_body;
 
@@ -25,24 +26,66 @@ impl Template {
                 "it is a template of Go: expected one like {{ title }} or {{ commonLabels.alertname }}".to_string()
             );
         }
-        let mut environment = Environment::new();
-        environment.set_undefined_behavior(UndefinedBehavior::Chainable);
-        environment.template_from_str(text).map_err(|error| error.to_string().replace('\n', " "))?;
+        // A filter that does not exist is found only when it is used.
+        for status in [NoticeStatus::Firing, NoticeStatus::Resolved] {
+            render(text, &sample(status), "").map_err(|error| error.to_string().replace('\n', " "))?;
+        }
         Ok(Template(Some(text.to_string())))
     }
 
     /// Renders it; `default` when there is none. What fails on a notice comes as the default: a page without its text is better than
     /// none.
     pub fn render(&self, notice: &Notice, external_url: &str, default: fn(&Notice) -> String) -> String {
-        let rendered = self.0.as_ref().and_then(|text| {
-            let mut environment = Environment::new();
-            environment.set_undefined_behavior(UndefinedBehavior::Chainable);
-            environment.set_auto_escape_callback(|_| AutoEscape::None);
-            let body = minijinja::Value::from_serialize(webhook_body(notice, external_url, 0));
-            let more = context! { title => title(notice), text => text_of(notice), reason => notice.reason.clone() };
-            environment.render_str(text, context! { ..more, ..body }).ok()
-        });
-        cut(rendered.unwrap_or_else(|| default(notice)))
+        cut(self.render_whole(notice, external_url, default))
+    }
+
+    /// The same, however long it is.
+    pub fn render_whole(&self, notice: &Notice, external_url: &str, default: fn(&Notice) -> String) -> String {
+        let rendered = self.0.as_ref().and_then(|text| render(text, notice, external_url).ok());
+        rendered.unwrap_or_else(|| default(notice))
+    }
+}
+
+/// Renders a template over a notice; fails where the template does.
+fn render(text: &str, notice: &Notice, external_url: &str) -> Result<String, minijinja::Error> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Chainable);
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    let body = minijinja::Value::from_serialize(webhook_body(notice, external_url, 0));
+    let more = context! { title => title(notice), text => text_of(notice), reason => notice.reason.clone() };
+    environment.render_str(text, context! { ..more, ..body })
+}
+
+/// A notice that templates are tried on.
+fn sample(status: NoticeStatus) -> Notice {
+    let (ts, text) = (Timestamp(0), |text: &str| text.to_string());
+    let labels: Labels = [(text("alertname"), text("sample")), (text("host"), text("n1"))].into();
+    let alert = Alert {
+        rule: text("sample"),
+        rule_version: String::new(),
+        key: vec![text("host")],
+        labels: labels.clone(),
+        state: if status == NoticeStatus::Firing { AlertState::Firing } else { AlertState::Resolved },
+        severity: Severity::Critical,
+        active_at: ts,
+        fired_at: Some(ts),
+        resolved_at: (status == NoticeStatus::Resolved).then_some(ts),
+        keep_since: None,
+        last_match: ts,
+        stale_since: None,
+        values: vec![],
+        annotations: [(text("summary"), text("a sample"))].into(),
+    };
+    Notice {
+        notice_id: String::new(),
+        receiver: text("sample"),
+        target: text("sample"),
+        group_key: String::new(),
+        group_labels: labels,
+        status,
+        reason: text("first"),
+        alerts: vec![alert],
+        ts,
     }
 }
 

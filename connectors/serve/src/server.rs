@@ -189,6 +189,10 @@ mod tests {
         let good = (200, r#""POST" /api/v2/silences [("filter", "a=\"b\""), ("filter", "c")]"#.to_string());
         assert_eq!(post("application/json", None, b"{}"), good);
         assert_eq!(post("application/json; charset=utf-8", Some(&own), b"{}"), good);
+        for (host, status) in [("evil.example:7575", 403), ("localhost:1", 200), ("[::1]:1", 200), ("10.0.0.1", 403)] {
+            let request = agent.get(format!("http://{}/metrics", server.address())).header("Host", host);
+            assert_eq!(request.call().unwrap().status().as_u16(), status, "{host}");
+        }
         assert_eq!(post("text/plain", None, b"{}").0, 415);
         assert_eq!(post("application/json", Some("http://evil.example"), b"{}").0, 403);
         assert_eq!(post("application/json", Some("null"), b"{}").0, 403);

@@ -352,3 +352,7 @@ fn describe(rule: &Rule, alert: &mut Alert, values: Values) {
 #[cfg(test)]
 #[path = "lifecycle_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "promtool_tests.rs"]
+mod promtool_tests;

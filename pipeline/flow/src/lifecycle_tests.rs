@@ -11,7 +11,7 @@ use super::*;
 
 const MINUTE: i64 = 60_000_000;
 
-fn rule(hold: i64, keep: i64, no_data: NoDataPolicy) -> Rule {
+pub(super) fn rule(hold: i64, keep: i64, no_data: NoDataPolicy) -> Rule {
     let minute = Span::minutes(1);
     Rule {
         name: "hot".to_string(),
@@ -52,7 +52,7 @@ fn finding(state: char) -> Finding {
     Finding { key: Key::from([("host".to_string(), "n1".to_string())]), state }
 }
 
-fn evaluation(minute: i64, state: char) -> Evaluation {
+pub(super) fn evaluation(minute: i64, state: char) -> Evaluation {
     let end = Timestamp(minute * MINUTE);
     let outcome = match state {
         '!' => Outcome::Failed("boom".to_string()),

@@ -1,6 +1,6 @@
 //! Notices on their way: one in flight per target, in order, tried again with backoff, given up in the end.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidewatch_model::limits::{NOTICES_WAITING, NOTIFY_BUDGET};
 use tidewatch_model::ports::Delivery;
@@ -15,7 +15,8 @@ const LONGEST_WAIT: Span = Span::seconds(60);
 #[derive(Debug, Clone, PartialEq)]
 struct Waiting {
     notice: Notice,
-    since: Timestamp,
+    /// When it was tried first.
+    since: Option<Timestamp>,
     attempts: u32,
     not_before: Timestamp,
     in_flight: bool,
@@ -57,28 +58,47 @@ pub struct Outbox {
 
 impl Outbox {
     /// Takes a notice; one that is waiting already is not taken twice. Returns what had to be given up for it, because
-    /// too many wait for its target: the oldest that is not in flight.
-    pub fn push(&mut self, notice: Notice, now: Timestamp) -> Option<Notice> {
+    /// too many wait for its target: the oldest that is not in flight, and whether it may have been
+    /// delivered.
+    pub fn push(&mut self, notice: Notice) -> Option<(Notice, bool)> {
         let queue = self.targets.entry(notice.target.clone()).or_default();
         if queue.iter().any(|waiting| waiting.notice.notice_id == notice.notice_id) {
             return None;
         }
-        queue.push_back(Waiting { notice, since: now, attempts: 0, not_before: now, in_flight: false, perhaps: false });
+        queue.push_back(Waiting {
+            notice,
+            since: None,
+            attempts: 0,
+            not_before: Timestamp::MIN,
+            in_flight: false,
+            perhaps: false,
+        });
         if queue.len() <= NOTICES_WAITING {
             return None;
         }
         let oldest = queue.iter().position(|waiting| !waiting.in_flight)?;
-        queue.remove(oldest).map(|waiting| waiting.notice)
+        queue.remove(oldest).map(|waiting| (waiting.notice, waiting.perhaps))
     }
 
     /// The notices to try now, marked as in flight until [`Outbox::done`] tells how it went.
     pub fn due(&mut self, now: Timestamp) -> Vec<Notice> {
         let mut due = Vec::new();
         for queue in self.targets.values_mut() {
-            if let Some(first) = queue.front_mut().filter(|first| !first.in_flight && first.not_before <= now) {
-                first.in_flight = true;
-                first.attempts += 1;
-                due.push(first.notice.clone());
+            if queue.iter().any(|waiting| waiting.in_flight) {
+                continue;
+            }
+            // One that waits for its next attempt holds up those of its own group only.
+            let mut held: BTreeSet<&str> = BTreeSet::new();
+            let free = queue.iter().position(|waiting| {
+                let is_free = waiting.not_before <= now && !held.contains(waiting.notice.group_key.as_str());
+                held.insert(&waiting.notice.group_key);
+                is_free
+            });
+            if let Some(next) = free.and_then(|index| queue.get_mut(index)) {
+                next.in_flight = true;
+                next.attempts += 1;
+                next.since.get_or_insert(now);
+                due.push(next.notice.clone());
             }
         }
         due
@@ -101,7 +121,7 @@ impl Outbox {
                 waiting.perhaps |= perhaps;
                 let doubled = Span(FIRST_WAIT.0 << attempts.saturating_sub(1).min(10)).min(LONGEST_WAIT);
                 let at = now.saturating_add(doubled.max(after.unwrap_or(Span::ZERO)));
-                if at - waiting.since > NOTIFY_BUDGET {
+                if at - waiting.since.unwrap_or(now) > NOTIFY_BUDGET {
                     Progress::GaveUp { attempts, error: error.clone(), perhaps: waiting.perhaps }
                 } else {
                     waiting.not_before = at;
@@ -152,7 +172,7 @@ mod tests {
         let mut outbox = Outbox::default();
         let now = Timestamp(0);
         for (id, target) in [("a", "x"), ("b", "x"), ("c", "y"), ("a", "x")] {
-            assert_eq!(outbox.push(notice(id, target), now), None);
+            assert_eq!(outbox.push(notice(id, target)), None);
         }
         assert_eq!(ids(outbox.due(now)), ["a", "c"]);
         assert!(outbox.due(now).is_empty());
@@ -166,7 +186,7 @@ mod tests {
     fn waits_double_honour_the_other_side_and_end() {
         let mut outbox = Outbox::default();
         let mut now = Timestamp(0);
-        outbox.push(notice("a", "x"), now);
+        outbox.push(notice("a", "x"));
         let mut waits = Vec::new();
         loop {
             assert_eq!(ids(outbox.due(now)), ["a"]);
@@ -190,9 +210,9 @@ mod tests {
     fn a_full_outbox_gives_up_the_oldest() {
         let mut outbox = Outbox::default();
         for index in 0..NOTICES_WAITING {
-            assert_eq!(outbox.push(notice(&index.to_string(), "x"), Timestamp(0)), None);
+            assert_eq!(outbox.push(notice(&index.to_string(), "x")), None);
         }
         assert_eq!(ids(outbox.due(Timestamp(0))), ["0"]);
-        assert_eq!(outbox.push(notice("new", "x"), Timestamp(0)).unwrap().notice_id, "1");
+        assert_eq!(outbox.push(notice("new", "x")).unwrap().0.notice_id, "1");
     }
 }

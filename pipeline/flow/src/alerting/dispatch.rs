@@ -87,7 +87,7 @@ impl Policy {
 }
 
 /// The receiver of the built-in route, and its way.
-pub const BUILT_IN: &str = "built-in";
+pub const BUILT_IN: &str = "(built-in)";
 
 /// Why somebody is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -206,8 +206,11 @@ pub fn wire_labels(alert: &Alert) -> Labels {
 struct Known {
     alert: Alert,
     labels: Labels,
-    groups: BTreeSet<String>,
+    groups: BTreeSet<GroupId>,
 }
+
+/// A group: its route, by its place among all, and its key. Routes side by side may have the same key.
+type GroupId = (usize, String);
 
 impl Known {
     fn fires(&self) -> bool {
@@ -260,7 +263,7 @@ pub type Place = (String, String);
 pub struct Dispatcher {
     policy: Policy,
     alerts: BTreeMap<String, Known>,
-    groups: BTreeMap<String, Group>,
+    groups: BTreeMap<GroupId, Group>,
     told: BTreeMap<Place, Told>,
     in_flight: BTreeMap<Place, Promise>,
     silences: BTreeMap<String, Silence>,
@@ -305,6 +308,11 @@ impl Dispatcher {
         known
     }
 
+    /// Whether a target hears of what is over.
+    pub fn hears_the_end(&self, target: &str) -> bool {
+        self.policy.receivers.values().flatten().any(|known| known.name == target && known.send_resolved)
+    }
+
     /// Takes an alert as it is now. Only those that fire or fired are told of.
     pub fn observe(&mut self, alert: &Alert, now: Timestamp) {
         let fingerprint = alert.fingerprint();
@@ -331,7 +339,7 @@ impl Dispatcher {
             let route = routes[index];
             let told_at = self.told.range((key.clone(), String::new())..).next();
             let told_at = told_at.filter(|((group, _), _)| *group == key).map(|(_, told)| told.at);
-            let group = self.groups.entry(key.clone()).or_insert_with(|| Group {
+            let group = self.groups.entry((index, key.clone())).or_insert_with(|| Group {
                 route: index,
                 labels,
                 members: BTreeSet::new(),
@@ -342,7 +350,7 @@ impl Dispatcher {
                 },
             });
             group.members.insert(fingerprint.clone());
-            groups.insert(key);
+            groups.insert((index, key));
         }
         // Whoever was told that it fires stays in the know.
         for key in &groups {
@@ -356,11 +364,16 @@ impl Dispatcher {
     }
 
     /// Takes what changed in an alert that goes on: values, texts, severity.
-    pub fn refresh(&mut self, alert: &Alert) {
+    pub fn refresh(&mut self, alert: &Alert, now: Timestamp) {
         let Some(known) = self.alerts.get_mut(&alert.fingerprint()) else { return };
-        if known.alert.state == alert.state && known.alert != *alert {
+        if known.alert.state != alert.state || known.alert == *alert {
+            return;
+        }
+        if known.labels == wire_labels(alert) {
             known.alert = alert.clone();
-            known.labels = wire_labels(alert);
+        } else {
+            // Another severity: other routes, perhaps.
+            self.observe(alert, now);
         }
     }
 
@@ -381,15 +394,15 @@ impl Dispatcher {
                         self.groups.remove(&key);
                     }
                 }
-                for (_, told) in self.told.iter_mut().filter(|(place, _)| place.0 == key) {
+                for (_, told) in self.told.range_mut(places_of(&key.1)).filter(|(place, _)| place.0 == key.1) {
                     told.firing.remove(&fingerprint);
                     told.hidden.remove(&fingerprint);
                 }
             }
         }
-        let groups = &self.groups;
-        self.told
-            .retain(|place, told| groups.contains_key(&place.0) || !told.firing.is_empty() || !told.hidden.is_empty());
+        // What was told of groups that no route makes any more is nobody's.
+        let keys: BTreeSet<&String> = self.groups.keys().map(|(_, key)| key).collect();
+        self.told.retain(|place, _| keys.contains(&place.0));
     }
 
     /// The alerts that fire, and those that are over and still to be told.
@@ -412,14 +425,14 @@ impl Dispatcher {
             return vec![];
         }
         self.silences.retain(|_, silence| silence.ends_at.saturating_add(SILENCE_KEPT) > now);
-        let due: Vec<String> =
+        let due: Vec<GroupId> =
             self.groups.iter().filter(|(_, group)| group.next <= now).map(|(key, _)| key.clone()).collect();
         let muted = self.muted(now);
         let routes: Vec<Route> = self.policy.routes().into_iter().cloned().collect();
         let mut notices = Vec::new();
-        for key in due {
-            notices.extend(self.flush(&key, &routes, &muted, now));
-            self.tidy(&key);
+        for id in due {
+            notices.extend(self.flush(&id, &routes, &muted, now));
+            self.tidy(&id);
         }
         notices
     }
@@ -444,8 +457,9 @@ impl Dispatcher {
         muted.map(|(fingerprint, _)| fingerprint.clone()).collect()
     }
 
-    fn flush(&mut self, key: &str, routes: &[Route], muted: &BTreeSet<String>, now: Timestamp) -> Vec<Notice> {
-        let Some(group) = self.groups.get_mut(key) else { return vec![] };
+    fn flush(&mut self, id: &GroupId, routes: &[Route], muted: &BTreeSet<String>, now: Timestamp) -> Vec<Notice> {
+        let key = &id.1;
+        let Some(group) = self.groups.get_mut(id) else { return vec![] };
         let route = &routes[group.route];
         group.next = if route.group_interval == Span::ZERO {
             // Until something changes, or it is to be repeated.
@@ -459,10 +473,19 @@ impl Dispatcher {
         let targets = self.policy.receivers.get(&route.receiver).cloned().unwrap_or_default();
         let mut again = Timestamp::MAX;
         for target in targets {
-            let place = (key.to_string(), target.name.clone());
+            let place = (key.clone(), target.name.clone());
             if self.in_flight.contains_key(&place) {
                 // Decided anew when it is known whether that one was delivered.
                 continue;
+            }
+            if let Some(told) = self.told.get_mut(&place) {
+                // What is better than it was told is told again when it is as bad again.
+                for (fingerprint, before) in &mut told.firing {
+                    if let Some(alert) = self.alerts.get(fingerprint).map(|known| &known.alert) {
+                        before.stale &= alert.stale_since.is_some();
+                        before.severity = before.severity.min(alert.severity);
+                    }
+                }
             }
             let told = self.told.get(&place);
             let was_told = |fingerprint: &String| told.is_some_and(|told| told.knows(fingerprint));
@@ -512,7 +535,7 @@ impl Dispatcher {
                 notice_id: notice_id.clone(),
                 receiver: route.receiver.clone(),
                 target: target.name,
-                group_key: key.to_string(),
+                group_key: key.clone(),
                 group_labels: group.labels.clone(),
                 status,
                 reason: why.to_string(),
@@ -521,7 +544,7 @@ impl Dispatcher {
             });
             self.in_flight.insert(place, Promise { notice_id, told: promised });
         }
-        if let Some(group) = self.groups.get_mut(key)
+        if let Some(group) = self.groups.get_mut(id)
             && route.group_interval == Span::ZERO
         {
             group.next = group.next.min(again);
@@ -542,7 +565,9 @@ impl Dispatcher {
         let told = self.in_flight.remove(&place)?.told;
         self.told.insert(place, told.clone());
         self.look_again(&notice.group_key, now);
-        self.tidy(&notice.group_key);
+        for index in 0..self.policy.routes().len() {
+            self.tidy(&(index, notice.group_key.clone()));
+        }
         Some(told)
     }
 
@@ -577,32 +602,31 @@ impl Dispatcher {
     pub fn take_back(&mut self, notice: &Notice, now: Timestamp) {
         if self.promised(notice).is_some() {
             self.in_flight.remove(&(notice.group_key.clone(), notice.target.clone()));
-            if let Some(group) = self.groups.get_mut(&notice.group_key) {
-                group.next = now;
-            }
+            let groups = self.groups.iter_mut().filter(|((_, key), _)| *key == notice.group_key);
+            groups.for_each(|(_, group)| group.next = now);
         }
     }
 
     /// In a group that waits for nothing, what changed while a notice was in flight was not decided.
     fn look_again(&mut self, key: &str, at: Timestamp) {
-        let routes = self.policy.routes();
-        if let Some(group) = self.groups.get_mut(key)
-            && routes[group.route].group_interval == Span::ZERO
-        {
-            group.next = group.next.min(at);
+        for (index, route) in self.policy.routes().into_iter().enumerate() {
+            if let Some(group) = self.groups.get_mut(&(index, key.to_string()))
+                && route.group_interval == Span::ZERO
+            {
+                group.next = group.next.min(at);
+            }
         }
     }
 
     /// Forgets alerts that are over and of which nobody is to be told, groups without alerts, and what was told of them.
-    fn tidy(&mut self, key: &str) {
-        let of_group = |(place, _): &(&Place, &Told)| place.0 == key;
-        let promised = self.in_flight.iter().filter(|(place, _)| place.0 == key).map(|(_, promise)| &promise.told);
+    fn tidy(&mut self, id: &GroupId) {
+        let key = &id.1;
+        let in_flight = self.in_flight.range(places_of(key)).next().is_some_and(|(place, _)| place.0 == *key);
+        let Some(group) = self.groups.get_mut(id).filter(|_| !in_flight) else { return };
         let mut needed: BTreeSet<String> = BTreeSet::new();
-        for told in self.told.iter().filter(of_group).map(|(_, told)| told).chain(promised) {
+        for (_, told) in self.told.range(places_of(key)).take_while(|(place, _)| place.0 == *key) {
             needed.extend(told.firing.keys().chain(&told.hidden).cloned());
         }
-        let in_flight = self.in_flight.keys().any(|place| place.0 == key);
-        let Some(group) = self.groups.get_mut(key) else { return };
         let alerts = &self.alerts;
         let over: Vec<String> = group
             .members
@@ -610,21 +634,21 @@ impl Dispatcher {
             .filter(|fingerprint| !needed.contains(*fingerprint) && !alerts.get(*fingerprint).is_some_and(Known::fires))
             .cloned()
             .collect();
-        if in_flight {
-            return;
-        }
         for fingerprint in over {
             group.members.remove(&fingerprint);
             if let Some(known) = self.alerts.get_mut(&fingerprint) {
-                known.groups.remove(key);
+                known.groups.remove(id);
                 if known.groups.is_empty() {
                     self.alerts.remove(&fingerprint);
                 }
             }
         }
         if group.members.is_empty() {
-            self.groups.remove(key);
-            self.told.retain(|place, told| place.0 != key || !told.firing.is_empty() || !told.hidden.is_empty());
+            self.groups.remove(id);
+            let of_group = self.told.range(places_of(key)).take_while(|(place, _)| place.0 == *key);
+            let nothing = of_group.filter(|(_, told)| told.firing.is_empty() && told.hidden.is_empty());
+            let nothing: Vec<Place> = nothing.map(|(place, _)| place.clone()).collect();
+            nothing.iter().for_each(|place| drop(self.told.remove(place)));
         }
     }
 
@@ -672,6 +696,11 @@ impl Dispatcher {
         };
         self.groups.values().map(view).collect()
     }
+}
+
+/// Where what was told of a group begins.
+fn places_of(key: &str) -> std::ops::RangeFrom<Place> {
+    (key.to_string(), String::new())..
 }
 
 /// Event time of the last thing that happened to an alert.

@@ -225,6 +225,55 @@ fn the_tree_finds_receivers_as_alertmanagers() {
     assert!(tree.matching(&Labels::new()).iter().all(|route| route.receiver == "root"));
 }
 
+#[test]
+fn routes_side_by_side_with_the_same_matchers_tell_both() {
+    let mut policy = policy();
+    let child = |receiver: &str, continues| Route {
+        receiver: receiver.to_string(),
+        matchers: Matcher::parse_all("alertname=hot").unwrap(),
+        continues,
+        path: "{}/{alertname=\"hot\"}".to_string(),
+        ..policy.trees[0].clone()
+    };
+    policy.trees[0].routes = vec![child("a", true), child("b", false)];
+    for name in ["a", "b"] {
+        let target = Target { name: name.to_string(), send_resolved: name == "a" };
+        policy.receivers.insert(name.to_string(), vec![target]);
+    }
+    let mut dispatcher = Dispatcher::new(policy);
+    dispatcher.observe(&hot("n1", 0, None), at(0));
+    assert_eq!(run(&mut dispatcher, 0, 40), ["30 first: n1", "30 first: n1"]);
+    dispatcher.observe(&hot("n1", 0, Some(50)), at(50));
+    assert_eq!(run(&mut dispatcher, 50, 400), ["330 all resolved: (n1)"], "b does not want to hear of the end");
+    assert_eq!((dispatcher.groups(), dispatcher.told().count()), (vec![], 0));
+}
+
+#[test]
+fn another_severity_goes_other_ways_and_missing_data_is_told_each_time() {
+    let mut policy = Policy::built_in(policy().receivers[BUILT_IN].clone());
+    let pager = Route {
+        receiver: "pager".to_string(),
+        matchers: Matcher::parse_all("severity=critical").unwrap(),
+        continues: true,
+        path: "p".to_string(),
+        ..policy.trees[0].clone()
+    };
+    policy.receivers.insert("pager".to_string(), vec![Target { name: "pager".to_string(), send_resolved: true }]);
+    let rest = Route { path: "r".to_string(), ..policy.trees[0].clone() };
+    policy.trees[0].routes = vec![pager, rest];
+    let mut dispatcher = Dispatcher::new(policy);
+    dispatcher.observe(&hot("n1", 0, None), at(0));
+    assert_eq!(run(&mut dispatcher, 0, 10), ["0 first: n1"]);
+    dispatcher.refresh(&Alert { severity: Severity::Critical, ..hot("n1", 0, None) }, at(20));
+    assert_eq!(run(&mut dispatcher, 20, 30), ["20 first: n1", "20 more severe: n1"]);
+    let stale = |since: i64| Alert { stale_since: Some(at(since)), severity: Severity::Critical, ..hot("n1", 0, None) };
+    let fresh = Alert { stale_since: None, ..stale(0) };
+    for (second, alert, expected) in [(40, stale(40), 2), (50, fresh, 0), (60, stale(60), 2)] {
+        dispatcher.observe(&alert, at(second));
+        assert_eq!(run(&mut dispatcher, second, second).len(), expected, "at {second}");
+    }
+}
+
 /// What happens in a simulation.
 #[derive(Debug, Clone)]
 enum Event {

@@ -44,7 +44,7 @@ pub fn parse(text: &str, folder: &Path) -> (Option<AlertingFile>, Vec<Fault>) {
 
 fn file(root: &Node, folder: &Path) -> Option<AlertingFile> {
     let mut fields = root.fields()?;
-    let global = receivers::Global::read(fields.get("global").as_ref(), folder);
+    let global = receivers::Global::read(fields.get("global").filter(|node| !node.is_null()).as_ref(), folder);
     if let Some(templates) = fields.get("templates")
         && !templates.list().is_empty()
     {

@@ -95,10 +95,10 @@ impl Global {
             pagerduty_url: fields.get("pagerduty_url").and_then(|node| node.text()),
             telegram_api_url: fields.get("telegram_api_url").and_then(|node| node.text()),
         };
+        no_credentials(&mut fields);
         // An alert of ours ends when its rule says so, and not when nobody renews it.
         drop(fields.get("resolve_timeout"));
         fields.cannot(&[
-            "http_config",
             "smtp_from",
             "smtp_smarthost",
             "smtp_hello",
@@ -180,12 +180,19 @@ pub fn read(
                 let send_resolved =
                     fields.get("send_resolved").and_then(|node| node.bool()).unwrap_or(kind.send_resolved);
                 let channel = (kind.read)(&mut fields, global, folder);
+                if kind.key != "webhook_configs" {
+                    no_credentials(&mut fields);
+                }
                 fields.cannot(kind.cannot);
                 fields.finish();
                 found.extend(channel.map(|channel| (kind.key.trim_end_matches("_configs"), send_resolved, channel)));
             }
         }
+        let lost = NOT_HERE.iter().any(|key| fields.has(key));
         fields.cannot(&NOT_HERE);
+        if lost && found.is_empty() {
+            node.error(format!("nothing of '{name}' can be done here: what is routed to it would be told to nobody"));
+        }
         let alone = found.len() == 1;
         let mut targets = Vec::new();
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -213,13 +220,12 @@ struct Kind {
 }
 
 const KINDS: [Kind; 13] = [
-    Kind { key: "webhook_configs", send_resolved: true, read: webhook, cannot: &["http_config"] },
+    Kind { key: "webhook_configs", send_resolved: true, read: webhook, cannot: &[] },
     Kind {
         key: "slack_configs",
         send_resolved: false,
         read: slack,
         cannot: &[
-            "http_config",
             "icon_emoji",
             "icon_url",
             "link_names",
@@ -237,26 +243,20 @@ const KINDS: [Kind; 13] = [
             "callback_id",
         ],
     },
-    Kind {
-        key: "discord_configs",
-        send_resolved: true,
-        read: discord,
-        cannot: &["http_config", "content", "username", "avatar_url"],
-    },
-    Kind { key: "msteams_configs", send_resolved: true, read: teams, cannot: &["http_config", "summary"] },
-    Kind { key: "msteamsv2_configs", send_resolved: true, read: teams, cannot: &["http_config"] },
+    Kind { key: "discord_configs", send_resolved: true, read: discord, cannot: &["content", "username", "avatar_url"] },
+    Kind { key: "msteams_configs", send_resolved: true, read: teams, cannot: &["summary"] },
+    Kind { key: "msteamsv2_configs", send_resolved: true, read: teams, cannot: &[] },
     Kind {
         key: "telegram_configs",
         send_resolved: true,
         read: telegram,
-        cannot: &["http_config", "disable_notifications", "parse_mode", "message_thread_id"],
+        cannot: &["disable_notifications", "parse_mode"],
     },
     Kind {
         key: "pagerduty_configs",
         send_resolved: true,
         read: pagerduty,
         cannot: &[
-            "http_config",
             "client",
             "client_url",
             "severity",
@@ -275,18 +275,7 @@ const KINDS: [Kind; 13] = [
         key: "opsgenie_configs",
         send_resolved: true,
         read: opsgenie,
-        cannot: &[
-            "http_config",
-            "source",
-            "details",
-            "responders",
-            "tags",
-            "note",
-            "priority",
-            "update_alerts",
-            "entity",
-            "actions",
-        ],
+        cannot: &["source", "details", "responders", "tags", "note", "priority", "update_alerts", "entity", "actions"],
     },
     Kind {
         key: "dingtalk_configs",
@@ -352,8 +341,69 @@ fn webhook(fields: &mut Fields, _: &Global, folder: &Path) -> Option<Channel> {
     let url = url(fields, "url", "url_file", folder, None);
     let max_alerts = fields.get("max_alerts").and_then(|node| node.parse(str::parse::<usize>)).unwrap_or(0);
     let timeout = fields.get("timeout").and_then(|node| node.span()).filter(|timeout| *timeout > Span::ZERO);
-    let headers = headers(fields);
+    let mut headers = headers(fields);
+    headers.extend(authorization(fields, folder));
     Some(Channel::Webhook { url: url?, headers, max_alerts, timeout })
+}
+
+/// The header that `http_config` asks for.
+fn authorization(fields: &mut Fields, folder: &Path) -> Option<(String, String)> {
+    let mut config = fields.get("http_config").and_then(|node| node.fields())?;
+    let mut value = None;
+    if let Some(mut basic) = config.get("basic_auth").and_then(|node| node.fields()) {
+        let user = basic.get("username").and_then(|node| node.text()).unwrap_or_default();
+        let password = secret(&mut basic, "password", "password_file", folder).unwrap_or_default();
+        value = Some(format!("Basic {}", base64(format!("{user}:{password}").as_bytes())));
+        basic.finish();
+    }
+    if let Some(mut other) = config.get("authorization").and_then(|node| node.fields()) {
+        let kind = other.get("type").and_then(|node| node.text()).unwrap_or_else(|| "Bearer".to_string());
+        let credentials = secret(&mut other, "credentials", "credentials_file", folder).unwrap_or_default();
+        value = Some(format!("{kind} {credentials}"));
+        other.finish();
+    }
+    drop((config.get("follow_redirects"), config.get("enable_http2")));
+    config.must_not(&[
+        "tls_config",
+        "proxy_url",
+        "proxy_from_environment",
+        "oauth2",
+        "bearer_token",
+        "bearer_token_file",
+    ]);
+    config.finish();
+    value.map(|value| ("Authorization".to_string(), value))
+}
+
+/// `http_config` where we send no credentials: only what changes nothing.
+fn no_credentials(fields: &mut Fields) {
+    let Some(mut config) = fields.get("http_config").and_then(|node| node.fields()) else { return };
+    drop((config.get("follow_redirects"), config.get("enable_http2")));
+    config.must_not(&[
+        "basic_auth",
+        "authorization",
+        "tls_config",
+        "proxy_url",
+        "proxy_from_environment",
+        "oauth2",
+        "bearer_token",
+        "bearer_token_file",
+    ]);
+    config.finish();
+}
+
+/// Base64 (RFC 4648, section 4).
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let whole = chunk.iter().fold(0u32, |whole, byte| whole << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let digit = DIGITS[(whole >> (18 - 6 * place)) as usize & 63] as char;
+            text.push(if place > chunk.len() { '=' } else { digit });
+        }
+    }
+    text
 }
 
 fn headers(fields: &mut Fields) -> Vec<(String, String)> {
@@ -379,6 +429,7 @@ fn teams(fields: &mut Fields, _: &Global, folder: &Path) -> Option<Channel> {
 }
 
 fn telegram(fields: &mut Fields, global: &Global, folder: &Path) -> Option<Channel> {
+    fields.must_not(&["message_thread_id"]);
     let token = secret(fields, "bot_token", "bot_token_file", folder);
     let chat_id = fields.get("chat_id").and_then(|node| node.text());
     let own = fields.get("api_url").and_then(|node| node.text());
@@ -402,6 +453,7 @@ fn pagerduty(fields: &mut Fields, global: &Global, folder: &Path) -> Option<Chan
 }
 
 fn opsgenie(fields: &mut Fields, global: &Global, folder: &Path) -> Option<Channel> {
+    fields.must_not(&["responders"]);
     let key = secret(fields, "api_key", "api_key_file", folder).or_else(|| global.opsgenie_api_key.clone());
     let own = fields.get("api_url").and_then(|node| node.text()).or_else(|| global.opsgenie_api_url.clone());
     let api_url = own.unwrap_or_else(|| "https://api.opsgenie.com/".to_string());

@@ -87,11 +87,15 @@ impl<'a> Node<'a> {
         self.say(Level::Warning, self.named(message));
     }
 
+    /// Whether there is nothing.
+    pub fn is_null(&self) -> bool {
+        matches!(self.yaml.data, YamlData::Value(Scalar::Null))
+    }
+
     /// A mapping.
     pub fn fields(&self) -> Option<Fields<'a>> {
         match &self.yaml.data {
             YamlData::Mapping(_) => Some(Fields { node: self.clone(), asked: BTreeSet::new() }),
-            YamlData::Value(Scalar::Null) => None,
             _ => {
                 self.error("expected a mapping of names and values");
                 None
@@ -188,6 +192,20 @@ impl<'a> Fields<'a> {
                 node.warning("is not supported and left out");
             }
         }
+    }
+
+    /// Keys that we know and can't do without: each is an error where it is there.
+    pub fn must_not(&mut self, keys: &[&'static str]) {
+        for key in keys {
+            if let Some(node) = self.get(key) {
+                node.error("is not supported: without it nothing would arrive");
+            }
+        }
+    }
+
+    /// Whether a key is there.
+    pub fn has(&self, key: &str) -> bool {
+        self.node.entries().iter().any(|(name, _)| name == key)
     }
 
     /// The node itself.

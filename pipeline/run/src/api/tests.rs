@@ -49,7 +49,7 @@ fn api(log: Arc<ScriptedLog>) -> Api {
     ];
     let groups = alerts[..1].iter().map(|alert| GroupView {
         labels: alert.labels.clone(),
-        receiver: "built-in".to_string(),
+        receiver: "(built-in)".to_string(),
         members: vec![alert.fingerprint()],
     });
     api.set(alerts.clone(), groups.collect(), Arc::new(vec![]));

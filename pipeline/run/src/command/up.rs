@@ -504,6 +504,18 @@ fn receivers(
             on_screen,
             &format!("tidewatch: alerts are routed by {} to {} targets", path.display(), file.channels.len()),
         );
+        let taken = |name: &str| receivers.iter().any(|known| known.target() == name);
+        if let Some(name) = file.channels.keys().find(|name| taken(name)) {
+            let message = format!(
+                "{}: a receiver is called '{name}', and so is one of ours: expected another name",
+                path.display()
+            );
+            return Err(Failure::usage(message));
+        }
+        if config.kafka_group.is_some() {
+            let scope = "each engine of the group tells of the alerts that it judges: neither groups nor inhibition reach over engines";
+            say(on_screen, &format!("tidewatch: {scope}"));
+        }
         policy = policy.beside(file.policy);
         receivers.extend(file.channels.into_iter().map(|(target, channel)| channel.notifier(&target, &external)));
     }

@@ -15,7 +15,7 @@ use tidewatch_flow::alerting::{Place, Told};
 use tidewatch_flow::outbox::Progress;
 use tidewatch_model::alert::hex;
 use tidewatch_model::ports::{Delivery, Notify, Record};
-use tidewatch_model::{Alert, Notice, Timestamp};
+use tidewatch_model::{Alert, AlertState, Notice, Timestamp};
 
 use super::state::read_compacted;
 use super::{NOTICE_TOPIC, Part, SILENCES_INTERVAL, Station, StationError};
@@ -107,13 +107,16 @@ impl Station {
         if self.dispatcher.next_at() <= now {
             // Values and severities of alerts that go on.
             for alert in self.judge.alerts() {
-                self.dispatcher.refresh(alert);
+                self.dispatcher.refresh(alert, now);
             }
             self.decide(now);
         }
+        if !self.decided.is_empty() {
+            // Before they are taken: what can't be checked stays decided.
+            self.tenure.check(self.log.as_ref())?;
+        }
         let notices = std::mem::take(&mut self.decided);
         if !notices.is_empty() {
-            self.tenure.check(self.log.as_ref())?;
             let record = |notice: &Notice| {
                 let told = self.dispatcher.promised(notice).cloned().unwrap_or_default();
                 let intent = Intent { notice: Notice { alerts: vec![], ..notice.clone() }, told };
@@ -127,16 +130,22 @@ impl Station {
                 return Err(error.into());
             }
         }
-        let mut given_up = Vec::new();
+        self.send(notices, now)
+    }
+
+    /// Puts notices into the outbox; what has to be given up for them is recorded.
+    fn send(&mut self, notices: Vec<Notice>, now: Timestamp) -> Result<(), StationError> {
+        let (mut given_up, mut told) = (Vec::new(), Vec::new());
         for notice in notices {
-            if let Some(notice) = self.outbox.push(notice, now) {
-                self.dispatcher.gave_up(&notice, false, now);
+            if let Some((notice, perhaps)) = self.outbox.push(notice) {
+                let known = self.dispatcher.gave_up(&notice, perhaps, now);
+                told.extend(known.map(|known| ((notice.group_key.clone(), notice.target.clone()), known)));
                 let error = Some("too many notices wait for this target".to_string());
                 given_up.push(NoticeOutcome { notice, outcome: "gave_up", attempts: 0, error });
             }
         }
         *self.stats.notices.entry("gave_up").or_default() += given_up.len() as u64;
-        self.record_outcomes(&given_up, vec![], now)
+        self.record_outcomes(&given_up, told, now)
     }
 
     /// Intents belong to the part of the work, and not to its tenant: whoever takes it over sees them off.
@@ -188,29 +197,60 @@ impl Station {
         self.kept_told = told.iter().map(|(place, _)| place.clone()).collect();
         self.silences_known = self.silences.refresh()?;
         self.silences.all().into_iter().for_each(|silence| self.dispatcher.set_silence(silence));
+        let heard: BTreeSet<String> =
+            told.iter().flat_map(|(_, known)| known.firing.keys().chain(&known.hidden)).cloned().collect();
         self.dispatcher.restore(told);
         for alert in alerts {
-            self.dispatcher.observe(alert, now);
+            let again = alert.state == AlertState::Pending && heard.contains(&alert.fingerprint());
+            if again {
+                // What was told of it is over, and the next time has begun: its end is still to be told.
+                let resolved_at = Some(alert.active_at);
+                self.dispatcher.observe(&Alert { state: AlertState::Resolved, resolved_at, ..alert.clone() }, now);
+            } else {
+                self.dispatcher.observe(alert, now);
+            }
         }
         intents.sort_by_key(|(offset, _)| *offset);
         let by_fingerprint: BTreeMap<String, &Alert> =
             alerts.iter().map(|alert| (alert.fingerprint(), alert)).collect();
+        let mut again = Vec::new();
         for (_, Intent { mut notice, told }) in intents {
-            let known =
-                told.firing.keys().chain(&told.resolved).filter_map(|fingerprint| by_fingerprint.get(fingerprint));
-            notice.alerts = known.map(|alert| Alert::clone(alert)).collect();
-            if !notice.alerts.is_empty() && self.dispatcher.resume(&notice, told) {
-                self.outbox.push(notice, now);
-            } else {
-                let gone = Record { key: self.intent_key(&notice), headers: vec![], value: None, timestamp: now };
-                self.log.append(NOTICE_TOPIC, 0, &[gone])?;
+            let is =
+                |fingerprint: &String, state| by_fingerprint.get(fingerprint).is_some_and(|alert| alert.state == state);
+            // Only what is still true is sent again; anything else may have been heard, and is decided anew.
+            let is_true = told.firing.keys().all(|fingerprint| is(fingerprint, AlertState::Firing))
+                && told.resolved.iter().all(|fingerprint| is(fingerprint, AlertState::Resolved));
+            let ends = told.resolved.iter().filter(|_| self.dispatcher.hears_the_end(&notice.target));
+            let shown = told.firing.keys().chain(ends).filter_map(|fingerprint| by_fingerprint.get(fingerprint));
+            notice.alerts = shown.map(|alert| Alert::clone(alert)).collect();
+            let is_true = is_true && !notice.alerts.is_empty();
+            if self.dispatcher.resume(&notice, told) && is_true {
+                again.push(notice);
+                continue;
             }
+            let known = self.dispatcher.gave_up(&notice, true, now);
+            let mut records =
+                vec![Record { key: self.intent_key(&notice), headers: vec![], value: None, timestamp: now }];
+            let place = (notice.group_key.clone(), notice.target.clone());
+            records.extend(known.map(|known| self.told_record(place, known, now)));
+            self.log.append(NOTICE_TOPIC, 0, &records)?;
         }
-        Ok(())
+        self.send(again, now)
+    }
+
+    /// The record of what a target was told.
+    fn told_record(&self, place: Place, told: Told, now: Timestamp) -> Record {
+        let key = self.told_key(&place).into_bytes();
+        let (group_key, target) = place;
+        let value = serde_json::to_vec(&Kept { group_key, target, told }).unwrap_or_default();
+        Record { key, headers: vec![], value: Some(value), timestamp: now }
     }
 
     /// Forgets what was told of groups that are gone, and alerts that nobody judges here any more.
     pub(super) fn tidy_messages(&mut self, now: Timestamp) -> Result<(), StationError> {
+        for alert in self.judge.alerts() {
+            self.dispatcher.refresh(alert, now);
+        }
         let judged: BTreeSet<String> =
             self.judge.alerts().filter(|alert| alert.state.is_alive()).map(Alert::fingerprint).collect();
         self.dispatcher.retain_firing(&|fingerprint| judged.contains(fingerprint));
@@ -244,8 +284,18 @@ impl Station {
         }
     }
 
+    /// Writes what could not be written before.
+    fn write_outcomes(&mut self) -> Result<(), StationError> {
+        if !self.unwritten.is_empty() {
+            self.log.append(NOTICE_TOPIC, 0, &self.unwritten)?;
+            self.unwritten.clear();
+        }
+        Ok(())
+    }
+
     /// Takes the answers: what is delivered or given up is forgotten, and becomes a row of `notice_event`.
     pub(super) fn collect_deliveries(&mut self, now: Timestamp) -> Result<(), StationError> {
+        self.write_outcomes()?;
         let mut outcomes = Vec::new();
         let mut told = Vec::new();
         while let Ok((notice, delivery)) = self.messages.answers.try_recv() {
@@ -281,12 +331,8 @@ impl Station {
         if outcomes.is_empty() {
             return Ok(());
         }
-        let known = told.into_iter().map(|(place, told)| {
-            let key = self.told_key(&place).into_bytes();
-            let (group_key, target) = place;
-            let value = serde_json::to_vec(&Kept { group_key, target, told }).unwrap_or_default();
-            Record { key, headers: vec![], value: Some(value), timestamp: now }
-        });
+        let places: Vec<Place> = told.iter().map(|(place, _)| place.clone()).collect();
+        let known = told.into_iter().map(|(place, told)| self.told_record(place, told, now));
         let mut records: Vec<Record> = known.collect();
         let forget = |outcome: &NoticeOutcome| Record {
             key: self.intent_key(&outcome.notice),
@@ -295,8 +341,10 @@ impl Station {
             timestamp: now,
         };
         records.extend(outcomes.iter().map(forget));
-        self.log.append(NOTICE_TOPIC, 0, &records)?;
-        self.kept_told.extend(self.dispatcher.told().map(|(place, _)| place.clone()));
+        self.kept_told.extend(places);
+        // What can't be written now is written first the next time.
+        self.unwritten.extend(records);
+        self.write_outcomes()?;
         let rows = notice_batch(outcomes, now)?;
         self.append_rows("notice_event", &rows)
     }

@@ -23,7 +23,7 @@ use tidewatch_flow::outbox::Outbox;
 use tidewatch_flow::watermark::Watermark;
 use tidewatch_lake::{LakeError, LakeOptions, LakeWriter, SettleOptions, Settler};
 use tidewatch_model::limits::{LOG_RETENTION, LOG_RETENTION_BYTES};
-use tidewatch_model::ports::{Log, LogError, Notify, Random, Store, TopicOptions};
+use tidewatch_model::ports::{Log, LogError, Notify, Random, Record, Store, TopicOptions};
 use tidewatch_model::table;
 use tidewatch_model::wire::{Origin, WireError};
 use tidewatch_model::{Alert, Notice, Rule, Span, Timestamp, Transition};
@@ -247,6 +247,8 @@ pub struct Station {
     silences_due: Timestamp,
     /// Notices that are decided and not written down.
     decided: Vec<Notice>,
+    /// What became of notices and is not in the log yet.
+    unwritten: Vec<Record>,
     /// What was told and stands in the log.
     kept_told: BTreeSet<Place>,
     outbox: Outbox,
@@ -351,6 +353,7 @@ impl Station {
             silences_known: 0,
             silences_due: now,
             decided: vec![],
+            unwritten: vec![],
             kept_told: BTreeSet::new(),
             outbox: Outbox::default(),
             origin: Origin { source: "engine".to_string(), incarnation, seq: 0 },
