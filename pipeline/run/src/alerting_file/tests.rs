@@ -105,6 +105,7 @@ time_intervals:
         "9:29: error: route.routes[0].mute_time_intervals[0]: no time interval is called 'night'",
         "12:21: error: receivers[0].slack_configs[0]: expected api_url",
         "13:23: error: receivers[0].webhook_configs[0]: url: expected http:// or https://",
+        "14:5: error: receivers[1]: nothing of 'ops' can be done here",
         "14:5: error: receivers[1]: 'ops' is there twice",
         "15:20: warning: receivers[1].email_configs: is not supported and left out",
         "19:17: error: time_intervals[0].time_intervals[0].times[0]: start_time must be before end_time",
@@ -118,6 +119,14 @@ time_intervals:
     }
     assert!(faults("a: [").iter().all(|fault| fault.contains("not YAML")), "{:?}", faults("a: ["));
     assert_eq!(faults("").len(), 1);
+    assert!(faults("route:\nreceivers: []")[0].contains("route: expected a mapping"));
+    let with = |http: &str| {
+        faults(&format!(
+            "route: {{receiver: x}}\nreceivers: [{{name: x, discord_configs: [{{webhook_url: 'http://x', http_config: {http}}}]}}]"
+        ))
+    };
+    assert_eq!(with("{follow_redirects: true}"), Vec::<String>::new());
+    assert!(with("{proxy_url: 'http://p'}")[0].contains("without it nothing would arrive"));
 }
 
 #[test]
@@ -132,6 +141,13 @@ fn secrets_come_from_files_and_the_environment_and_are_not_shown() {
     let (file, found) = with("{routing_key_file: key}");
     assert_eq!(found, Vec::<String>::new());
     assert!(!file.unwrap().contains("canary"));
+    let (file, faults) = parse(
+        "route: {receiver: x}\nreceivers: [{name: x, webhook_configs: [{url: 'http://x', http_config: {basic_auth: {username: me, password_file: key}}}]}]",
+        folder.path(),
+    );
+    assert_eq!(faults, vec![]);
+    let Channel::Webhook { headers, .. } = &file.unwrap().channels["x"] else { panic!() };
+    assert_eq!(headers[0], ("Authorization".to_string(), "Basic bWU6Y2FuYXJ5".to_string()), "RFC 7617 of me:canary");
     assert!(with("{routing_key_file: none}").1[0].contains("No such file"));
     assert!(
         with("{routing_key: \"${TIDEWATCH_NO_SUCH_KEY}\"}").1[0]
