@@ -4,10 +4,12 @@
 
 mod access;
 mod api;
+mod client;
 mod metrics;
 mod server;
 
 pub use access::Access;
 pub use api::{API_ROUTES, Answer, ApiRequest};
+pub use client::ask;
 pub use metrics::{Metric, MetricKind, exposition};
 pub use server::{ROUTES, ServeError, Server, Status};

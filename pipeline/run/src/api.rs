@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
@@ -186,10 +187,11 @@ impl Api {
             Ok(shown) => shown,
             Err(problem) => return Answer::error(400, &problem),
         };
+        let known: BTreeMap<String, Value> =
+            shown.into_iter().map(|(fingerprint, _, value)| (fingerprint, value)).collect();
         let mut groups = Vec::new();
         for group in &self.view().groups {
-            let members = shown.iter().filter(|(fingerprint, _, _)| group.members.contains(fingerprint));
-            let alerts: Vec<&Value> = members.map(|(_, _, value)| value).collect();
+            let alerts: Vec<&Value> = group.members.iter().filter_map(|fingerprint| known.get(fingerprint)).collect();
             if !alerts.is_empty() {
                 groups.push(json!({"labels": group.labels, "receiver": {"name": group.receiver}, "alerts": alerts}));
             }

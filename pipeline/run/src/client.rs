@@ -20,27 +20,16 @@ pub struct ServerFlags {
 impl ServerFlags {
     /// Asks; the answer's JSON.
     pub fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        let token = self.token_file.as_ref().map(|file| {
+            let text = std::fs::read_to_string(file);
+            text.map_err(|error| Failure::usage(format!("{}: {error}", file.display())))
+        });
+        let token = token.transpose()?;
         let url = format!("{}{path}", self.url.trim_end_matches('/'));
-        let mut request = ureq::http::Request::builder().method(method).uri(&url);
-        if let Some(file) = &self.token_file {
-            let token = std::fs::read_to_string(file)
-                .map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
-            request = request.header("Authorization", format!("Bearer {}", token.trim()));
-        }
-        if body.is_some() {
-            request = request.header("Content-Type", "application/json");
-        }
-        let request = request
-            .body(body.map(Value::to_string).unwrap_or_default())
-            .map_err(|_| Failure::usage(format!("--url {}: not a URL", self.url)))?;
-        let agent: ureq::Agent =
-            ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0).build().into();
-        let mut response = agent
-            .run(request)
-            .map_err(|error| Failure::no(format!("{}: {error}: is 'tidewatch up' running there?", self.url)))?;
-        let text = response.body_mut().read_to_string().map_err(Failure::no)?;
+        let (status, text) = tidewatch_serve::ask(method, &url, token.as_deref().map(str::trim), body)
+            .map_err(|problem| Failure::no(format!("{problem}: is 'tidewatch up' running there?")))?;
         let value: Value = serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.trim().to_string()));
-        match response.status().as_u16() {
+        match status {
             200..=299 => Ok(value),
             status => {
                 let said = value.as_str().map(str::to_string).unwrap_or_else(|| value.to_string());
