@@ -200,11 +200,12 @@ impl<K: Kernel> Cube for Aggregate<K> {
             }
             if window.front.is_empty() {
                 window.back.clear();
-                let every = panes.range(from..to).count().isqrt();
+                let count = panes.range(from..to).count();
+                let every = if count > UNPACKED_PANES { count.isqrt() } else { 1 };
                 Self::stack(kernel, panes, from..to, every, &mut window.front);
             }
-            if let Some((next, _)) = window.front.last() {
-                let next = *next;
+            let next = window.front.last().map(|(next, _)| *next);
+            if let Some(next) = next.filter(|next| panes.range(from..*next).next().is_some()) {
                 Self::stack(kernel, panes, from..next, 1, &mut window.front);
             }
         }
