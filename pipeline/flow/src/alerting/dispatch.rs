@@ -287,18 +287,13 @@ impl Dispatcher {
         }
     }
 
-    /// Its policy.
-    pub fn policy(&self) -> &Policy {
-        &self.policy
-    }
-
     /// Puts back what was told before a restart; alerts come after it.
     pub fn restore(&mut self, told: impl IntoIterator<Item = (Place, Told)>) {
         self.told.extend(told);
     }
 
     /// Puts back a notice that was decided before a restart and of which nobody knows whether it was delivered. False, when its
-    /// group or its target is none any more.
+    /// target is none any more.
     pub fn resume(&mut self, notice: &Notice, told: Told) -> bool {
         let known = self.policy.receivers.values().flatten().any(|target| target.name == notice.target);
         if known {
@@ -394,7 +389,7 @@ impl Dispatcher {
                         self.groups.remove(&key);
                     }
                 }
-                for (_, told) in self.told.range_mut(places_of(&key.1)).filter(|(place, _)| place.0 == key.1) {
+                for (_, told) in self.told.range_mut(places_of(&key.1)).take_while(|(place, _)| place.0 == key.1) {
                     told.firing.remove(&fingerprint);
                     told.hidden.remove(&fingerprint);
                 }
@@ -437,6 +432,13 @@ impl Dispatcher {
         notices
     }
 
+    /// The alerts that inhibit others.
+    fn inhibitor(&self) -> Inhibitor<'_> {
+        let firing = self.alerts.iter().filter(|(_, known)| known.fires());
+        let labels = firing.map(|(fingerprint, known)| (fingerprint.as_str(), &known.labels));
+        Inhibitor::new(&self.policy.inhibit_rules, labels)
+    }
+
     /// Fingerprints of alerts that silences or other alerts mute.
     fn muted(&self, now: Timestamp) -> BTreeSet<String> {
         let active: Vec<&Silence> =
@@ -444,11 +446,7 @@ impl Dispatcher {
         if active.is_empty() && self.policy.inhibit_rules.is_empty() {
             return BTreeSet::new();
         }
-        let firing = self.alerts.iter().filter(|(_, known)| known.fires());
-        let inhibitor = Inhibitor::new(
-            &self.policy.inhibit_rules,
-            firing.map(|(fingerprint, known)| (fingerprint.as_str(), &known.labels)),
-        );
+        let inhibitor = self.inhibitor();
         let is_muted = |known: &Known| {
             active.iter().any(|silence| silence.mutes(&known.labels, now))
                 || inhibitor.source_of(&known.labels).is_some()
@@ -583,14 +581,10 @@ impl Dispatcher {
         }
         let told = self.told.entry(place).or_default();
         // They may believe either: both that it fires and that it is over is told again.
-        for fingerprint in promise
-            .told
-            .firing
-            .into_keys()
-            .filter(|key| !told.firing.contains_key(key))
-            .chain(promise.told.resolved.into_iter().filter(|fingerprint| told.firing.contains_key(fingerprint)))
-            .collect::<Vec<_>>()
-        {
+        let began = promise.told.firing.into_keys().filter(|key| !told.firing.contains_key(key));
+        let ended = promise.told.resolved.into_iter().filter(|key| told.firing.contains_key(key));
+        let unsure: Vec<String> = began.chain(ended).collect();
+        for fingerprint in unsure {
             told.firing.remove(&fingerprint);
             told.resolved.remove(&fingerprint);
             told.hidden.insert(fingerprint);
@@ -657,11 +651,6 @@ impl Dispatcher {
         self.told.iter()
     }
 
-    /// The silences, also those that are over and kept.
-    pub fn silences(&self) -> impl Iterator<Item = &Silence> {
-        self.silences.values()
-    }
-
     /// Adds a silence, or replaces the one with its id.
     pub fn set_silence(&mut self, silence: Silence) {
         self.silences.insert(silence.id.clone(), silence);
@@ -675,14 +664,9 @@ impl Dispatcher {
     /// What keeps an alert from being told now.
     pub fn muting(&self, labels: &Labels, now: Timestamp) -> Muting {
         let silences = self.silences.values().filter(|silence| silence.mutes(labels, now));
-        let firing = self.alerts.iter().filter(|(_, known)| known.fires());
-        let inhibitor = Inhibitor::new(
-            &self.policy.inhibit_rules,
-            firing.map(|(fingerprint, known)| (fingerprint.as_str(), &known.labels)),
-        );
         Muting {
             silenced_by: silences.map(|silence| silence.id.clone()).collect(),
-            inhibited_by: inhibitor.source_of(labels).map(str::to_string).into_iter().collect(),
+            inhibited_by: self.inhibitor().source_of(labels).map(str::to_string).into_iter().collect(),
         }
     }
 

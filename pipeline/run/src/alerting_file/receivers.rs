@@ -348,7 +348,7 @@ fn webhook(fields: &mut Fields, _: &Global, folder: &Path) -> Option<Channel> {
 
 /// The header that `http_config` asks for.
 fn authorization(fields: &mut Fields, folder: &Path) -> Option<(String, String)> {
-    let mut config = fields.get("http_config").and_then(|node| node.fields())?;
+    let mut config = http_config(fields)?;
     let mut value = None;
     if let Some(mut basic) = config.get("basic_auth").and_then(|node| node.fields()) {
         let user = basic.get("username").and_then(|node| node.text()).unwrap_or_default();
@@ -362,26 +362,22 @@ fn authorization(fields: &mut Fields, folder: &Path) -> Option<(String, String)>
         value = Some(format!("{kind} {credentials}"));
         other.finish();
     }
-    drop((config.get("follow_redirects"), config.get("enable_http2")));
-    config.must_not(&[
-        "tls_config",
-        "proxy_url",
-        "proxy_from_environment",
-        "oauth2",
-        "bearer_token",
-        "bearer_token_file",
-    ]);
     config.finish();
     value.map(|value| ("Authorization".to_string(), value))
 }
 
 /// `http_config` where we send no credentials: only what changes nothing.
 fn no_credentials(fields: &mut Fields) {
-    let Some(mut config) = fields.get("http_config").and_then(|node| node.fields()) else { return };
+    let Some(mut config) = http_config(fields) else { return };
+    config.must_not(&["basic_auth", "authorization"]);
+    config.finish();
+}
+
+/// `http_config`, without what changes nothing for us and what we can't do.
+fn http_config<'a>(fields: &mut Fields<'a>) -> Option<Fields<'a>> {
+    let mut config = fields.get("http_config").and_then(|node| node.fields())?;
     drop((config.get("follow_redirects"), config.get("enable_http2")));
     config.must_not(&[
-        "basic_auth",
-        "authorization",
         "tls_config",
         "proxy_url",
         "proxy_from_environment",
@@ -389,7 +385,7 @@ fn no_credentials(fields: &mut Fields) {
         "bearer_token",
         "bearer_token_file",
     ]);
-    config.finish();
+    Some(config)
 }
 
 /// Base64 (RFC 4648, section 4).

@@ -34,7 +34,7 @@ impl Messages {
         let (answer, answers) = channel();
         let mut messages = Messages { receivers: BTreeMap::new(), answers, threads: vec![] };
         for receiver in receivers {
-            // The outbox has one notice in flight per receiver.
+            // The outbox has one notice in flight per target.
             let (sender, inbox) = sync_channel::<Notice>(1);
             let name = receiver.target().to_string();
             let answer: Sender<(Notice, Delivery)> = answer.clone();
