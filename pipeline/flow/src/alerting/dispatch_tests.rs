@@ -9,7 +9,7 @@ use tidewatch_model::alert::Labels;
 use tidewatch_model::{Alert, AlertState, Notice, NoticeStatus, Severity, Span, Timestamp};
 
 use super::*;
-use crate::alerting::{Matcher, TimeInterval};
+use crate::alerting::{BUILT_IN, InhibitRule, Matcher, Target, TimeInterval};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_seconds(1_000_000 + seconds)

@@ -6,12 +6,14 @@ mod dispatch;
 pub mod interval;
 mod matcher;
 mod mute;
+mod policy;
 mod route;
+mod told;
 
-pub use dispatch::{
-    BUILT_IN, Dispatcher, GroupView, Muting, Place, Policy, Seen, Target, Told, Why, decide, wire_labels,
-};
+pub use dispatch::{Dispatcher, GroupView, Muting, Place, wire_labels};
 pub use interval::TimeInterval;
 pub use matcher::{Comparison, Matcher, MatcherError};
 pub use mute::{InhibitRule, Inhibitor, SILENCE_KEPT, Silence, SilenceState};
+pub use policy::{BUILT_IN, Policy, Target};
 pub use route::{GroupBy, Route};
+pub use told::{Seen, Told, Why, decide};
