@@ -234,11 +234,8 @@ impl<'de> Deserialize<'de> for Matcher {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::labels;
     use super::*;
-
-    fn labels(pairs: &[(&str, &str)]) -> Labels {
-        pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
-    }
 
     #[test]
     fn values_are_matched_whole_and_what_is_missing_is_empty() {

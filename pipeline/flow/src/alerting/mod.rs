@@ -17,3 +17,9 @@ pub use mute::{InhibitRule, Inhibitor, SILENCE_KEPT, Silence, SilenceState};
 pub use policy::{BUILT_IN, Policy, Target};
 pub use route::{GroupBy, Route};
 pub use told::{Seen, Told, Why, decide};
+
+/// Labels of these names and values.
+#[cfg(test)]
+fn labels(pairs: &[(&str, &str)]) -> tidewatch_model::alert::Labels {
+    pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+}
