@@ -31,6 +31,7 @@ use crate::lineage::{Knowing, knowing, unfollowed};
 use crate::options::{bounds, check_options};
 use crate::presence::{longest_interval, with_plain_intervals};
 use crate::reads::{Reads, check_relations};
+use crate::recovery;
 use crate::rows_table::{RowsTable, Source, WINDOW_END, WINDOW_START, columns_read};
 use crate::session::{rule_session, run};
 use crate::shape::{self, RulePlan};
@@ -208,7 +209,16 @@ impl Compiler {
         let bounds = bounds(&alert.options).map_err(one)?;
         let mut query = alert.query.clone();
         put_in(&mut query, views).map_err(here)?;
-        let plan = self.plan(&query).map_err(|error| one(self.planning_fault(alert, &error)))?;
+        let mut plan = self.plan(&query).map_err(|error| one(self.planning_fault(alert, &error)))?;
+        let outputs = plan.schema().fields().iter().map(|field| field.name().clone()).collect();
+        let lower_is_worse = recovery::asks_for_less(&query);
+        if let Some(option) = alert.options.iter().find(|option| option.name == "recover_when") {
+            recovery::put_in(&mut query, option, &Reads::of(&plan)).map_err(one)?;
+            plan = self.plan(&query).map_err(|error| {
+                let fault = self.planning_fault(alert, &error);
+                vec![Fault::error(option.at.clone(), format!("recover_when: {}", fault.message))]
+            })?;
+        }
         if let Some(reason) = shape::refusal(&plan) {
             return Err(here(reason));
         }
@@ -263,12 +273,12 @@ impl Compiler {
             shape,
             key,
             options: written.options,
+            lower_is_worse,
             source: alert.at.to_string(),
         };
         if rule.stream {
             self.make_known(&rule, &plan).map_err(here)?;
         }
-        let outputs = plan.schema().fields().iter().map(|field| field.name().clone()).collect();
         Ok(CompiledRule { rule, strategy, outputs })
     }
 

@@ -29,6 +29,7 @@ mod percentile;
 mod presence;
 mod ratio;
 mod reads;
+mod recovery;
 mod rows_table;
 mod session;
 mod shape;

@@ -11,11 +11,15 @@ use crate::statement::WrittenOption;
 use crate::window_call::check_spec;
 
 /// Every option that this version obeys. `"label.x"` and `"annotation.x"` come on top.
-pub const OPTIONS: [&str; 11] = [
+pub const OPTIONS: [&str; 15] = [
     "severity",
     "for",
+    "for_evaluations",
     "keep_firing_for",
+    "recover_when",
     "no_data",
+    "limit",
+    "flap_detection",
     "delay",
     "key",
     "every",
@@ -26,7 +30,7 @@ pub const OPTIONS: [&str; 11] = [
 ];
 
 /// Options that the rule language has and this version does not obey yet: refused by name rather than ignored.
-pub const LATER_OPTIONS: [&str; 5] = ["for_evaluations", "recover_when", "limit", "backfill", "notify"];
+pub const LATER_OPTIONS: [&str; 2] = ["backfill", "notify"];
 
 /// The checked options, and the key columns that `key = '...'` names.
 #[derive(Debug)]
@@ -79,6 +83,12 @@ pub fn check_options(
             faults.push(Fault::error(option.at.clone(), message));
         }
     }
+    if let (true, RuleShape::Row, Some(option)) =
+        (checked.options.flap_detection, shape, written.iter().find(|option| option.name == "flap_detection"))
+    {
+        let message = "flap_detection: expected a rule that looks at fixed times; for rows there is keep_firing_for";
+        faults.push(Fault::error(option.at.clone(), message));
+    }
     for (what, count) in [("labels", checked.options.labels.len()), ("annotations", checked.options.annotations.len())]
     {
         if let Some(last) = written.last().filter(|_| count > LABELS) {
@@ -93,6 +103,10 @@ fn defaults(kind: TableKind, shape: RuleShape) -> RuleOptions {
     RuleOptions {
         severity: Severity::Warning,
         hold: Span::ZERO,
+        hold_evaluations: 1,
+        recover_when: None,
+        limit: None,
+        flap_detection: false,
         keep_firing_for: if event && shape == RuleShape::Row { EVENT_HOLD } else { Span::ZERO },
         no_data: if event { NoDataPolicy::Resolve } else { NoDataPolicy::Keep },
         delay: RULE_DELAY,
@@ -106,6 +120,16 @@ fn apply(checked: &mut CheckedOptions, name: &str, value: &str) -> Result<(), St
     match name {
         "severity" => options.severity = value.parse().map_err(|error| format!("severity: {error}"))?,
         "for" => options.hold = span(name, value)?,
+        "for_evaluations" => options.hold_evaluations = count(name, value)?,
+        "limit" => options.limit = Some(count(name, value)?),
+        "recover_when" => options.recover_when = Some(value.to_string()),
+        "flap_detection" => {
+            options.flap_detection = match value.to_lowercase().as_str() {
+                "true" | "on" => true,
+                "false" | "off" => false,
+                _ => return Err(format!("flap_detection: '{value}' is not one of true, false")),
+            }
+        }
         "keep_firing_for" => options.keep_firing_for = span(name, value)?,
         "no_data" => options.no_data = value.parse().map_err(|error| format!("no_data: {error}"))?,
         "delay" => options.delay = span(name, value)?,
@@ -139,6 +163,11 @@ fn apply_prefixed(options: &mut RuleOptions, name: &str, value: &str) -> Result<
 
 fn span(name: &str, value: &str) -> Result<Span, String> {
     value.parse().map_err(|error| format!("{name}: {error}"))
+}
+
+fn count(name: &str, value: &str) -> Result<u32, String> {
+    let number = value.trim().parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| format!("{name}: '{value}' is not a whole number above zero"))
 }
 
 fn key_columns(value: &str) -> Result<Vec<String>, String> {

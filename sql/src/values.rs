@@ -1,5 +1,9 @@
 //! From Arrow columns to the values that leave the engine.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use crate::recovery::holds;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::{cast, prep_null_mask_filter};
 use arrow::datatypes::{
@@ -10,7 +14,7 @@ use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use tidewatch_model::limits::{VALUE_BYTES, VALUES_BYTES};
 use tidewatch_model::value::{cut, cut_label};
-use tidewatch_model::{Key, Span, Timestamp, Value, Values};
+use tidewatch_model::{Key, Rule, Span, Timestamp, Value, Values};
 
 /// One row of a rule's result.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +51,25 @@ pub fn result_rows(batches: &[RecordBatch], key: &[String], time: Option<&str>) 
         }
     }
     Ok(rows)
+}
+
+/// One row for each identity, the worst, of those that a rule yields at one time; and how many others there were.
+pub fn worst<K: Ord>(rule: &Rule, rows: impl Iterator<Item = (K, Values)>) -> (BTreeMap<K, Values>, u64) {
+    let (mut found, mut repeated) = (BTreeMap::new(), 0);
+    for (key, values) in rows {
+        match found.entry(key) {
+            Entry::Vacant(free) => drop(free.insert(values)),
+            Entry::Occupied(mut known) => {
+                repeated += 1;
+                // Of equals the newest, which comes last.
+                let by_condition = holds(&values).cmp(&holds(known.get()));
+                if by_condition.then_with(|| rule.compare(&values, known.get())).is_ge() {
+                    known.insert(values);
+                }
+            }
+        }
+    }
+    (found, repeated)
 }
 
 /// A batch of so many rows; the number must be said where there are no columns.

@@ -48,6 +48,9 @@ fn alert_body(alert: &Alert, external_url: &str) -> Value {
     if let Some(since) = alert.stale_since {
         annotations.insert("stale_since".to_string(), since.to_string());
     }
+    if alert.flaps {
+        annotations.insert("flapping".to_string(), "true".to_string());
+    }
     json!({
         "status": if resolved { "resolved" } else { "firing" },
         "labels": wire_labels(alert),

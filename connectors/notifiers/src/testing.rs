@@ -26,6 +26,9 @@ pub fn notice(state: AlertState) -> Notice {
         keep_since: None,
         last_match: Timestamp::from_seconds(240),
         stale_since: None,
+        matches: 0,
+        swings: Default::default(),
+        flaps: false,
         values: vec![],
         annotations: BTreeMap::from([("summary".to_string(), "hot\u{1b}[2J".to_string())]),
     };

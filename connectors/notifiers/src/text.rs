@@ -73,6 +73,9 @@ fn sample(status: NoticeStatus) -> Notice {
         keep_since: None,
         last_match: ts,
         stale_since: None,
+        matches: 0,
+        swings: Default::default(),
+        flaps: false,
         values: vec![],
         annotations: [(text("summary"), text("a sample"))].into(),
     };
@@ -122,6 +125,7 @@ fn paragraph(alert: &Alert) -> String {
     let status = match (alert.state, alert.stale_since) {
         (AlertState::Resolved, _) => "resolved".to_string(),
         (_, Some(since)) => format!("firing, no data since {since}"),
+        _ if alert.flaps => "firing, comes and goes".to_string(),
         _ => "firing".to_string(),
     };
     let annotation = |name: &str| alert.annotations.get(name).filter(|text| !text.is_empty()).map(|text| plain(text));

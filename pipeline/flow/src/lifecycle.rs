@@ -3,15 +3,16 @@
 //! The reference is Prometheus (`for`, `keep_firing_for`, identity by labels); where we differ it is on purpose: a group
 //! without rows is not clear, a failed evaluation changes nothing, and event time comes from windows, not from a clock.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidewatch_model::alert::{Labels, event_id, fingerprint};
+use tidewatch_model::alert::{Labels, Swings, event_id, fingerprint};
 use tidewatch_model::limits::{ANNOTATION_BYTES, GONE_AFTER, RESOLVED_KEPT};
 use tidewatch_model::table::TableKind;
 use tidewatch_model::value::cut;
 use tidewatch_model::{
     Alert, AlertState, Evaluation, Finding, GroupState, NoDataPolicy, Outcome, Reason, Rule, RuleShape, Span,
-    Timestamp, Transition, Values,
+    Timestamp, Transition, Value, Values,
 };
 
 use crate::template::Context;
@@ -40,10 +41,10 @@ impl AlertBook {
         self.alerts.values().flat_map(BTreeMap::values)
     }
 
-    /// The alerts of a rule that are pending or firing.
+    /// The alerts of a rule's groups that are pending or firing.
     pub fn alive(&self, rule: &str) -> impl Iterator<Item = &Alert> {
         let alerts = self.alerts.get(rule).into_iter().flat_map(BTreeMap::values);
-        alerts.filter(|alert| alert.state.is_alive())
+        alerts.filter(|alert| alert.state.is_alive() && !is_overflow(alert))
     }
 
     /// Puts alerts back, as they were before a restart.
@@ -82,7 +83,7 @@ impl AlertBook {
                     None => None,
                     Some(rule) if !same_identity(rule, alert) => Some(Reason::RuleChanged),
                     Some(rule) => {
-                        alert.severity = rule.options.severity;
+                        alert.severity = rule.severity_of(&alert.values);
                         None
                     }
                 };
@@ -107,6 +108,10 @@ impl AlertBook {
         let next = alive.filter_map(|alert| match (rule.options.no_data, alert.state) {
             (_, AlertState::Inactive | AlertState::Resolved) | (NoDataPolicy::Ignore, _) => None,
             (NoDataPolicy::Keep, _) => alert.stale_since.map(|since| since.saturating_add(GONE_AFTER)),
+            // Each further evaluation counts.
+            (NoDataPolicy::Alert, AlertState::Pending) if rule.options.hold_evaluations > 1.max(alert.matches) => {
+                Some(alert.last_match)
+            }
             (NoDataPolicy::Alert, AlertState::Pending) => Some(alert.active_at.saturating_add(rule.options.hold)),
             (NoDataPolicy::Alert, AlertState::Firing) => None,
             (NoDataPolicy::Resolve, _) => {
@@ -137,8 +142,9 @@ impl AlertBook {
         if rule.shape == RuleShape::Row && rule.table_kind == TableKind::Event {
             transitions.extend(end_events(rule, alerts, at));
         }
-        for finding in findings {
-            transitions.extend(one_group(rule, alerts, finding, at));
+        match rule.options.limit {
+            None => findings.iter().for_each(|finding| transitions.extend(one_group(rule, alerts, finding, at))),
+            Some(limit) => transitions.extend(within(limit as usize, rule, alerts, findings, at)),
         }
         alerts.retain(|_, alert| match alert.state {
             AlertState::Inactive => false,
@@ -160,6 +166,80 @@ struct Instant {
     end: Timestamp,
 }
 
+/// The label of the alert that tells of those that a limit left out.
+const OVERFLOW: &str = "tidewatch_overflow";
+
+/// Whether an alert is about other alerts that a limit left out.
+fn is_overflow(alert: &Alert) -> bool {
+    alert.labels.contains_key(OVERFLOW)
+}
+
+/// Takes findings under a limit: what is alive goes on, and of what comes the worst have the room that is left. One alert tells that
+/// some were left out.
+fn within(
+    limit: usize,
+    rule: &Rule,
+    alerts: &mut BTreeMap<String, Alert>,
+    findings: &[Finding],
+    at: Instant,
+) -> Vec<Transition> {
+    let mut transitions = Vec::new();
+    let mut fresh: Vec<(&Finding, Values)> = Vec::new();
+    for finding in findings {
+        let is_alive = alerts.get(&fingerprint(&labels_of(rule, finding))).is_some_and(|alert| alert.state.is_alive());
+        match &finding.state {
+            GroupState::Firing(values) if !is_alive => fresh.push((finding, values.clone())),
+            GroupState::NoData if !is_alive && rule.options.no_data == NoDataPolicy::Alert => {
+                fresh.push((finding, Values::new()));
+            }
+            _ => transitions.extend(one_group(rule, alerts, finding, at)),
+        }
+    }
+    let count = |alerts: &BTreeMap<String, Alert>| {
+        alerts.values().filter(|alert| alert.state.is_alive() && !is_overflow(alert)).count()
+    };
+    fresh.sort_by(|one, other| rule.compare(&other.1, &one.1));
+    let room = limit.saturating_sub(count(alerts)).min(fresh.len());
+    let left_out = fresh.split_off(room);
+    for (finding, _) in fresh {
+        transitions.extend(one_group(rule, alerts, finding, at));
+    }
+    let is_window = rule.shape != RuleShape::Row;
+    let is_missing = |finding: &Finding| matches!(finding.state, GroupState::NoData | GroupState::Unknown);
+    let is_over = count(alerts) < limit || is_window && !findings.iter().any(is_missing);
+    let mut labels = rule.options.labels.clone();
+    labels.extend([("alertname".to_string(), rule.name.clone()), (OVERFLOW.to_string(), "limit".to_string())]);
+    let id = fingerprint(&labels);
+    let telling = || {
+        let mut rule = rule.clone();
+        rule.options.hold = Span::ZERO;
+        rule.options.hold_evaluations = 1;
+        rule.options.annotations = BTreeMap::from([(
+            "summary".to_string(),
+            "{{ alertname }}: {{ left_out }} alerts are left out, its limit is {{ limit }}".to_string(),
+        )]);
+        rule
+    };
+    let existing = alerts.get_mut(&id).filter(|alert| alert.state.is_alive());
+    match (left_out.len(), existing) {
+        (0, None) => {}
+        (0, Some(_)) if rule.shape == RuleShape::Row && rule.table_kind == TableKind::Event => {}
+        (0, Some(alert)) if is_over => transitions.extend(missed(&telling(), alert, Reason::ConditionCleared, at)),
+        (0, Some(_)) => {}
+        (left_out, existing) => {
+            let values = vec![
+                ("left_out".to_string(), Value::Int(left_out as i64)),
+                ("limit".to_string(), Value::Int(limit as i64)),
+            ];
+            transitions.extend(match existing {
+                Some(alert) => matched(&telling(), alert, values, at),
+                None => begin(&telling(), alerts, labels, id, values, Reason::LimitReached, at),
+            });
+        }
+    }
+    transitions
+}
+
 fn labels_of(rule: &Rule, finding: &Finding) -> Labels {
     let mut labels: Labels = finding.key.clone();
     labels.extend(rule.options.labels.clone());
@@ -170,8 +250,12 @@ fn labels_of(rule: &Rule, finding: &Finding) -> Labels {
 /// Whether an alert made by an earlier form of the rule is one that this form could make.
 fn same_identity(rule: &Rule, alert: &Alert) -> bool {
     let columns = |key: &[String]| key.iter().cloned().collect::<BTreeSet<_>>();
-    let known =
-        |name: &String| name == "alertname" || rule.key.contains(name) || rule.options.labels.contains_key(name);
+    let known = |name: &String| {
+        name == "alertname"
+            || name == OVERFLOW && rule.options.limit.is_some()
+            || rule.key.contains(name)
+            || rule.options.labels.contains_key(name)
+    };
     columns(&alert.key) == columns(&rule.key)
         && alert.labels.keys().all(known)
         && rule.options.labels.iter().all(|(name, value)| alert.labels.get(name) == Some(value))
@@ -218,6 +302,13 @@ fn end_events(rule: &Rule, alerts: &mut BTreeMap<String, Alert>, at: Instant) ->
 fn one_group(rule: &Rule, alerts: &mut BTreeMap<String, Alert>, finding: &Finding, at: Instant) -> Vec<Transition> {
     let labels = labels_of(rule, finding);
     let fingerprint = fingerprint(&labels);
+    if let (Some(alert), Some(spec)) = (alerts.get_mut(&fingerprint), rule.shape.window()) {
+        if rule.options.flap_detection {
+            swing(alert, &finding.state, spec.slide, at);
+        } else {
+            alert.swings = Swings::default();
+        }
+    }
     let existing = alerts.get_mut(&fingerprint).filter(|alert| alert.state.is_alive());
     let out_of_order = |alert: &Alert| rule.shape == RuleShape::Row && at.ts < alert.last_match;
     match (&finding.state, existing) {
@@ -228,7 +319,8 @@ fn one_group(rule: &Rule, alerts: &mut BTreeMap<String, Alert>, finding: &Findin
             begin(rule, alerts, labels, fingerprint, values.clone(), Reason::ConditionMet, at)
         }
         (GroupState::Clear, Some(alert)) => missed(rule, alert, Reason::ConditionCleared, at),
-        (GroupState::Clear, None) => vec![],
+        (GroupState::Held, Some(alert)) => not_recovered(rule, alert, at),
+        (GroupState::Clear | GroupState::Held, None) => vec![],
         (GroupState::NoData, existing) => match (rule.options.no_data, existing) {
             (NoDataPolicy::Ignore, _) => vec![],
             (NoDataPolicy::Alert, Some(alert)) => matched(rule, alert, Values::new(), at),
@@ -250,30 +342,59 @@ fn begin(
     reason: Reason,
     at: Instant,
 ) -> Vec<Transition> {
+    let before = alerts.get(&fingerprint).map(|alert| alert.swings).unwrap_or_default();
     let mut alert = Alert {
         rule: rule.name.clone(),
         rule_version: rule.version.clone(),
         key: rule.key.clone(),
         labels,
         state: AlertState::Inactive,
-        severity: rule.options.severity,
+        severity: rule.severity_of(&values),
         active_at: at.ts,
         fired_at: None,
         resolved_at: None,
         keep_since: None,
         last_match: at.ts,
         stale_since: None,
+        matches: 0,
+        swings: before,
+        flaps: false,
         values: Values::new(),
         annotations: BTreeMap::new(),
     };
     describe(rule, &mut alert, values);
-    let to = if rule.options.hold == Span::ZERO { AlertState::Firing } else { AlertState::Pending };
+    if let (true, true, Some(spec)) = (rule.options.flap_detection, before.is_unknown(), rule.shape.window()) {
+        alert.swings.add(true, at.ts, spec.slide);
+    }
+    let to = if has_held(rule, &mut alert, at) { AlertState::Firing } else { AlertState::Pending };
     if to == AlertState::Firing {
         alert.fired_at = Some(at.ts);
     }
-    let transition = change(&mut alert, to, reason, at);
+    let mut transitions = vec![change(&mut alert, to, reason, at)];
+    if to == AlertState::Firing && alert.swings.flaps {
+        transitions.extend(began_to_flap(&mut alert, at));
+    }
     alerts.insert(fingerprint, alert);
-    vec![transition]
+    transitions
+}
+
+/// Counts an evaluation in which the condition held; whether it has held for long enough, and often enough.
+fn has_held(rule: &Rule, alert: &mut Alert, at: Instant) -> bool {
+    let asked = rule.options.hold_evaluations;
+    alert.matches = if asked > 1 { (alert.matches + 1).min(asked) } else { 0 };
+    at.ts - alert.active_at >= rule.options.hold && (asked <= 1 || alert.matches >= asked)
+}
+
+/// Counts an evaluation among those by which flapping is known.
+fn swing(alert: &mut Alert, state: &GroupState, slide: Span, at: Instant) {
+    let holds = match state {
+        GroupState::Firing(_) => true,
+        GroupState::Clear | GroupState::Held => false,
+        GroupState::NoData | GroupState::Unknown => return,
+    };
+    // What is alive is told of at each evaluation; what is not told of then could not be known.
+    let slide = if alert.state.is_alive() { Span::ZERO } else { slide };
+    alert.swings.add(holds, at.ts, slide);
 }
 
 /// The condition holds for an alert that is alive.
@@ -285,18 +406,54 @@ fn matched(rule: &Rule, alert: &mut Alert, values: Values, at: Instant) -> Vec<T
     }
     alert.keep_since = None;
     alert.last_match = at.ts;
-    alert.severity = rule.options.severity;
+    let severity = std::mem::replace(&mut alert.severity, rule.severity_of(&values));
     alert.rule_version.clone_from(&rule.version);
+    let flapped = std::mem::replace(&mut alert.flaps, alert.swings.flaps);
     describe(rule, alert, values);
-    let held = at.ts - alert.active_at >= rule.options.hold;
+    let held = has_held(rule, alert, at);
+    let mut reasons = Vec::new();
     match alert.state {
         AlertState::Pending if held => {
             alert.fired_at = Some(at.ts);
-            vec![change(alert, AlertState::Firing, Reason::HeldLongEnough, at)]
+            reasons.push(Reason::HeldLongEnough);
         }
-        AlertState::Firing if was_stale.is_some() => vec![change(alert, AlertState::Firing, Reason::DataReturned, at)],
-        _ => vec![],
+        AlertState::Firing => {
+            reasons.extend(was_stale.map(|_| Reason::DataReturned));
+            reasons.extend(match severity.cmp(&alert.severity) {
+                Ordering::Less => Some(Reason::SeverityRaised),
+                Ordering::Equal => None,
+                Ordering::Greater => Some(Reason::SeverityLowered),
+            });
+            reasons.extend(match (flapped, alert.flaps) {
+                (false, true) => Some(Reason::Flapping),
+                (true, false) => Some(Reason::Settled),
+                _ => None,
+            });
+        }
+        _ => {}
     }
+    reasons.into_iter().map(|reason| change(alert, AlertState::Firing, reason, at)).collect()
+}
+
+/// Neither the condition holds nor what the alert's end asks for.
+fn not_recovered(rule: &Rule, alert: &mut Alert, at: Instant) -> Vec<Transition> {
+    if alert.state == AlertState::Pending {
+        return missed(rule, alert, Reason::ConditionCleared, at);
+    }
+    alert.keep_since = None;
+    alert.rule_version.clone_from(&rule.version);
+    let mut transitions = Vec::new();
+    if alert.stale_since.take().is_some() {
+        transitions.push(change(alert, AlertState::Firing, Reason::DataReturned, at));
+    }
+    transitions.extend(began_to_flap(alert, at));
+    transitions
+}
+
+/// Says so once when an alert that fires has come and gone too often.
+fn began_to_flap(alert: &mut Alert, at: Instant) -> Option<Transition> {
+    let flapped = std::mem::replace(&mut alert.flaps, alert.swings.flaps);
+    (!flapped && alert.flaps).then(|| change(alert, AlertState::Firing, Reason::Flapping, at))
 }
 
 /// The condition does not hold any more.
@@ -305,6 +462,12 @@ fn missed(rule: &Rule, alert: &mut Alert, reason: Reason, at: Instant) -> Vec<Tr
     alert.rule_version.clone_from(&rule.version);
     if alert.state == AlertState::Pending {
         return vec![change(alert, AlertState::Inactive, reason, at)];
+    }
+    let flapping = began_to_flap(alert, at);
+    if alert.flaps && reason == Reason::ConditionCleared {
+        // It would be back soon.
+        alert.keep_since = None;
+        return flapping.into_iter().collect();
     }
     let since = *alert.keep_since.get_or_insert(at.ts);
     if at.ts - since < rule.options.keep_firing_for {

@@ -27,12 +27,17 @@ pub(super) fn rule(hold: i64, keep: i64, no_data: NoDataPolicy) -> Rule {
         options: RuleOptions {
             severity: Severity::Warning,
             hold: Span::minutes(hold),
+            hold_evaluations: 1,
+            recover_when: None,
+            limit: None,
+            flap_detection: false,
             keep_firing_for: Span::minutes(keep),
             no_data,
             delay: Span::ZERO,
             labels: BTreeMap::new(),
             annotations: BTreeMap::from([("summary".to_string(), "{{ host }} {{ t }}".to_string())]),
         },
+        lower_is_worse: false,
         source: "x.sql:1:1".to_string(),
     }
 }
@@ -45,6 +50,7 @@ fn finding(state: char) -> Finding {
     let state = match state {
         'F' => GroupState::Firing(vec![("t".to_string(), Value::Float(1.0))]),
         'c' => GroupState::Clear,
+        'h' => GroupState::Held,
         '_' => GroupState::NoData,
         '?' => GroupState::Unknown,
         other => panic!("no state {other}"),
@@ -202,7 +208,8 @@ fn rules_that_change() {
     let gone: &dyn Fn(&str) -> Fate = &|_| Fate::Gone;
     assert!(book.reload(std::slice::from_ref(&same), gone, &positions).is_empty());
     assert_eq!(book.alerts().next().unwrap().severity, Severity::Critical);
-    let raised = rule(10, 0, NoDataPolicy::Keep);
+    let mut raised = rule(10, 0, NoDataPolicy::Keep);
+    raised.options.severity = Severity::Critical;
     assert!(book.clone().advance(&raised, &evaluation(6, 'F')).is_empty(), "what fires goes on firing");
     for key in [vec!["gpu_uuid".to_string()], vec!["host".to_string(), "core".to_string()], vec![]] {
         let other_key = Rule { key, ..before.clone() };
@@ -231,8 +238,172 @@ fn labels_and_annotations() {
     assert_eq!(alert.annotations["summary"], "n1 1.0");
 }
 
+#[test]
+fn an_alert_ends_when_its_recovery_comes_and_not_before() {
+    check(
+        &rule(0, 0, NoDataPolicy::Keep),
+        "hFhhFhc",
+        &["1 inactive>firing condition_met", "6 firing>resolved condition_cleared"],
+    );
+    // What has not fired needs no recovery, and `keep_firing_for` begins with it.
+    check(
+        &rule(1, 2, NoDataPolicy::Keep),
+        "FhFFchccc",
+        &[
+            "0 inactive>pending condition_met",
+            "1 pending>inactive condition_cleared",
+            "2 inactive>pending condition_met",
+            "3 pending>firing held_long_enough",
+            "8 firing>resolved condition_cleared",
+        ],
+    );
+    check(
+        &rule(0, 0, NoDataPolicy::Keep),
+        "F_h",
+        &["0 inactive>firing condition_met", "1 firing>firing stale", "2 firing>firing data_returned"],
+    );
+}
+
+#[test]
+fn evaluations_are_counted_besides_time() {
+    let mut counted = rule(0, 0, NoDataPolicy::Keep);
+    counted.options.hold_evaluations = 3;
+    check(
+        &counted,
+        "FFcF_FFF",
+        &[
+            "0 inactive>pending condition_met",
+            "2 pending>inactive condition_cleared",
+            "3 inactive>pending condition_met",
+            "6 pending>firing held_long_enough",
+        ],
+    );
+    counted.options.hold = Span::minutes(5);
+    check(&counted, "FFFFFFF", &["0 inactive>pending condition_met", "5 pending>firing held_long_enough"]);
+    let mut silent = rule(0, 0, NoDataPolicy::Alert);
+    silent.options.hold_evaluations = 2;
+    check(&silent, "__", &["0 inactive>pending no_data", "1 pending>firing held_long_enough"]);
+}
+
+#[test]
+fn what_comes_and_goes_is_held_and_told_once() {
+    let mut flapping = rule(0, 0, NoDataPolicy::Keep);
+    flapping.options.flap_detection = true;
+    let states = "FcFcFcFcFcFcFcFcFcFcFcccccccccccccccccccccccccccc";
+    let mut book = AlertBook::default();
+    let mut found = Vec::new();
+    for (minute, state) in states.chars().enumerate() {
+        found.extend(book.advance(&flapping, &evaluation(minute as i64, state)).iter().map(show));
+    }
+    // Half of twenty changes, the newest weighing most: it takes nine. Below a quarter it has come to rest.
+    assert_eq!(found[..9].iter().filter(|line| line.contains("inactive>firing")).count(), 5, "{found:?}");
+    assert_eq!(found[9], "8 firing>firing flapping", "{found:?}");
+    assert_eq!(found.len(), 11, "{found:?}");
+    assert_eq!(found[10], "36 firing>resolved condition_cleared", "{found:?}");
+    // Without the option each time is told.
+    check(
+        &rule(0, 0, NoDataPolicy::Keep),
+        "FcFc",
+        &[
+            "0 inactive>firing condition_met",
+            "1 firing>resolved condition_cleared",
+            "2 inactive>firing condition_met",
+            "3 firing>resolved condition_cleared",
+        ],
+    );
+}
+
+#[test]
+fn the_share_of_changes_is_weighted() {
+    let minute = Span::minutes(1);
+    let mut swings = tidewatch_model::alert::Swings::default();
+    for at in 0..21 {
+        swings.add(at % 2 == 0, Timestamp(at * MINUTE), minute);
+    }
+    assert!((swings.share() - 1.0).abs() < 1e-9, "all of twenty changed: {}", swings.share());
+    let mut once = tidewatch_model::alert::Swings::default();
+    once.add(false, Timestamp(0), minute);
+    once.add(true, Timestamp(MINUTE), minute);
+    assert!((once.share() - 1.2 / 20.0).abs() < 1e-9, "the newest weighs 1.2: {}", once.share());
+    // Twenty silent minutes in between, in which it did not hold.
+    let mut pause = once;
+    pause.add(false, Timestamp(21 * MINUTE), minute);
+    assert!((pause.share() - 0.8 / 20.0).abs() < 0.03, "{}", pause.share());
+}
+
+fn hosts(minute: i64, hosts: &[(&str, f64)]) -> Evaluation {
+    let finding = |(host, t): &(&str, f64)| Finding {
+        key: Key::from([("host".to_string(), host.to_string())]),
+        state: if *t > 0.0 {
+            GroupState::Firing(vec![("t".to_string(), Value::Float(*t))])
+        } else if *t < 0.0 {
+            GroupState::NoData
+        } else {
+            GroupState::Clear
+        },
+    };
+    Evaluation { outcome: Outcome::Groups(hosts.iter().map(finding).collect()), ..evaluation(minute, 'c') }
+}
+
+#[test]
+fn beyond_its_limit_a_rule_keeps_the_worst_and_says_how_many_it_left_out() {
+    let mut limited = rule(0, 0, NoDataPolicy::Keep);
+    limited.options.limit = Some(2);
+    let mut book = AlertBook::default();
+    let mut step = |rule: &Rule, minute: i64, states: &[(&str, f64)]| -> Vec<String> {
+        let name = |alert: &Alert| alert.labels.get("host").cloned().unwrap_or_else(|| "others".to_string());
+        let of = |t: &Transition| format!("{} {}>{}", name(&t.alert), t.from_state, t.to_state);
+        let mut found: Vec<String> = book.advance(rule, &hosts(minute, states)).iter().map(of).collect();
+        found.sort();
+        found
+    };
+    let four = [("n1", 91.0), ("n2", 99.0), ("n3", 95.0), ("n4", 90.0)];
+    assert_eq!(step(&limited, 0, &four), ["n2 inactive>firing", "n3 inactive>firing", "others inactive>firing"]);
+    // Nobody is pushed out by what is worse: people were told of it.
+    assert_eq!(step(&limited, 1, &[("n1", 120.0), ("n2", 86.0), ("n3", 95.0)]), [""; 0]);
+    assert_eq!(
+        step(&limited, 2, &[("n1", 91.0), ("n2", 0.0), ("n3", 95.0)]),
+        ["n1 inactive>firing", "n2 firing>resolved", "others firing>resolved"]
+    );
+    assert_eq!(step(&limited, 3, &four), ["others inactive>firing"]);
+    // Silence says nothing of those that were left out.
+    assert_eq!(step(&limited, 4, &[("n1", -1.0), ("n3", -1.0)]), ["n1 firing>firing", "n3 firing>firing"]);
+    let mut low = rule(0, 0, NoDataPolicy::Keep);
+    low.options.limit = Some(1);
+    low.lower_is_worse = true;
+    let worst =
+        AlertBook::default().advance(&low, &hosts(0, &four)).into_iter().find(|t| t.alert.labels.contains_key("host"));
+    assert_eq!(worst.unwrap().alert.labels["host"], "n4");
+}
+
+#[test]
+fn severity_is_a_column_that_may_change() {
+    let severe = |minute: i64, word: &str| {
+        let values = vec![("severity".to_string(), Value::Text(word.to_string()))];
+        let key = Key::from([("host".to_string(), "n1".to_string())]);
+        let finding = Finding { key, state: GroupState::Firing(values) };
+        Evaluation { outcome: Outcome::Groups(vec![finding]), ..evaluation(minute, 'c') }
+    };
+    let rule = rule(0, 0, NoDataPolicy::Keep);
+    let mut book = AlertBook::default();
+    let mut found = Vec::new();
+    for (minute, word) in ["info", "critical", "critical", "no such word", "warning"].into_iter().enumerate() {
+        for transition in book.advance(&rule, &severe(minute as i64, word)) {
+            found.push(format!("{} {}", show(&transition), transition.alert.severity));
+        }
+    }
+    assert_eq!(
+        found,
+        [
+            "0 inactive>firing condition_met info",
+            "1 firing>firing severity_raised critical",
+            "3 firing>firing severity_lowered warning"
+        ]
+    );
+}
+
 fn any_states() -> impl Strategy<Value = Vec<char>> {
-    prop::collection::vec(prop::sample::select(vec!['F', 'F', 'c', '_', '?', '!']), 1..60)
+    prop::collection::vec(prop::sample::select(vec!['F', 'F', 'c', 'h', '_', '?', '!']), 1..60)
 }
 
 fn any_rule() -> impl Strategy<Value = Rule> {
@@ -269,7 +440,9 @@ proptest! {
     }
 
     #[test]
-    fn the_promises_hold(rule in any_rule(), states in any_states(), cut in any::<prop::sample::Index>()) {
+    fn the_promises_hold(rule in any_rule(), counted in 1u32..4, flap_detection in any::<bool>(), states in any_states(), cut in any::<prop::sample::Index>()) {
+        let mut rule = rule;
+        (rule.options.hold_evaluations, rule.options.flap_detection) = (counted, flap_detection);
         let mut book = AlertBook::default();
         let mut restored = None;
         let cut = cut.index(states.len());

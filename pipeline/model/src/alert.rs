@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::rule::Severity;
-use crate::time::Timestamp;
+use crate::time::{Span, Timestamp};
 use crate::value::Values;
 
 /// A label set: name to value, sorted by name.
@@ -49,6 +49,20 @@ pub enum Reason {
     RuleRemoved,
     /// No row came for seven days.
     Gone,
+    /// Its condition comes and goes: until it has come to rest, the alert goes on firing.
+    Flapping,
+    /// It has come to rest, and its condition holds.
+    Settled,
+    /// It is more urgent than it was.
+    SeverityRaised,
+    /// It is less urgent than it was.
+    SeverityLowered,
+    /// The rule has more alerts than its `limit`: some were left out.
+    LimitReached,
+    /// Somebody said that they know of it.
+    Acknowledged,
+    /// They took that back.
+    Unacknowledged,
 }
 
 /// One alert, as it is kept between evaluations and across restarts.
@@ -79,10 +93,65 @@ pub struct Alert {
     pub last_match: Timestamp,
     /// Event time since which no row comes.
     pub stale_since: Option<Timestamp>,
+    /// Evaluations one after the other in which the condition held, up to what `for_evaluations` asks for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub matches: u32,
+    /// Whether the condition held at each of the last evaluations, where flapping is looked for.
+    #[serde(default, skip_serializing_if = "Swings::is_unknown")]
+    pub swings: Swings,
+    /// Whether it was said that it flaps.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub flaps: bool,
     /// The values of the last match.
     pub values: Values,
     /// The annotations, rendered.
     pub annotations: BTreeMap<String, String>,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+/// Whether the condition held at each of the last 21 evaluations of a window rule, and whether that is called flapping.
+///
+/// The share of changes is that of Nagios: twenty possible changes, weighted from 0.8 for the oldest to 1.2 for the newest
+/// ("Detection and Handling of State Flapping", Nagios Core 4). It begins at 50 %, and ends below 25 %.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Swings {
+    /// The newest in the lowest bit.
+    states: u32,
+    /// When the last was added.
+    at: Timestamp,
+    /// Whether it flaps.
+    pub flaps: bool,
+}
+
+impl Swings {
+    /// Evaluations that count.
+    const SEEN: u32 = 21;
+
+    /// Whether nothing was added ever.
+    pub fn is_unknown(&self) -> bool {
+        *self == Swings::default()
+    }
+
+    /// Adds an evaluation at a time; between it and the one before, at steps of the slide, the condition did not hold: of what is
+    /// well nobody tells.
+    pub fn add(&mut self, holds: bool, at: Timestamp, slide: Span) {
+        let silent = if self.is_unknown() || slide.0 <= 0 { 0 } else { ((at - self.at).0 / slide.0 - 1).clamp(0, 21) };
+        self.states = ((self.states << silent) << 1 | u32::from(holds)) & ((1 << Self::SEEN) - 1);
+        self.at = at;
+        let share = self.share();
+        self.flaps = if self.flaps { share >= 0.25 } else { share >= 0.5 };
+    }
+
+    /// The weighted share of changes, 0 to 1.
+    pub fn share(&self) -> f64 {
+        let changes = Self::SEEN - 1;
+        let changed = self.states ^ (self.states >> 1);
+        let weight = |back: u32| 1.2 - 0.4 * f64::from(back) / f64::from(changes - 1);
+        (0..changes).filter(|back| changed >> back & 1 == 1).map(weight).sum::<f64>() / f64::from(changes)
+    }
 }
 
 /// A change of an alert's state (or of its staleness): one row of `alert_event`.
@@ -194,6 +263,13 @@ impl fmt::Display for Reason {
             Reason::RuleChanged => "rule_changed",
             Reason::RuleRemoved => "rule_removed",
             Reason::Gone => "gone",
+            Reason::Flapping => "flapping",
+            Reason::Settled => "settled",
+            Reason::SeverityRaised => "severity_raised",
+            Reason::SeverityLowered => "severity_lowered",
+            Reason::LimitReached => "limit_reached",
+            Reason::Acknowledged => "acknowledged",
+            Reason::Unacknowledged => "unacknowledged",
         })
     }
 }

@@ -48,6 +48,8 @@ pub enum GroupState {
     Firing(Values),
     /// Rows came, and the condition does not hold.
     Clear,
+    /// Rows came, the condition does not hold, and what `recover_when` asks for neither: what fires goes on firing.
+    Held,
     /// The group is known, and after the label filters no row came.
     NoData,
     /// No row came, but our own input lags: nothing can be said.

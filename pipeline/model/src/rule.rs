@@ -1,5 +1,6 @@
 //! A rule: what was written in SQL, checked, and ready to be evaluated.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::table::TableKind;
 use crate::time::Span;
+use crate::value::{Value, Values, headline};
 use crate::window::WindowSpec;
+
+/// The column of a result that says how urgent its row is.
+pub const SEVERITY: &str = "severity";
 
 /// How urgent an alert is: an attribute of its state, not of its identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -65,9 +70,19 @@ pub struct RuleOptions {
     pub severity: Severity,
     /// `for`: how long the condition must hold before the alert fires; zero by default.
     pub hold: Span,
+    /// `for_evaluations`: in how many evaluations one after the other the condition must hold before the alert fires, besides `hold`;
+    /// one by default.
+    pub hold_evaluations: u32,
     /// `keep_firing_for`: how long the alert goes on firing after the condition stopped holding; zero by default, ten
     /// minutes for row rules on event tables.
     pub keep_firing_for: Span,
+    /// `recover_when`: what must hold before the alert resolves, as SQL; without it, that the condition does not hold.
+    pub recover_when: Option<String>,
+    /// `limit`: alerts that may be alive at once. Of those that come together the worst are taken, and one alert tells how many were
+    /// left out.
+    pub limit: Option<u32>,
+    /// `flap_detection`: whether an alert whose condition comes and goes is held until it has come to rest.
+    pub flap_detection: bool,
     /// `no_data`.
     pub no_data: NoDataPolicy,
     /// `delay`: how long windows wait for stragglers; 2 s by default.
@@ -106,11 +121,31 @@ pub struct Rule {
     pub key: Vec<String>,
     /// The checked options.
     pub options: RuleOptions,
+    /// Whether lower numbers are worse: its condition asks for less than something.
+    #[serde(default)]
+    pub lower_is_worse: bool,
     /// Where it was written: `file:line:column`.
     pub source: String,
 }
 
 impl Rule {
+    /// Which of two rows of a result is worse: by its severity, then by its first number. `Greater`: the first.
+    pub fn compare(&self, one: &Values, other: &Values) -> Ordering {
+        let number = |values: &Values| {
+            let number = headline(values).unwrap_or(f64::NEG_INFINITY);
+            if self.lower_is_worse { -number } else { number }
+        };
+        let severity = |values: &Values| self.severity_of(values);
+        severity(one).cmp(&severity(other)).then_with(|| number(one).total_cmp(&number(other)))
+    }
+
+    /// How urgent a row of its result is: what its column `severity` says, else the option.
+    pub fn severity_of(&self, values: &Values) -> Severity {
+        let column = values.iter().find(|(name, _)| name == SEVERITY);
+        let said = column.and_then(|(_, value)| if let Value::Text(word) = value { word.parse().ok() } else { None });
+        said.unwrap_or(self.options.severity)
+    }
+
     /// Every table of rows over time that it reads, each once.
     pub fn tables(&self) -> impl Iterator<Item = &str> {
         std::iter::once(self.table.as_str()).chain(self.joined.iter().map(String::as_str))

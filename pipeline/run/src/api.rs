@@ -15,7 +15,7 @@ use tidewatch_model::value::headline;
 use tidewatch_model::{Alert, AlertState, Rule, Span, Timestamp};
 use tidewatch_serve::{Answer, ApiRequest};
 
-use crate::silences::Silences;
+use crate::said::{Acks, Silences};
 
 /// How long an alert that fires is said to go on, at least: clients take it for over after that, unless they ask again.
 const GOES_ON: Span = Span::minutes(5);

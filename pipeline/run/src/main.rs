@@ -24,9 +24,9 @@ mod randomness;
 mod rule_files;
 mod rule_test;
 mod rule_watch;
+mod said;
 mod screen;
 mod self_metrics;
-mod silences;
 mod station;
 mod stream_rows;
 

@@ -111,6 +111,12 @@ impl Status for Shown {
                 stats.overflow_groups as f64,
             ),
             metric(
+                "tidewatch_rule_repeated_rows_total",
+                "rows of an alert's identity of which a worse row of the same time speaks",
+                Counter,
+                by("rule", &stats.repeated_rows),
+            ),
+            metric(
                 "tidewatch_engine_bytes",
                 "bytes that rows and windows hold, looked at every ten seconds",
                 Gauge,

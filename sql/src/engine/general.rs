@@ -10,17 +10,16 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col};
 use tidewatch_model::limits::{GONE_AFTER, PLAN_REST, PLAN_REST_LONGEST, PLAN_ROWS_PER_SECOND, RULE_GROUPS};
 use tidewatch_model::table;
-use tidewatch_model::{
-    Finding, GroupState, Key, NoDataPolicy, Outcome, Rule, RuleShape, Span, Timestamp, Values, WindowSpec,
-};
+use tidewatch_model::{Finding, GroupState, Key, NoDataPolicy, Outcome, Rule, RuleShape, Span, Timestamp, WindowSpec};
 use tokio::runtime::Runtime;
 
 use crate::compile::{GeneralPlan, Present};
 use crate::dimension::Dimensions;
 use crate::listener::Watched;
+use crate::recovery::state_of;
 use crate::rows_table::{Part, RowsTable, Source, bind, windowed_schema};
 use crate::session::{rule_session, run};
-use crate::values::{ResultRow, result_rows};
+use crate::values::{ResultRow, result_rows, worst};
 use crate::{presence, stall};
 
 /// Runs plans.
@@ -43,6 +42,8 @@ pub struct General {
     groups: BTreeMap<Key, Timestamp>,
     /// Groups that are not watched because there are too many.
     pub overflow_groups: u64,
+    /// Rows that said something of a group of which a worse row of the same evaluation speaks.
+    pub repeated_rows: u64,
     rest: Rest,
 }
 
@@ -135,7 +136,7 @@ struct Found {
 impl General {
     /// With its plan.
     pub fn new(plan: GeneralPlan, spec: WindowSpec) -> Self {
-        General { plan, spec, groups: BTreeMap::new(), overflow_groups: 0, rest: Rest::default() }
+        General { plan, spec, groups: BTreeMap::new(), overflow_groups: 0, repeated_rows: 0, rest: Rest::default() }
     }
 
     /// Why its windows are not shared.
@@ -187,7 +188,7 @@ impl General {
                 if heard && !blind {
                     self.rest.last = 0;
                 }
-                Outcome::Groups(self.states(found, rule.options.no_data, end, lagging, watched))
+                Outcome::Groups(self.states(found, rule, end, lagging, watched))
             }
             Err(error) => {
                 let message = error.strip_backtrace();
@@ -227,16 +228,10 @@ impl General {
         Ok(Found { matching, present })
     }
 
-    fn states(
-        &mut self,
-        found: Found,
-        no_data: NoDataPolicy,
-        end: Timestamp,
-        lagging: bool,
-        watched: &Watched,
-    ) -> Vec<Finding> {
-        // Without an aggregate a group may match more than once; the newest row, which comes last, speaks for it.
-        let mut firing: BTreeMap<Key, Values> = found.matching.into_iter().map(|row| (row.key, row.values)).collect();
+    fn states(&mut self, found: Found, rule: &Rule, end: Timestamp, lagging: bool, watched: &Watched) -> Vec<Finding> {
+        // Without an aggregate a group may match more than once.
+        let (mut firing, repeated) = worst(rule, found.matching.into_iter().map(|row| (row.key, row.values)));
+        self.repeated_rows += repeated;
         for key in found.present.into_iter().chain(firing.keys().cloned()) {
             if self.groups.len() < RULE_GROUPS || self.groups.contains_key(&key) {
                 self.groups.insert(key, end);
@@ -251,9 +246,9 @@ impl General {
         let findings = self.groups.iter().filter_map(|(key, last_seen)| {
             let silent = *last_seen < end;
             let state = match firing.remove(key) {
-                Some(values) => GroupState::Firing(values),
+                Some(values) => state_of(values),
                 None if watched.as_ref().is_some_and(|watched| !watched.contains(key))
-                    && !(silent && no_data == NoDataPolicy::Alert) =>
+                    && !(silent && rule.options.no_data == NoDataPolicy::Alert) =>
                 {
                     return None;
                 }

@@ -328,6 +328,16 @@ impl Generation {
         })
     }
 
+    /// By rule: rows that said something of an identity of which a worse row of the same time speaks.
+    pub fn repeated_rows(&self) -> impl Iterator<Item = (&str, u64)> {
+        let rules = self.rules.iter().map(|running| match &running.kind {
+            Kind::Shared(_) => (running, 0),
+            Kind::General(general) => (running, general.repeated_rows),
+            Kind::Row(row) => (running, row.repeated_rows),
+        });
+        rules.filter(|(_, rows)| *rows > 0).map(|(running, rows)| (running.rule.name.as_str(), rows))
+    }
+
     /// Rows that are not watched because there are too many groups.
     pub fn overflow_groups(&self) -> u64 {
         let rules = self.rules.iter().map(|running| match &running.kind {

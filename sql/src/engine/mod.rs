@@ -335,6 +335,11 @@ impl Engine {
         held
     }
 
+    /// By rule: rows that said something of an identity of which a worse row of the same time speaks.
+    pub fn repeated_rows(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.generations.iter().flat_map(Generation::repeated_rows)
+    }
+
     /// Rows that are not watched because there are too many groups.
     pub fn overflow_groups(&self) -> u64 {
         self.generations.iter().map(Generation::overflow_groups).sum()

@@ -18,11 +18,12 @@ use super::general::Queries;
 use crate::compile::{GeneralPlan, Present, RowPlan};
 use crate::listener::Watched;
 use crate::panes::times;
+use crate::recovery::state_of;
 use crate::rows_table::Source;
 use crate::shape::ROW_TIME;
 use crate::shared::ordered::{Passed, Place};
 use crate::shared::plan::physical;
-use crate::values::{ResultRow, batch_of, result_rows, truths};
+use crate::values::{ResultRow, batch_of, result_rows, truths, worst};
 
 /// A rule without a window, and the keys whose silence it watches.
 pub struct RowRule {
@@ -37,6 +38,8 @@ pub struct RowRule {
     pub saw_watched: bool,
     /// Keys whose silence is not watched because there are too many.
     pub overflow_groups: u64,
+    /// Rows that said something of a key of which a worse row of the same time speaks.
+    pub repeated_rows: u64,
 }
 
 /// How rows are judged.
@@ -213,6 +216,7 @@ impl RowRule {
             closed: Timestamp::MIN,
             saw_watched: false,
             overflow_groups: 0,
+            repeated_rows: 0,
         }
     }
 
@@ -327,8 +331,11 @@ impl RowRule {
                 }
             }
         }
-        for ResultRow { ts, key, values } in matching {
-            instants.entry(ts.unwrap_or_default()).or_default().insert(key, GroupState::Firing(values));
+        let matching = matching.into_iter().map(|row| ((row.ts.unwrap_or_default(), row.key), row.values));
+        let (matching, repeated) = worst(rule, matching);
+        self.repeated_rows += repeated;
+        for ((ts, key), values) in matching {
+            instants.entry(ts).or_default().insert(key, state_of(values));
         }
         if rule.table_kind == TableKind::Sample {
             self.watch(&instants);
@@ -343,7 +350,7 @@ impl RowRule {
                 if let Some(last_seen) = self.groups.get_mut(key) {
                     *last_seen = (*last_seen).max(*ts);
                     self.saw_watched = true;
-                } else if matches!(state, GroupState::Clear) {
+                } else if matches!(state, GroupState::Clear | GroupState::Held) {
                     continue;
                 } else if self.groups.len() < RULE_GROUPS {
                     self.groups.insert(key.clone(), *ts);

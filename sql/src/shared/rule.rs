@@ -17,6 +17,7 @@ use super::plan::{SharedPlan, aggregate_name, group_name, physical};
 use super::table::{Place, SharedTable};
 use crate::explain::SharedExplanation;
 use crate::listener::Watched;
+use crate::recovery::state_of;
 use crate::rows_table::{WINDOW_END, WINDOW_START};
 use crate::values::{batch_of, result_rows, truths};
 
@@ -306,7 +307,7 @@ impl SharedRule {
                 states.insert(key.clone(), state);
             }
         }
-        states.extend(firing.into_iter().map(|(key, values)| (key, GroupState::Firing(values))));
+        states.extend(firing.into_iter().map(|(key, values)| (key, state_of(values))));
         Ok(states.into_iter().map(|(key, state)| Finding { key, state }).collect())
     }
 

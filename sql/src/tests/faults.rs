@@ -36,15 +36,15 @@ fn options() {
     check(
         &with("serverity = 'info'"),
         &[
-            "unknown option 'serverity': expected one of severity, for, keep_firing_for, no_data, delay, key, every, over, summary, description, runbook_url, \"label.x\", \"annotation.x\"; did you mean 'severity'? [x]",
+            "unknown option 'serverity': expected one of severity, for, for_evaluations, keep_firing_for, recover_when, no_data, limit, flap_detection, delay, key, every, over, summary, description, runbook_url, \"label.x\", \"annotation.x\"; did you mean 'severity'? [x]",
         ],
     );
     check(&with("severity = 'page'"), &["severity: 'page' is not one of info, warning, critical"]);
     check(&with("for = '2 parsecs'"), &["for: '2 parsecs' is not a duration: expected a number and a unit"]);
     check(
-        &with("limit = 10, notify = 'ops'"),
+        &with("backfill = '1h', notify = 'ops'"),
         &[
-            "option 'limit' is not supported by this version yet",
+            "option 'backfill' is not supported by this version yet",
             "option 'notify' is not supported by this version yet",
         ],
     );

@@ -9,6 +9,7 @@ mod oracle;
 mod ordered;
 mod presence;
 mod promql;
+mod recovery;
 mod views;
 
 use std::sync::Arc;
@@ -123,6 +124,7 @@ fn show(evaluations: &[Evaluation]) -> Vec<String> {
                         format!("firing {}", values.join(" "))
                     }
                     GroupState::Clear => "clear".to_string(),
+                    GroupState::Held => "held".to_string(),
                     GroupState::NoData => "no data".to_string(),
                     GroupState::Unknown => "unknown".to_string(),
                 };

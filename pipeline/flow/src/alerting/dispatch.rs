@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use tidewatch_model::alert::{Labels, hex};
 use tidewatch_model::{Alert, AlertState, Notice, NoticeStatus, Span, Timestamp};
 
-use super::mute::{Inhibitor, SILENCE_KEPT, Silence, SilenceState};
+use super::mute::{Ack, Inhibitor, SILENCE_KEPT, Silence, SilenceState};
 use super::policy::Policy;
 use super::route::{GroupBy, Route};
 use super::told::{Seen, Told, Why, decide};
@@ -87,6 +87,7 @@ pub struct Dispatcher {
     told: BTreeMap<Place, Told>,
     in_flight: BTreeMap<Place, Promise>,
     silences: BTreeMap<String, Silence>,
+    acks: BTreeMap<String, Ack>,
 }
 
 /// When a group that waits for nothing is looked at again, while one of its alerts is muted.
@@ -104,6 +105,7 @@ impl Dispatcher {
             told: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             silences: BTreeMap::new(),
+            acks: BTreeMap::new(),
         }
     }
 
@@ -290,6 +292,7 @@ impl Dispatcher {
         let mut notices = Vec::new();
         let targets = self.policy.receivers.get(&route.receiver).cloned().unwrap_or_default();
         let mut again = Timestamp::MAX;
+        let mut escalated = Timestamp::MAX;
         for target in targets {
             let place = (key.clone(), target.name.clone());
             if self.in_flight.contains_key(&place) {
@@ -301,6 +304,7 @@ impl Dispatcher {
                 for (fingerprint, before) in &mut told.firing {
                     if let Some(alert) = self.alerts.get(fingerprint).map(|known| &known.alert) {
                         before.stale &= alert.stale_since.is_some();
+                        before.flaps &= alert.flaps;
                         before.severity = before.severity.min(alert.severity);
                     }
                 }
@@ -311,23 +315,38 @@ impl Dispatcher {
             for fingerprint in &group.members {
                 let Some(known) = self.alerts.get(fingerprint) else { continue };
                 let is_muted = is_mute || muted.contains(fingerprint);
-                if known.fires() && is_muted {
+                let due = escalation(route, known, self.acks.get(fingerprint), now);
+                if known.fires() && !is_muted && due > now {
+                    escalated = escalated.min(due);
+                } else if known.fires() && is_muted {
                     again = again.min(now.saturating_add(MUTED_RECHECK));
                 } else if known.fires() {
                     let alert = &known.alert;
                     let each_time = route.group_interval == Span::ZERO;
                     let episode = alert.fired_at.filter(|_| each_time).unwrap_or(Timestamp(0));
-                    let seen = Seen { severity: alert.severity, stale: alert.stale_since.is_some(), episode };
+                    let (stale, flaps) = (alert.stale_since.is_some(), alert.flaps);
+                    let seen = Seen { severity: alert.severity, stale, flaps, episode };
                     firing.insert(fingerprint.clone(), seen);
-                } else if !is_muted || was_told(fingerprint) {
+                } else if !is_muted && route.escalate_after == Span::ZERO || was_told(fingerprint) {
                     // Whoever was told that it fires is told that it is over, muted or not.
                     resolved.insert(fingerprint.clone());
                 }
             }
             let Some(mut why) = decide(&firing, &resolved, told, target.send_resolved, route.repeat_interval, now)
             else {
+                let repeated =
+                    told.map(|told| told.at.saturating_add(route.repeat_interval).saturating_add(Span::millis(1)));
+                again = again.min(repeated.filter(|at| *at > now).unwrap_or(Timestamp::MAX));
                 continue;
             };
+            if why == Why::Repeat {
+                let ends = firing.keys().map(|fingerprint| self.acked_until(fingerprint, now));
+                // Somebody knows of all of them.
+                if let Some(end) = ends.collect::<Option<Vec<_>>>().and_then(|ends| ends.into_iter().min()) {
+                    again = again.min(end);
+                    continue;
+                }
+            }
             // What is muted and was told stays told: its end is to be told too.
             let before = told.into_iter().flat_map(|told| told.firing.keys().chain(&told.hidden));
             let still = |fingerprint: &&String| {
@@ -362,10 +381,9 @@ impl Dispatcher {
             });
             self.in_flight.insert(place, Promise { notice_id, told: promised });
         }
-        if let Some(group) = self.groups.get_mut(id)
-            && route.group_interval == Span::ZERO
-        {
-            group.next = group.next.min(again);
+        if let Some(group) = self.groups.get_mut(id) {
+            let again = if route.group_interval == Span::ZERO { again } else { Timestamp::MAX };
+            group.next = group.next.min(again).min(escalated);
         }
         notices
     }
@@ -474,11 +492,28 @@ impl Dispatcher {
     /// Adds a silence, or replaces the one with its id.
     pub fn set_silence(&mut self, silence: Silence) {
         self.silences.insert(silence.id.clone(), silence);
-        // Alerts that were silenced may be due at once.
+        self.look_at_all_again();
+    }
+
+    /// These acks hold, and no others.
+    pub fn set_acks(&mut self, acks: impl IntoIterator<Item = Ack>) {
+        self.acks = acks.into_iter().map(|ack| (ack.fingerprint.clone(), ack)).collect();
+        self.look_at_all_again();
+    }
+
+    /// Alerts that were muted may be due at once.
+    fn look_at_all_again(&mut self) {
         let routes = self.policy.routes();
         for group in self.groups.values_mut().filter(|group| routes[group.route].group_interval == Span::ZERO) {
             group.next = group.next.min(Timestamp(0));
         }
+    }
+
+    /// Until when somebody knows of an alert.
+    fn acked_until(&self, fingerprint: &str, now: Timestamp) -> Option<Timestamp> {
+        let fired_at = self.alerts.get(fingerprint)?.alert.fired_at;
+        let ack = self.acks.get(fingerprint).filter(|ack| ack.holds(fired_at, now))?;
+        Some(ack.until.unwrap_or(Timestamp::MAX))
     }
 
     /// What keeps an alert from being told now.
@@ -499,6 +534,19 @@ impl Dispatcher {
             members: group.members.iter().cloned().collect(),
         };
         self.groups.values().map(view).collect()
+    }
+}
+
+/// When a route tells of an alert: at once, or once it has fired for so long that somebody should have known of it.
+fn escalation(route: &Route, known: &Known, ack: Option<&Ack>, now: Timestamp) -> Timestamp {
+    if route.escalate_after == Span::ZERO {
+        return Timestamp::MIN;
+    }
+    let fired_at = known.alert.fired_at;
+    let after = fired_at.unwrap_or(known.alert.active_at).saturating_add(route.escalate_after);
+    match ack.filter(|ack| ack.holds(fired_at, now)) {
+        Some(ack) => after.max(ack.until.unwrap_or(Timestamp::MAX)),
+        None => after,
     }
 }
 

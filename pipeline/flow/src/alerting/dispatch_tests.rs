@@ -9,7 +9,7 @@ use tidewatch_model::alert::Labels;
 use tidewatch_model::{Alert, AlertState, Notice, NoticeStatus, Severity, Span, Timestamp};
 
 use super::*;
-use crate::alerting::{BUILT_IN, InhibitRule, Matcher, Target, TimeInterval};
+use crate::alerting::{Ack, BUILT_IN, InhibitRule, Matcher, Target, TimeInterval};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_seconds(1_000_000 + seconds)
@@ -31,6 +31,9 @@ fn alert(name: &str, host: &str, severity: Severity, fired: i64, resolved: Optio
         keep_since: None,
         last_match: at(fired),
         stale_since: None,
+        matches: 0,
+        swings: Default::default(),
+        flaps: false,
         values: vec![],
         annotations: BTreeMap::new(),
     }
@@ -100,6 +103,86 @@ fn what_was_over_before_it_was_told_is_not_told() {
     dispatcher.observe(&hot("n1", 0, Some(10)), at(10));
     assert_eq!(run(&mut dispatcher, 10, 1_000), Vec::<String>::new());
     assert_eq!(dispatcher.groups(), vec![]);
+}
+
+fn ack(alert: &Alert, until: Option<i64>) -> Ack {
+    Ack {
+        fingerprint: alert.fingerprint(),
+        fired_at: alert.fired_at.unwrap(),
+        acked_by: "me".to_string(),
+        comment: String::new(),
+        acked_at: at(0),
+        until: until.map(at),
+    }
+}
+
+#[test]
+fn what_somebody_knows_of_is_not_repeated() {
+    let mut dispatcher = Dispatcher::new(policy());
+    let (one, two) = (hot("n1", 0, None), hot("n2", 0, None));
+    [&one, &two].into_iter().for_each(|alert| dispatcher.observe(alert, at(0)));
+    assert_eq!(run(&mut dispatcher, 0, 100), ["30 first: n1 n2"]);
+    dispatcher.set_acks([ack(&one, None)]);
+    assert_eq!(run(&mut dispatcher, 100, 20_000), ["14730 repeat: n1 n2"], "of one of them nobody knows");
+    dispatcher.set_acks([ack(&one, None), ack(&two, Some(60_000))]);
+    assert_eq!(run(&mut dispatcher, 20_000, 59_999), [""; 0]);
+    assert_eq!(run(&mut dispatcher, 60_000, 61_000), ["60030 repeat: n1 n2"], "one ack is over");
+    dispatcher.set_acks([ack(&one, None), ack(&two, None)]);
+    dispatcher.observe(&hot("n3", 61_000, None), at(61_000));
+    assert_eq!(run(&mut dispatcher, 61_000, 61_400), ["61230 new alerts: n1 n2 n3"], "what comes is told");
+    dispatcher.observe(&hot("n1", 0, Some(62_000)), at(62_000));
+    assert_eq!(run(&mut dispatcher, 62_000, 62_300), ["62000 some resolved: (n1) n2 n3"], "and so is what is over");
+}
+
+#[test]
+fn an_ack_is_of_one_time_and_wakes_a_group_that_waits_for_nothing() {
+    let mut dispatcher = Dispatcher::new(Policy::built_in(policy().receivers[BUILT_IN].clone()));
+    let one = hot("n1", 0, None);
+    dispatcher.observe(&one, at(0));
+    assert_eq!(run(&mut dispatcher, 0, 10), ["0 first: n1"]);
+    dispatcher.set_acks([ack(&one, Some(20_000))]);
+    assert_eq!(run(&mut dispatcher, 10, 20_100), ["20000 repeat: n1"]);
+    dispatcher.set_acks([ack(&hot("n1", -5, None), None)]);
+    assert_eq!(run(&mut dispatcher, 20_100, 35_000), ["34401 repeat: n1"], "another time was meant");
+}
+
+#[test]
+fn what_nobody_knows_of_is_escalated() {
+    let mut policy = policy();
+    policy.receivers.insert("boss".to_string(), vec![Target { name: "boss".to_string(), send_resolved: true }]);
+    let mut boss = policy.trees[0].clone();
+    (boss.receiver, boss.path, boss.escalate_after) = ("boss".to_string(), "boss".to_string(), Span::minutes(15));
+    policy.trees.push(boss);
+    let mut dispatcher = Dispatcher::new(policy);
+    let told = |dispatcher: &mut Dispatcher, from: i64, to: i64| -> Vec<String> {
+        let mut told = Vec::new();
+        for second in from..=to {
+            for notice in dispatcher.tick(at(second)).into_iter() {
+                dispatcher.delivered(&notice, at(second)).unwrap();
+                told.extend((notice.target == "boss").then(|| format!("{second} {}", text(&notice))));
+            }
+        }
+        told
+    };
+    let (one, two) = (hot("n1", 0, None), hot("n2", 0, None));
+    [&one, &two].into_iter().for_each(|alert| dispatcher.observe(alert, at(0)));
+    assert_eq!(told(&mut dispatcher, 0, 600), [""; 0]);
+    dispatcher.set_acks([ack(&two, None)]);
+    assert_eq!(told(&mut dispatcher, 600, 5_000), ["900 first: n1"], "somebody knows of n2");
+    dispatcher.observe(&hot("n2", 0, Some(5_000)), at(5_000));
+    assert_eq!(told(&mut dispatcher, 5_000, 6_000), [""; 0], "the boss never heard of n2");
+    dispatcher.observe(&hot("n1", 0, Some(6_000)), at(6_000));
+    assert_eq!(told(&mut dispatcher, 6_000, 7_000), ["6300 all resolved: (n1)"]);
+}
+
+#[test]
+fn what_comes_and_goes_is_told_once() {
+    let mut dispatcher = Dispatcher::new(Policy::built_in(policy().receivers[BUILT_IN].clone()));
+    dispatcher.observe(&hot("n1", 0, None), at(0));
+    assert_eq!(run(&mut dispatcher, 0, 10), ["0 first: n1"]);
+    dispatcher.observe(&Alert { flaps: true, ..hot("n1", 0, None) }, at(10));
+    dispatcher.observe(&Alert { flaps: true, last_match: at(20), ..hot("n1", 0, None) }, at(20));
+    assert_eq!(run(&mut dispatcher, 10, 100), ["10 flapping: n1"]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ mod told;
 pub use dispatch::{Dispatcher, GroupView, Muting, Place, wire_labels};
 pub use interval::TimeInterval;
 pub use matcher::{Comparison, Matcher, MatcherError};
-pub use mute::{InhibitRule, Inhibitor, SILENCE_KEPT, Silence, SilenceState};
+pub use mute::{Ack, InhibitRule, Inhibitor, SILENCE_KEPT, Silence, SilenceState};
 pub use policy::{BUILT_IN, Policy, Target};
 pub use route::{GroupBy, Route};
 pub use told::{Seen, Told, Why, decide};

@@ -31,6 +31,32 @@ pub struct Silence {
     pub comment: String,
 }
 
+/// Somebody knows of an alert: what goes on is not repeated to anybody, and not escalated, until the end of the ack or of the alert.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ack {
+    /// The alert.
+    pub fingerprint: String,
+    /// When it began to fire: the next time is not meant.
+    pub fired_at: Timestamp,
+    /// Who knows.
+    pub acked_by: String,
+    /// What they say.
+    pub comment: String,
+    /// When they said so.
+    pub acked_at: Timestamp,
+    /// Until then; as long as the alert fires, without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+}
+
+impl Ack {
+    /// Whether it holds now for an alert that has fired since an instant.
+    pub fn holds(&self, fired_at: Option<Timestamp>, now: Timestamp) -> bool {
+        fired_at == Some(self.fired_at) && self.until.is_none_or(|until| now < until)
+    }
+}
+
 /// Where a silence stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -41,6 +41,7 @@ impl Policy {
             group_interval: Span::ZERO,
             repeat_interval: Span::seconds(4 * 3_600),
             continues: false,
+            escalate_after: Span::ZERO,
             mute_time_intervals: vec![],
             active_time_intervals: vec![],
             routes: vec![],

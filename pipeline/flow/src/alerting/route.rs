@@ -33,6 +33,8 @@ pub struct Route {
     pub repeat_interval: Span,
     /// Whether its next siblings are tried too.
     pub continues: bool,
+    /// Only what has fired for so long without an ack is told; zero: everything.
+    pub escalate_after: Span,
     /// Names of intervals in which nobody is told.
     pub mute_time_intervals: Vec<String>,
     /// Names of intervals outside of which nobody is told; always, when there are none.

@@ -17,6 +17,8 @@ pub enum Why {
     MoreSevere,
     /// Rows of one stopped coming.
     DataMissing,
+    /// The condition of one comes and goes.
+    Flapping,
     /// Some are over.
     SomeResolved,
     /// All are over.
@@ -32,6 +34,7 @@ impl fmt::Display for Why {
             Why::NewAlerts => "new alerts",
             Why::MoreSevere => "more severe",
             Why::DataMissing => "data missing",
+            Why::Flapping => "flapping",
             Why::SomeResolved => "some resolved",
             Why::AllResolved => "all resolved",
             Why::Repeat => "repeat",
@@ -46,6 +49,9 @@ pub struct Seen {
     pub severity: Severity,
     /// Whether its rows were missing.
     pub stale: bool,
+    /// Whether its condition came and went.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub flaps: bool,
     /// When it began to fire, in groups that wait for nothing: there each time is told.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub episode: Timestamp,
@@ -76,7 +82,7 @@ impl Told {
     }
 }
 
-/// Whether a target is to be told, and why: Alertmanager's conditions, and two of ours.
+/// Whether a target is to be told, and why: Alertmanager's conditions, and three of ours.
 ///
 /// `firing` and `resolved` are the alerts of the group that are not muted.
 pub fn decide(
@@ -104,6 +110,9 @@ pub fn decide(
     }
     if changed(|seen, before| seen.stale && !before.stale) {
         return Some(Why::DataMissing);
+    }
+    if changed(|seen, before| seen.flaps && !before.flaps) {
+        return Some(Why::Flapping);
     }
     if send_resolved && !resolved.is_subset(&told.resolved) {
         return Some(Why::SomeResolved);

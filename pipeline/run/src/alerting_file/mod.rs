@@ -182,6 +182,7 @@ fn route(
     if is_root && !(mute_time_intervals.is_empty() && active_time_intervals.is_empty()) {
         node.error("the root has no time intervals: expected them at a route below it");
     }
+    let escalate_after = fields.get("escalate_after").and_then(|node| node.span()).unwrap_or(Span::ZERO);
     let continues = fields.get("continue").and_then(|node| node.bool()).unwrap_or(false);
     let written: Vec<String> = matchers.iter().map(ToString::to_string).collect();
     let step = format!("{{{}}}", written.join(","));
@@ -197,6 +198,7 @@ fn route(
         group_interval: own.group_interval,
         repeat_interval: own.repeat_interval,
         continues,
+        escalate_after,
         mute_time_intervals,
         active_time_intervals,
         routes,

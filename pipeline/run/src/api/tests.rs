@@ -27,6 +27,9 @@ fn alert(name: &str, host: &str, state: AlertState) -> Alert {
         keep_since: None,
         last_match: Timestamp::from_seconds(180),
         stale_since: None,
+        matches: 0,
+        swings: Default::default(),
+        flaps: false,
         values: vec![],
         annotations: [("summary".to_string(), "it is hot".to_string())].into(),
     }

@@ -33,9 +33,9 @@ use crate::log_choice::LogChoice;
 use crate::output::colour;
 use crate::randomness::OsRandom;
 use crate::rule_watch::{self, News, RuleWatch};
+use crate::said::{Acks, Silences};
 use crate::screen::{RecentLines, Screen};
 use crate::self_metrics::Shown;
-use crate::silences::Silences;
 use crate::station::{ENGINE_TOPIC, Part, Parts, RuleSet, StationError, Stats, create_topics, shares};
 
 /// Flags that override the configuration.
@@ -157,8 +157,10 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     }
     let _lock = lock.keep(config)?;
     let (policy, receivers) = receivers(config, on_screen, &recent)?;
-    let opened = when_it_answers(&log, config, on_screen, &stop, || Ok(Silences::open(log.log())?))?;
-    let Some(silences) = opened.map(Arc::new) else { return Ok(()) };
+    let opened = when_it_answers(&log, config, on_screen, &stop, || {
+        Ok((Arc::new(Silences::open(log.log())?), Arc::new(Acks::open(log.log())?)))
+    })?;
+    let Some((silences, acks)) = opened else { return Ok(()) };
     let parts = Parts {
         log: log.log(),
         cluster: log.is_cluster(),
@@ -171,6 +173,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         dimensions: dimensions.clone(),
         policy: policy.clone(),
         silences: silences.clone(),
+        acks: acks.clone(),
         receivers,
         lake: LakeOptions {
             window: config.lake_window,

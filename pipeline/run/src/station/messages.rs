@@ -82,7 +82,7 @@ struct Kept {
 }
 
 impl Station {
-    /// Takes silences that are new.
+    /// Takes silences and acks that are new.
     pub(super) fn look_at_silences(&mut self, now: Timestamp) -> Result<(), StationError> {
         if self.silences_due > now {
             return Ok(());
@@ -92,6 +92,11 @@ impl Station {
         if version != self.silences_known {
             self.silences_known = version;
             self.silences.all().into_iter().for_each(|silence| self.dispatcher.set_silence(silence));
+        }
+        let version = self.acks.refresh()?;
+        if version != self.acks_known {
+            self.acks_known = version;
+            self.dispatcher.set_acks(self.acks.all());
         }
         Ok(())
     }
@@ -197,6 +202,8 @@ impl Station {
         self.kept_told = told.iter().map(|(place, _)| place.clone()).collect();
         self.silences_known = self.silences.refresh()?;
         self.silences.all().into_iter().for_each(|silence| self.dispatcher.set_silence(silence));
+        self.acks_known = self.acks.refresh()?;
+        self.dispatcher.set_acks(self.acks.all());
         let heard: BTreeSet<String> =
             told.iter().flat_map(|(_, known)| known.firing.keys().chain(&known.hidden)).cloned().collect();
         self.dispatcher.restore(told);

@@ -32,7 +32,7 @@ use tidewatch_sql::{CompiledRule, Dimensions, EngineError, QueryError};
 use crate::alert_rows::figure_rows;
 use crate::judge::Judge;
 use crate::mapping::{From, Mapping};
-use crate::silences::Silences;
+use crate::said::{Acks, Silences};
 use crate::stream_rows::StreamRows;
 use messages::Messages;
 pub use renewal::RuleSet;
@@ -114,6 +114,8 @@ pub struct Parts {
     pub policy: Policy,
     /// The silences.
     pub silences: Arc<Silences>,
+    /// The acks.
+    pub acks: Arc<Acks>,
     /// Whom to tell: its targets.
     pub receivers: Vec<Arc<dyn Notify>>,
     /// Whether topics that are not there are made with the partitions of a cluster, or with one.
@@ -145,6 +147,8 @@ pub struct Stats {
     pub overflow_rows: BTreeMap<String, u64>,
     /// Rows of groups that no rule watches, since there are too many.
     pub overflow_groups: u64,
+    /// Rows of an identity of which a worse row of the same time speaks, by rule.
+    pub repeated_rows: BTreeMap<String, u64>,
     /// Records read twice.
     pub duplicates: u64,
     /// Offsets that the log could not give.
@@ -194,6 +198,7 @@ impl Stats {
         sum(&mut self.engine_bytes, &other.engine_bytes);
         sum(&mut self.overflow_rows, &other.overflow_rows);
         self.overflow_groups += other.overflow_groups;
+        sum(&mut self.repeated_rows, &other.repeated_rows);
         sum(&mut self.lag, &other.lag);
         sum(&mut self.rule_failures, &other.rule_failures);
         self.rule_errors.extend(other.rule_errors.clone());
@@ -242,8 +247,10 @@ pub struct Station {
     messages: Messages,
     dispatcher: Dispatcher,
     silences: Arc<Silences>,
-    /// Which silences the dispatcher has, and when they are looked at again.
+    acks: Arc<Acks>,
+    /// Which silences and acks the dispatcher has, and when they are looked at again.
     silences_known: u64,
+    acks_known: u64,
     silences_due: Timestamp,
     /// Notices that are decided and not written down.
     decided: Vec<Notice>,
@@ -350,7 +357,9 @@ impl Station {
             messages: Messages::start(parts.receivers),
             dispatcher: Dispatcher::new(parts.policy),
             silences: parts.silences,
+            acks: parts.acks,
             silences_known: 0,
+            acks_known: 0,
             silences_due: now,
             decided: vec![],
             unwritten: vec![],
@@ -491,6 +500,7 @@ impl Station {
             self.tidy_messages(now)?;
             if self.tenure.part.settles() {
                 self.silences.forget_old(now)?;
+                self.acks.forget_old(now)?;
             }
             if self.removed_at.is_none() && self.sources.iter().all(|source| source.lag == 0) {
                 // What was judged again after the start is judged.
@@ -575,6 +585,10 @@ impl Station {
             *known = counts.overflow_rows.max(*known);
         }
         stats.overflow_groups = self.judge.engine().overflow_groups().max(stats.overflow_groups);
+        for (rule, rows) in self.judge.engine().repeated_rows() {
+            let known = stats.repeated_rows.entry(rule.to_string()).or_default();
+            *known = rows.max(*known);
+        }
         stats.lake_waiting_rows = self.lake.waiting_rows();
         stats.notices_waiting = self.outbox.waiting();
     }

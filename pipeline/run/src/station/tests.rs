@@ -81,6 +81,12 @@ impl World {
         Arc::new(opened.expect("opens once the scripted failures are spent"))
     }
 
+    /// The acks, as the silences.
+    fn acks(&self) -> Arc<Acks> {
+        let opened = (0..20).find_map(|_| Acks::open(self.log.clone()).ok());
+        Arc::new(opened.expect("opens once the scripted failures are spent"))
+    }
+
     pub(crate) fn parts(&mut self, rules: Vec<CompiledRule>, rules_complete: bool) -> Parts {
         self.lives += 1;
         let lake = LakeOptions { window: Span::minutes(1), flush_interval: Span::seconds(7), ..LakeOptions::default() };
@@ -96,6 +102,7 @@ impl World {
             from: From::Earliest,
             policy: Policy::built_in(vec![Target { name: "ops".to_string(), send_resolved: true }]),
             silences: self.silences(),
+            acks: self.acks(),
             receivers: vec![self.notifier.clone()],
             lake,
             idle_timeout: Span::seconds(30),
