@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 pub mod kafka;
+pub mod peers;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,13 +26,7 @@ pub fn target_folder() -> PathBuf {
 /// The statement fails; or DuckDB is not there, and `CI` is set.
 pub fn duckdb(folder: &Path, sql: &str) -> Option<Vec<String>> {
     const ASK: &str = "import duckdb, sys\nduckdb.execute('SET enable_progress_bar = false')\nfor value in duckdb.execute(sys.argv[1]).fetchone(): print(value)";
-    let installed = target_folder().join("python/bin/python");
-    let python = if installed.exists() { installed } else { PathBuf::from("python3") };
-    let found =
-        Command::new(&python).args(["-c", "import duckdb"]).output().is_ok_and(|output| output.status.success());
-    if !must_be_there("DuckDB for Python", found) {
-        return None;
-    }
+    let python = peers::python("duckdb")?;
     let output = Command::new(&python).args(["-c", ASK, sql]).current_dir(folder).output().unwrap();
     assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
     Some(String::from_utf8(output.stdout).unwrap().lines().map(str::to_string).collect())

@@ -238,6 +238,15 @@ impl Notify for ChatNotifier {
             _ => self.client.send(&self.target, &request),
         }
     }
+
+    fn preview(&self, notice: &Notice) -> String {
+        let secret = match &self.chat {
+            Chat::PagerDuty { routing_key, .. } => routing_key.as_str(),
+            _ => "",
+        };
+        let text = self.request(notice).preview();
+        if secret.is_empty() { text } else { text.replace(secret, "<secret>") }
+    }
 }
 
 /// These three answer 200 to what they refuse, too many messages among it: a code in the body says so.

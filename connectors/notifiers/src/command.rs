@@ -76,6 +76,10 @@ impl Notify for CommandNotifier {
     fn notify(&self, notice: &Notice) -> Delivery {
         self.run(notice).unwrap_or_else(|error| Delivery::GiveUp { error: format!("{}: {error}", self.target) })
     }
+
+    fn preview(&self, notice: &Notice) -> String {
+        format!("{}\n{:#}", self.arguments.join(" "), webhook_body(notice, &self.external_url, 0))
+    }
 }
 
 #[cfg(test)]

@@ -35,6 +35,16 @@ impl Request {
     }
 }
 
+impl Request {
+    /// The request for people: of its URL, which may be a secret, only the host.
+    pub fn preview(&self) -> String {
+        let host = self.url.parse::<ureq::http::Uri>().ok().and_then(|url| url.host().map(str::to_string));
+        let body = serde_json::from_str::<serde_json::Value>(&self.body);
+        let body = body.map_or_else(|_| self.body.clone(), |body| format!("{body:#}"));
+        format!("{} {}\n{body}", self.method, host.unwrap_or_default())
+    }
+}
+
 /// Sends requests. No redirects are followed: the operator named this address and no other.
 #[derive(Debug, Clone)]
 pub struct Client {

@@ -10,7 +10,7 @@ const NOT_ENDED: &str = "0001-01-01T00:00:00Z";
 
 /// The labels that all alerts of a notice have with the same value.
 pub fn common_labels(notice: &Notice) -> BTreeMap<String, String> {
-    common(&notice.alerts.iter().map(wire_labels).collect::<Vec<_>>())
+    common(&notice.alerts.iter().map(Alert::wire_labels).collect::<Vec<_>>())
 }
 
 /// The body for a notice. `external_url` is where people reach this Tidewatch; it may be empty. At most so many alerts are in it; zero:
@@ -34,16 +34,8 @@ pub fn webhook_body(notice: &Notice, external_url: &str, max_alerts: usize) -> V
     })
 }
 
-/// Severity is an attribute of an alert's state here and a label on the wire.
-fn wire_labels(alert: &Alert) -> BTreeMap<String, String> {
-    let mut labels = alert.labels.clone();
-    labels.insert("severity".to_string(), alert.severity.to_string());
-    labels
-}
-
-fn alert_body(alert: &Alert, external_url: &str) -> Value {
-    let resolved = alert.state == AlertState::Resolved;
-    let ends_at = alert.resolved_at.filter(|_| resolved).map_or_else(|| NOT_ENDED.to_string(), |ts| ts.to_string());
+/// The annotations of an alert, and what is odd about it.
+pub fn annotations(alert: &Alert) -> BTreeMap<String, String> {
     let mut annotations = alert.annotations.clone();
     if let Some(since) = alert.stale_since {
         annotations.insert("stale_since".to_string(), since.to_string());
@@ -51,10 +43,16 @@ fn alert_body(alert: &Alert, external_url: &str) -> Value {
     if alert.flaps {
         annotations.insert("flapping".to_string(), "true".to_string());
     }
+    annotations
+}
+
+fn alert_body(alert: &Alert, external_url: &str) -> Value {
+    let resolved = alert.state == AlertState::Resolved;
+    let ends_at = alert.resolved_at.filter(|_| resolved).map_or_else(|| NOT_ENDED.to_string(), |ts| ts.to_string());
     json!({
         "status": if resolved { "resolved" } else { "firing" },
-        "labels": wire_labels(alert),
-        "annotations": annotations,
+        "labels": alert.wire_labels(),
+        "annotations": annotations(alert),
         "startsAt": alert.fired_at.unwrap_or(alert.active_at),
         "endsAt": ends_at,
         "generatorURL": external_url,

@@ -38,4 +38,8 @@ impl Notify for ScriptedNotifier {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(notice.clone());
         self.script.lock().unwrap_or_else(PoisonError::into_inner).pop_front().unwrap_or(Delivery::Delivered)
     }
+
+    fn preview(&self, notice: &Notice) -> String {
+        notice.reason.clone()
+    }
 }

@@ -45,4 +45,8 @@ impl Notify for TerminalNotifier {
         }
         Delivery::Delivered
     }
+
+    fn preview(&self, notice: &Notice) -> String {
+        notice.alerts.iter().map(|alert| line(alert, &alert.state.to_string(), notice.ts) + "\n").collect()
+    }
 }

@@ -57,7 +57,7 @@ fn render(text: &str, notice: &Notice, external_url: &str) -> Result<String, min
 }
 
 /// A notice that templates are tried on.
-fn sample(status: NoticeStatus) -> Notice {
+pub fn sample(status: NoticeStatus) -> Notice {
     let (ts, text) = (Timestamp(0), |text: &str| text.to_string());
     let labels: Labels = [(text("alertname"), text("sample")), (text("host"), text("n1"))].into();
     let alert = Alert {

@@ -52,6 +52,10 @@ impl Notify for WebhookNotifier {
         request.headers.extend(self.headers.iter().cloned());
         self.client.send(&format!("webhook {}", self.target), &request)
     }
+
+    fn preview(&self, notice: &Notice) -> String {
+        Request::json(&self.url, &webhook_body(notice, &self.external_url, self.max_alerts)).preview()
+    }
 }
 
 #[cfg(test)]

@@ -2,33 +2,108 @@
 
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
+
+/// What somebody may do; each may what those before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Look at everything.
+    Viewer,
+    /// Silence and acknowledge.
+    Editor,
+    /// Change what runs. No route asks for it yet.
+    Admin,
+}
+
+impl std::str::FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Role, String> {
+        match text {
+            "viewer" => Ok(Role::Viewer),
+            "editor" => Ok(Role::Editor),
+            "admin" => Ok(Role::Admin),
+            other => Err(format!("'{other}' is not one of viewer, editor, admin")),
+        }
+    }
+}
+
+/// Somebody who may ask.
+#[derive(Clone)]
+pub struct Token {
+    name: String,
+    role: Role,
+    digest: [u8; 32],
+}
 
 /// Who may ask.
 #[derive(Clone)]
 pub enum Access {
     /// Anybody: only for a loopback address.
     Open,
-    /// Whoever presents the bearer token with this SHA-256.
-    Token([u8; 32]),
+    /// Whoever presents one of these bearer tokens.
+    Tokens(Vec<Token>),
+}
+
+/// Who asked, for those who keep a record of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Asker(pub String);
+
+impl Token {
+    /// Of this secret, which is not kept.
+    pub fn new(name: &str, role: Role, secret: &str) -> Token {
+        Token { name: name.to_string(), role, digest: Sha256::digest(secret.as_bytes()).into() }
+    }
 }
 
 impl Access {
-    /// Access by this token, which is not kept.
+    /// Access to everything by this token, which is not kept.
     pub fn token(token: &str) -> Self {
-        Access::Token(Sha256::digest(token.as_bytes()).into())
+        Access::Tokens(vec![Token::new("token", Role::Admin, token)])
     }
 
-    /// Whether this `Authorization` header is good. Digests are compared, so time tells nothing about the token.
-    fn allows(&self, authorization: Option<&str>) -> bool {
+    /// Access by the tokens of a file: a line for each, `NAME ROLE TOKEN`; empty lines, and those that begin with `#`, are none.
+    ///
+    /// # Errors
+    /// The line, and what is wrong with it; a token is never shown.
+    pub fn tokens(text: &str) -> Result<Self, String> {
+        let mut tokens: Vec<Token> = Vec::new();
+        for (number, line) in (1..).zip(text.lines()) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words.as_slice() {
+                [] => {}
+                [first, ..] if first.starts_with('#') => {}
+                [name, role, secret] => {
+                    let role = role.parse().map_err(|problem| format!("line {number}: {problem}"))?;
+                    let token = Token::new(name, role, secret);
+                    if tokens.iter().any(|known| known.digest == token.digest || known.name == token.name) {
+                        return Err(format!("line {number}: '{name}', or its token, is there twice"));
+                    }
+                    tokens.push(token);
+                }
+                _ => return Err(format!("line {number}: expected NAME ROLE TOKEN")),
+            }
+        }
+        if tokens.is_empty() {
+            Err("expected at least one line NAME ROLE TOKEN".to_string())
+        } else {
+            Ok(Access::Tokens(tokens))
+        }
+    }
+
+    /// Who presents this `Authorization` header. Digests are compared, so time tells nothing about the token.
+    fn of(&self, authorization: Option<&str>) -> Option<(Option<String>, Role)> {
         match self {
-            Access::Open => true,
-            Access::Token(expected) => authorization
-                .and_then(|header| header.strip_prefix("Bearer "))
-                .is_some_and(|token| <[u8; 32]>::from(Sha256::digest(token.trim().as_bytes())) == *expected),
+            Access::Open => Some((None, Role::Admin)),
+            Access::Tokens(tokens) => {
+                let secret = authorization?.strip_prefix("Bearer ")?.trim();
+                let digest = <[u8; 32]>::from(Sha256::digest(secret.as_bytes()));
+                let token = tokens.iter().find(|token| token.digest == digest)?;
+                Some((Some(token.name.clone()), token.role))
+            }
         }
     }
 }
@@ -42,14 +117,23 @@ fn is_this_machine(request: &Request) -> bool {
 }
 
 /// The layer itself.
-pub(crate) async fn authorise(State(access): State<Access>, request: Request, next: Next) -> Response {
+pub(crate) async fn authorise(State(access): State<Access>, mut request: Request, next: Next) -> Response {
     if matches!(access, Access::Open) && !is_this_machine(&request) {
         // Another site's name that leads here: a page of it would be taken for one of ours (DNS rebinding).
         return (StatusCode::FORBIDDEN, "expected the host to be localhost or a loopback address\n").into_response();
     }
     let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    if access.allows(header) {
-        return next.run(request).await;
+    let Some((name, role)) = access.of(header) else {
+        return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], "a bearer token is needed\n")
+            .into_response();
+    };
+    // Whoever changes something is an editor: so it is for every route that is to come.
+    let needed = if [Method::GET, Method::HEAD].contains(request.method()) { Role::Viewer } else { Role::Editor };
+    if role < needed {
+        return (StatusCode::FORBIDDEN, "the token's role may only look\n").into_response();
     }
-    (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], "a bearer token is needed\n").into_response()
+    if let Some(name) = name {
+        request.extensions_mut().insert(Asker(name));
+    }
+    next.run(request).await
 }

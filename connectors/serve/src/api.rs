@@ -7,6 +7,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use crate::access::Asker;
 use crate::server::Status;
 
 /// The largest body that is read.
@@ -23,6 +24,8 @@ pub struct ApiRequest {
     pub query: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
+    /// The name of the token that was presented.
+    pub by: Option<String>,
 }
 
 /// What is answered.
@@ -47,7 +50,7 @@ impl Answer {
 }
 
 /// Routes of the API: those with a `{}` take one segment more.
-pub const API_ROUTES: [&str; 8] = [
+pub const API_ROUTES: [&str; 14] = [
     "/api/v2/status",
     "/api/v2/receivers",
     "/api/v2/alerts",
@@ -56,6 +59,12 @@ pub const API_ROUTES: [&str; 8] = [
     "/api/v2/silence/{}",
     "/api/v1/alerts",
     "/api/v1/rules",
+    "/api/v1/alerts/{}",
+    "/api/v1/alerts/{}/ack",
+    "/api/v1/acks",
+    "/api/v1/rules/{}",
+    "/api/v1/history",
+    "/api/openapi.json",
 ];
 
 /// Takes a request and hands it to whoever knows.
@@ -74,6 +83,7 @@ pub(crate) async fn serve(State(status): State<Arc<dyn Status>>, request: Reques
         path: parts.uri.path().to_string(),
         query: form_urlencoded::parse(query).into_owned().collect(),
         body: Bytes::into(body),
+        by: parts.extensions.get::<Asker>().map(|asker| asker.0.clone()),
     };
     // What is answered may read files and the log.
     let answered = tokio::task::spawn_blocking(move || status.api(&asked)).await;

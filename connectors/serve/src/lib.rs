@@ -7,9 +7,11 @@ mod api;
 mod client;
 mod metrics;
 mod server;
+mod tls;
 
-pub use access::Access;
+pub use access::{Access, Role, Token};
 pub use api::{API_ROUTES, Answer, ApiRequest};
-pub use client::ask;
+pub use client::{Asking, ask};
 pub use metrics::{Metric, MetricKind, exposition};
 pub use server::{ROUTES, ServeError, Server, Status};
+pub use tls::Tls;

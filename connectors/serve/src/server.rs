@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use crate::access::{Access, authorise};
 use crate::api::{self, API_ROUTES, Answer, ApiRequest};
 use crate::metrics::{Metric, exposition};
+use crate::tls::{Tls, TlsListener};
 
 /// What the server shows.
 pub trait Status: Send + Sync + 'static {
@@ -61,6 +62,19 @@ impl Server {
     /// # Errors
     /// An address that can't be had, or that is open to others without a token.
     pub fn start(address: SocketAddr, access: Access, status: Arc<dyn Status>) -> Result<Server, ServeError> {
+        Server::start_with(address, access, None, status)
+    }
+
+    /// The same over TLS, with a certificate.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_with(
+        address: SocketAddr,
+        access: Access,
+        tls: Option<Tls>,
+        status: Arc<dyn Status>,
+    ) -> Result<Server, ServeError> {
         if matches!(access, Access::Open) && !address.ip().is_loopback() {
             return Err(ServeError::Open(address));
         }
@@ -74,8 +88,14 @@ impl Server {
             runtime.block_on(async move {
                 let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
                 let ended = async { drop(stopped.await) };
-                let serving = axum::serve(listener, router(access, status)).with_graceful_shutdown(ended);
-                drop(serving.await);
+                let router = router(access, status);
+                match tls {
+                    None => drop(axum::serve(listener, router).with_graceful_shutdown(ended).await),
+                    Some(tls) => {
+                        let Ok(listener) = TlsListener::start(listener, tls) else { return };
+                        drop(axum::serve(listener, router).with_graceful_shutdown(ended).await);
+                    }
+                }
             });
         });
         Ok(Server { address: bound, stop: Some(stop), thread: Some(thread.map_err(ServeError::Start)?) })
@@ -170,6 +190,52 @@ mod tests {
             assert_eq!(get(&server, path, Some("secret")).0, 200, "{path}");
         }
         assert_eq!(get(&server, "/nothing", Some("secret")).0, 404);
+    }
+
+    #[test]
+    fn roles_look_or_change() {
+        let access = Access::tokens("# who may\nann viewer aaa\n\nbob editor bbb\nsue admin sss\n").unwrap();
+        let server = start(access, Ok(()));
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let url = format!("http://{}/api/v2/silences", server.address());
+        for (token, look, change) in [("aaa", 200, 403), ("bbb", 200, 200), ("sss", 200, 200), ("ann", 401, 401)] {
+            let authorization = format!("Bearer {token}");
+            let get = agent.get(&url).header("Authorization", &authorization).call().unwrap();
+            let post = agent.post(&url).header("Authorization", &authorization).content_type("application/json");
+            assert_eq!((get.status().as_u16(), post.send("{}").unwrap().status().as_u16()), (look, change), "{token}");
+        }
+        for (text, problem) in [
+            ("ann viewer", "line 1: expected NAME ROLE TOKEN"),
+            ("ann owner aaa", "line 1: 'owner' is not one of"),
+            ("ann viewer aaa\nbob editor aaa", "line 2: 'bob', or its token, is there twice"),
+            ("# nobody", "expected at least one line"),
+        ] {
+            let Err(found) = Access::tokens(text) else { panic!("{text}") };
+            assert!(found.starts_with(problem), "{found}");
+        }
+    }
+
+    #[test]
+    fn over_tls_only_those_who_trust_its_certificate_ask() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
+        let tls = Tls::from_files(&folder.join("localhost.pem"), &folder.join("localhost.key")).unwrap();
+        let status = Arc::new(Scripted(Ok(())));
+        let address = "127.0.0.1:0".parse().unwrap();
+        let server = Server::start_with(address, Access::token("secret"), Some(tls), status).unwrap();
+        // One that says nothing holds up nobody.
+        let _silent = std::net::TcpStream::connect(server.address()).unwrap();
+        let url = format!("https://{}/healthz", server.address());
+        let ca = std::fs::read(folder.join("ca.pem")).unwrap();
+        let asking = crate::Asking { token: Some("secret"), ca: Some(&ca) };
+        assert_eq!(crate::ask("GET", &url, asking, None), Ok((200, "ok\n".to_string())));
+        assert!(crate::ask("GET", &url, crate::Asking::default(), None).is_err(), "an authority that nobody knows");
+        assert!(crate::ask("GET", &url.replace("https", "http"), asking, None).is_err(), "no HTTP without TLS");
+        let Err(problem) = Tls::from_files(&folder.join("ca.pem"), &folder.join("localhost.key")) else { panic!() };
+        assert!(problem.contains("localhost.key: "), "{problem}");
+        let Err(problem) = Tls::from_files(&folder.join("nothing.pem"), &folder.join("localhost.key")) else {
+            panic!()
+        };
+        assert!(problem.contains("nothing.pem: "), "{problem}");
     }
 
     #[test]

@@ -316,12 +316,12 @@ fn what_comes_and_goes_is_held_and_told_once() {
 #[test]
 fn the_share_of_changes_is_weighted() {
     let minute = Span::minutes(1);
-    let mut swings = tidewatch_model::alert::Swings::default();
+    let mut swings = Swings::default();
     for at in 0..21 {
         swings.add(at % 2 == 0, Timestamp(at * MINUTE), minute);
     }
     assert!((swings.share() - 1.0).abs() < 1e-9, "all of twenty changed: {}", swings.share());
-    let mut once = tidewatch_model::alert::Swings::default();
+    let mut once = Swings::default();
     once.add(false, Timestamp(0), minute);
     once.add(true, Timestamp(MINUTE), minute);
     assert!((once.share() - 1.2 / 20.0).abs() < 1e-9, "the newest weighs 1.2: {}", once.share());

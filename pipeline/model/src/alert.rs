@@ -177,6 +177,13 @@ pub struct Transition {
 }
 
 impl Alert {
+    /// Its labels as receivers know them: severity is an attribute of its state here and a label there.
+    pub fn wire_labels(&self) -> Labels {
+        let mut labels = self.labels.clone();
+        labels.insert("severity".to_string(), self.severity.to_string());
+        labels
+    }
+
     /// Alertmanager's fingerprint of the labels, 16 hex digits.
     pub fn fingerprint(&self) -> String {
         fingerprint(&self.labels)

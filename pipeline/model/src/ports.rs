@@ -353,6 +353,8 @@ pub trait Notify: Send + Sync {
     fn target(&self) -> &str;
     /// One attempt; bounded in time by the implementation.
     fn notify(&self, notice: &Notice) -> Delivery;
+    /// What would be sent, for people to look at, without secrets.
+    fn preview(&self, notice: &Notice) -> String;
 }
 
 #[cfg(test)]

@@ -9,9 +9,11 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Schema};
 use arrow::error::ArrowError;
 use serde_json::{Map, Value, json};
+use tidewatch_flow::alerting::Silence;
+use tidewatch_model::limits::{VALUE_BYTES, VALUES_BYTES};
 use tidewatch_model::notice::Notice;
 use tidewatch_model::table;
-use tidewatch_model::value::headline;
+use tidewatch_model::value::{cut, headline};
 use tidewatch_model::{Timestamp, Transition};
 
 /// What happened to a notice in the end.
@@ -127,7 +129,39 @@ pub fn notice_batch(outcomes: &[NoticeOutcome], processed_at: Timestamp) -> Resu
             }
             "error" => text(|row| row.error.clone()),
             "processed_at" => time(&|_| processed_at),
+            "fingerprints" => text(|row| {
+                let alerts = row.notice.alerts.iter().take(FINGERPRINTS);
+                Some(alerts.map(|alert| alert.fingerprint()).collect::<Vec<_>>().join(" "))
+            }),
             other => return Err(ArrowError::SchemaError(format!("notice_event has an unknown column '{other}'"))),
+        })
+    })
+}
+
+/// Fingerprints that a row of `notice_event` names, at most: with more it would not fit a record.
+const FINGERPRINTS: usize = 20_000;
+
+/// What was done to a silence, as a row of `silence_event`.
+///
+/// # Errors
+/// None that a correct registry allows.
+pub fn silence_batch(silence: &Silence, action: &str, now: Timestamp) -> Result<RecordBatch, ArrowError> {
+    let text = |text: &str| -> ArrayRef { Arc::new(StringArray::from_iter_values([text])) };
+    let time = |ts: Timestamp| -> ArrayRef {
+        Arc::new(TimestampMicrosecondArray::from_iter_values([ts.0]).with_timezone("UTC"))
+    };
+    let matchers: Vec<String> = silence.matchers.iter().map(ToString::to_string).collect();
+    rows_of("silence_event", |column| {
+        Ok(match column {
+            "ts" => time(now),
+            "silence" => text(&silence.id),
+            "action" => text(action),
+            "matchers" => text(&cut(matchers.join(" "), VALUES_BYTES)),
+            "starts_at" => time(silence.starts_at),
+            "ends_at" => time(silence.ends_at),
+            "created_by" => text(&cut(silence.created_by.clone(), VALUE_BYTES)),
+            "comment" => text(&cut(silence.comment.clone(), VALUE_BYTES)),
+            other => return Err(ArrowError::SchemaError(format!("silence_event has an unknown column '{other}'"))),
         })
     })
 }

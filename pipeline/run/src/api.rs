@@ -1,6 +1,8 @@
 //! The API: Alertmanager's, version 2, over our alerts and silences, so that amtool and Grafana manage us; and Prometheus' lists of
 //! rules and alerts.
 
+mod own;
+mod record;
 #[cfg(test)]
 mod tests;
 
@@ -8,14 +10,18 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
-use tidewatch_flow::alerting::{GroupView, Inhibitor, Matcher, Policy, Silence, SilenceState, wire_labels};
+use tidewatch_flow::alerting::{GroupView, Inhibitor, Matcher, Policy, Silence, SilenceState};
 use tidewatch_model::alert::Labels;
-use tidewatch_model::ports::{Clock, Random};
+use tidewatch_model::ports::{Clock, Log, Random, Scan};
 use tidewatch_model::value::headline;
 use tidewatch_model::{Alert, AlertState, Rule, Span, Timestamp};
 use tidewatch_serve::{Answer, ApiRequest};
 
 use crate::said::{Acks, Silences};
+use record::Writer;
+
+/// The description of the API, OpenAPI 3.1.
+const OPENAPI: &str = include_str!("api/openapi.json");
 
 /// How long an alert that fires is said to go on, at least: clients take it for over after that, unless they ask again.
 const GOES_ON: Span = Span::minutes(5);
@@ -26,6 +32,34 @@ struct View {
     alerts: Vec<Alert>,
     groups: Vec<GroupView>,
     rules: Arc<Vec<Rule>>,
+    health: RuleHealth,
+}
+
+/// How rules do.
+#[derive(Debug, Clone, Default)]
+pub struct RuleHealth {
+    /// Event time up to which each was evaluated.
+    pub positions: BTreeMap<String, Timestamp>,
+    /// Those whose last evaluation failed, and why.
+    pub failing: BTreeMap<String, String>,
+}
+
+/// What the API is made of.
+pub struct ApiParts {
+    /// The rules of telling.
+    pub policy: Policy,
+    /// The silences.
+    pub silences: Arc<Silences>,
+    /// The acks.
+    pub acks: Arc<Acks>,
+    /// Where what people say is written.
+    pub log: Arc<dyn Log>,
+    /// The history.
+    pub scan: Arc<dyn Scan>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Names that must not collide.
+    pub random: Arc<dyn Random>,
 }
 
 /// What the API answers from.
@@ -33,6 +67,9 @@ pub struct Api {
     view: Mutex<Arc<View>>,
     policy: Policy,
     silences: Arc<Silences>,
+    acks: Arc<Acks>,
+    record: Writer,
+    scan: Arc<dyn Scan>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     started: Timestamp,
@@ -40,14 +77,15 @@ pub struct Api {
 
 impl Api {
     /// Nothing is known yet.
-    pub fn new(policy: Policy, silences: Arc<Silences>, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Api {
-        let started = clock.now();
-        Api { view: Mutex::default(), policy, silences, clock, random, started }
+    pub fn new(parts: ApiParts) -> Api {
+        let ApiParts { policy, silences, acks, log, scan, clock, random } = parts;
+        let (started, record) = (clock.now(), Writer::new(log, random.as_ref()));
+        Api { view: Mutex::default(), policy, silences, acks, record, scan, clock, random, started }
     }
 
     /// Renews what is shown.
-    pub fn set(&self, alerts: Vec<Alert>, groups: Vec<GroupView>, rules: Arc<Vec<Rule>>) {
-        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(View { alerts, groups, rules });
+    pub fn set(&self, alerts: Vec<Alert>, groups: Vec<GroupView>, rules: Arc<Vec<Rule>>, health: RuleHealth) {
+        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(View { alerts, groups, rules, health });
     }
 
     /// Answers a request.
@@ -77,6 +115,13 @@ impl Api {
                 Answer::ok(json!({"status": "success", "data": {"alerts": alerts}}))
             }
             ("GET", ["api", "v1", "rules"]) => Answer::ok(self.rules()),
+            ("GET", ["api", "v1", "rules", name]) => self.rule_state(name),
+            ("GET", ["api", "v1", "alerts", fingerprint]) => self.alert(fingerprint),
+            ("POST", ["api", "v1", "alerts", fingerprint, "ack"]) => self.acknowledge(fingerprint, request),
+            ("DELETE", ["api", "v1", "alerts", fingerprint, "ack"]) => self.unacknowledge(fingerprint, request),
+            ("GET", ["api", "v1", "acks"]) => self.list_acks(),
+            ("GET", ["api", "v1", "history"]) => self.history(request),
+            ("GET", ["api", "openapi.json"]) => Answer::ok(OPENAPI),
             (method, _) => Answer::error(405, &format!("{method} is not possible here")),
         }
     }
@@ -115,7 +160,7 @@ impl Api {
             .alerts
             .iter()
             .filter(|alert| alert.state == AlertState::Firing)
-            .map(|alert| (alert.fingerprint(), wire_labels(alert), alert))
+            .map(|alert| (alert.fingerprint(), alert.wire_labels(), alert))
             .collect();
         let labels = firing.iter().map(|(fingerprint, labels, _)| (fingerprint.as_str(), labels));
         let inhibitor = Inhibitor::new(&self.policy.inhibit_rules, labels);
@@ -261,9 +306,10 @@ impl Api {
             }
         }
         // The new one first: nobody is paged in between.
-        for silence in std::iter::once(&silence).chain(&before) {
-            if let Err(error) = self.silences.put(silence, now) {
-                return Answer::error(500, &format!("could not be kept: {error}"));
+        let action = if silence.id == asked { "changed" } else { "created" };
+        for (silence, action) in std::iter::once((&silence, action)).chain(before.iter().map(|old| (old, "expired"))) {
+            if let Err(answer) = self.keep(silence, action, now) {
+                return answer;
             }
         }
         Answer::ok(json!({"silenceID": silence.id}))
@@ -278,10 +324,17 @@ impl Api {
         }
         let starts_at = silence.starts_at.min(now);
         let over = Silence { starts_at, ends_at: now, updated_at: now, ..silence };
-        match self.silences.put(&over, now) {
+        match self.keep(&over, "expired", now) {
             Ok(()) => Answer::ok(""),
-            Err(error) => Answer::error(500, &format!("could not be kept: {error}")),
+            Err(answer) => answer,
         }
+    }
+
+    /// Keeps a silence, and what was done to it in the history.
+    fn keep(&self, silence: &Silence, action: &str, now: Timestamp) -> Result<(), Answer> {
+        let kept = self.silences.put(silence, now).map_err(|error| error.to_string());
+        let recorded = kept.and_then(|()| self.record.silence(silence, action, now));
+        recorded.map_err(|error| Answer::error(500, &format!("could not be kept: {error}")))
     }
 
     /// A UUID, version 4 (RFC 9562).
@@ -294,42 +347,47 @@ impl Api {
 
     fn rules(&self) -> Value {
         let view = self.view();
-        let rule = |rule: &Rule| {
-            let alerts: Vec<Value> =
-                view.alerts.iter().filter(|alert| alert.rule == rule.name).map(prometheus_alert).collect();
-            let fires = view.alerts.iter().any(|alert| alert.rule == rule.name && alert.state == AlertState::Firing);
-            let state = if fires {
-                "firing"
-            } else if alerts.is_empty() {
-                "inactive"
-            } else {
-                "pending"
-            };
-            let mut labels = rule.options.labels.clone();
-            labels.insert("severity".to_string(), rule.options.severity.to_string());
-            json!({
-                "name": rule.name,
-                "query": rule.sql,
-                "state": state,
-                "duration": rule.options.hold.0 as f64 / 1e6,
-                "keepFiringFor": rule.options.keep_firing_for.0 as f64 / 1e6,
-                "labels": labels,
-                "annotations": rule.options.annotations,
-                "alerts": alerts,
-                "health": "ok",
-                "type": "alerting",
-            })
-        };
         let files: std::collections::BTreeSet<&str> = view.rules.iter().map(file_of).collect();
         let groups: Vec<Value> = files
             .into_iter()
             .map(|file| {
                 let of_file = view.rules.iter().filter(|known| !known.stream && file_of(known) == file);
-                let rules: Vec<Value> = of_file.map(rule).collect();
+                let rules: Vec<Value> = of_file.map(|known| self.rule(known, &view)).collect();
                 json!({"name": file, "file": file, "interval": 0, "rules": rules})
             })
             .collect();
         json!({"status": "success", "data": {"groups": groups}})
+    }
+
+    /// A rule as Prometheus lists it.
+    fn rule(&self, rule: &Rule, view: &View) -> Value {
+        let alerts: Vec<Value> =
+            view.alerts.iter().filter(|alert| alert.rule == rule.name).map(prometheus_alert).collect();
+        let fires = view.alerts.iter().any(|alert| alert.rule == rule.name && alert.state == AlertState::Firing);
+        let state = if fires {
+            "firing"
+        } else if alerts.is_empty() {
+            "inactive"
+        } else {
+            "pending"
+        };
+        let (health, last_error, evaluated) = Api::health(rule, view);
+        let mut labels = rule.options.labels.clone();
+        labels.insert("severity".to_string(), rule.options.severity.to_string());
+        json!({
+            "name": rule.name,
+            "query": rule.sql,
+            "state": state,
+            "duration": rule.options.hold.0 as f64 / 1e6,
+            "keepFiringFor": rule.options.keep_firing_for.0 as f64 / 1e6,
+            "labels": labels,
+            "annotations": rule.options.annotations,
+            "alerts": alerts,
+            "health": health,
+            "lastError": last_error,
+            "lastEvaluation": evaluated,
+            "type": "alerting",
+        })
     }
 }
 
@@ -353,7 +411,7 @@ fn silence_json(silence: &Silence, now: Timestamp) -> Value {
 /// An alert as Prometheus lists it.
 fn prometheus_alert(alert: &Alert) -> Value {
     json!({
-        "labels": wire_labels(alert),
+        "labels": alert.wire_labels(),
         "annotations": alert.annotations,
         "state": alert.state,
         "activeAt": alert.active_at,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::Value;
+use tidewatch_serve::Asking;
 
 use crate::failure::Failure;
 
@@ -15,6 +16,9 @@ pub struct ServerFlags {
     /// A file with the bearer token that it asks for.
     #[arg(long, value_name = "FILE", env = "TIDEWATCH_TOKEN_FILE")]
     token_file: Option<PathBuf>,
+    /// A file with the certificates of authorities that are trusted, in PEM, in the place of the usual ones.
+    #[arg(long, value_name = "FILE", env = "TIDEWATCH_CA_FILE")]
+    ca_file: Option<PathBuf>,
 }
 
 impl ServerFlags {
@@ -25,8 +29,14 @@ impl ServerFlags {
             text.map_err(|error| Failure::usage(format!("{}: {error}", file.display())))
         });
         let token = token.transpose()?;
+        let ca = self
+            .ca_file
+            .as_ref()
+            .map(|file| std::fs::read(file).map_err(|error| Failure::usage(format!("{}: {error}", file.display()))));
+        let ca = ca.transpose()?;
+        let asking = Asking { token: token.as_deref().map(str::trim), ca: ca.as_deref() };
         let url = format!("{}{path}", self.url.trim_end_matches('/'));
-        let (status, text) = tidewatch_serve::ask(method, &url, token.as_deref().map(str::trim), body)
+        let (status, text) = tidewatch_serve::ask(method, &url, asking, body)
             .map_err(|problem| Failure::no(format!("{problem}: is 'tidewatch up' running there?")))?;
         let value: Value = serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.trim().to_string()));
         match status {

@@ -28,6 +28,12 @@ pub struct Config {
     pub http_address: SocketAddr,
     /// File with the bearer token that every route then asks for; needed for an address that is not loopback.
     pub http_token_file: Option<PathBuf>,
+    /// File with several tokens and their roles.
+    pub http_tokens_file: Option<PathBuf>,
+    /// The certificate for HTTPS, with its chain.
+    pub http_tls_cert_file: Option<PathBuf>,
+    /// Its key.
+    pub http_tls_key_file: Option<PathBuf>,
     /// Whether this machine's metrics are collected.
     pub collect_enabled: bool,
     /// Name of this machine in its rows; `None` asks the kernel.
@@ -42,6 +48,8 @@ pub struct Config {
     pub webhook_url: Option<String>,
     /// Routes and receivers, as Alertmanager has them.
     pub alerting_file: Option<PathBuf>,
+    /// URLs of Alertmanagers that get every alert.
+    pub alerting_alertmanagers: Vec<String>,
     /// Kafka's brokers, `host:port`, comma separated; `None` uses the local log.
     pub kafka_brokers: Option<String>,
     /// What topics' names begin with on the cluster.
@@ -77,6 +85,9 @@ impl Default for Config {
             tables_files: vec![],
             http_address: SocketAddr::from(([127, 0, 0, 1], 7575)),
             http_token_file: None,
+            http_tokens_file: None,
+            http_tls_cert_file: None,
+            http_tls_key_file: None,
             collect_enabled: true,
             collect_host: None,
             collect_procfs: PathBuf::from("/proc"),
@@ -84,6 +95,7 @@ impl Default for Config {
             collect_nvml_library: None,
             webhook_url: None,
             alerting_file: None,
+            alerting_alertmanagers: vec![],
             kafka_brokers: None,
             kafka_prefix: String::new(),
             kafka_replication: -1,
@@ -112,7 +124,7 @@ fn optional_path(path: &Option<PathBuf>) -> String {
     path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
 }
 
-const SETTINGS: [Setting; 25] = [
+const SETTINGS: [Setting; 29] = [
     Setting {
         name: "data.dir",
         meaning: "where the log, the lake and the state live",
@@ -169,6 +181,33 @@ const SETTINGS: [Setting; 25] = [
             Ok(())
         },
         show: |config| optional_path(&config.http_token_file),
+    },
+    Setting {
+        name: "http.tokens_file",
+        meaning: "file with tokens for several people: a line 'NAME ROLE TOKEN' each; viewers look, editors silence and acknowledge too",
+        set: |config, text| {
+            config.http_tokens_file = Some(path(text)?);
+            Ok(())
+        },
+        show: |config| optional_path(&config.http_tokens_file),
+    },
+    Setting {
+        name: "http.tls_cert_file",
+        meaning: "certificate with its chain, in PEM: HTTP is HTTPS then",
+        set: |config, text| {
+            config.http_tls_cert_file = Some(path(text)?);
+            Ok(())
+        },
+        show: |config| optional_path(&config.http_tls_cert_file),
+    },
+    Setting {
+        name: "http.tls_key_file",
+        meaning: "the certificate's key, in PEM",
+        set: |config, text| {
+            config.http_tls_key_file = Some(path(text)?);
+            Ok(())
+        },
+        show: |config| optional_path(&config.http_tls_key_file),
     },
     Setting {
         name: "collect.enabled",
@@ -238,6 +277,20 @@ const SETTINGS: [Setting; 25] = [
             Ok(())
         },
         show: |config| optional_path(&config.alerting_file),
+    },
+    Setting {
+        name: "alerting.alertmanagers",
+        meaning: "URLs of Alertmanagers that get every alert, as from Prometheus, as a list",
+        set: |config, text| {
+            let texts = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+            let url = |text: &str| match text.starts_with("http://") || text.starts_with("https://") {
+                true => Ok(text.to_string()),
+                false => Err(format!("'{text}' is not a URL: expected http:// or https://")),
+            };
+            config.alerting_alertmanagers = texts.map(url).collect::<Result<_, _>>()?;
+            Ok(())
+        },
+        show: |config| config.alerting_alertmanagers.iter().map(|url| redact(url)).collect::<Vec<_>>().join(","),
     },
     Setting {
         name: "kafka.brokers",
@@ -466,6 +519,12 @@ pub fn check_together(config: &Config, faults: &mut Vec<ConfigFault>) {
         faults
             .push(ConfigFault("kafka.group: expected kafka.brokers too: a group shares a cluster's work".to_string()));
     }
+    if config.http_token_file.is_some() && config.http_tokens_file.is_some() {
+        faults.push(ConfigFault("http.tokens_file: http.token_file is there too: expected one of them".to_string()));
+    }
+    if config.http_tls_cert_file.is_some() != config.http_tls_key_file.is_some() {
+        faults.push(ConfigFault("http.tls_cert_file, http.tls_key_file: expected both or none".to_string()));
+    }
     if config.kafka_group.as_deref() == Some(PROGRESS_GROUP) {
         faults.push(ConfigFault(format!(
             "kafka.group: '{PROGRESS_GROUP}' is the group that positions are told to: expected another name"
@@ -485,7 +544,8 @@ pub fn check_together(config: &Config, faults: &mut Vec<ConfigFault>) {
     if !config.kafka_topics.is_empty() && config.kafka_brokers.is_none() {
         faults.push(ConfigFault("kafka.topics: expected kafka.brokers too".to_string()));
     }
-    if !config.http_address.ip().is_loopback() && config.http_token_file.is_none() {
+    if !config.http_address.ip().is_loopback() && config.http_token_file.is_none() && config.http_tokens_file.is_none()
+    {
         faults.push(ConfigFault(format!(
             "http.address: {} is not a loopback address: expected http.token_file too, so that not everybody may read",
             config.http_address

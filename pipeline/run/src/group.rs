@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use tidewatch_flow::alerting::GroupView;
 use tidewatch_lake::LakeError;
+
+use crate::api::RuleHealth;
 use tidewatch_model::ports::{Change, Membership};
 use tidewatch_model::{Alert, Span, Timestamp};
 use tidewatch_sql::{Dimensions, Renewed};
@@ -165,6 +167,24 @@ impl Stations {
     /// Alerts that are pending or firing.
     pub fn live_alerts(&self) -> Vec<Alert> {
         self.running.values().flat_map(Station::live_alerts).collect()
+    }
+
+    /// How rules do; where several parts judge one, what the slowest says, and what any says that is wrong.
+    pub fn rule_health(&self) -> RuleHealth {
+        let mut all = RuleHealth::default();
+        for RuleHealth { positions, failing } in self.running.values().map(Station::rule_health) {
+            for (rule, ts) in positions {
+                let slowest = all.positions.entry(rule).or_insert(ts);
+                *slowest = ts.min(*slowest);
+            }
+            all.failing.extend(failing);
+        }
+        all
+    }
+
+    /// Alerts that are pending, firing, or over for a short while.
+    pub fn known_alerts(&self) -> Vec<Alert> {
+        self.running.values().flat_map(Station::known_alerts).cloned().collect()
     }
 
     /// Groups of alerts that are told together.

@@ -193,6 +193,11 @@ impl Judge {
         self.verdicts.evaluations
     }
 
+    /// Whether a rule's last evaluation failed.
+    pub fn fails(&self, rule: &str) -> bool {
+        self.verdicts.book.failures(rule) > 0
+    }
+
     /// The alerts.
     pub fn alerts(&self) -> impl Iterator<Item = &Alert> {
         self.verdicts.book.alerts()

@@ -12,6 +12,7 @@ mod command;
 mod config;
 mod dimension_files;
 mod failure;
+mod feeds;
 mod group;
 mod input;
 mod judge;
@@ -85,6 +86,8 @@ enum Command {
     Dlq(command::dlq::Command),
     /// Alerts that fire in a running Tidewatch.
     Alerts(command::alerts::Args),
+    /// Show what receivers would get; nothing is sent.
+    Render(command::render::Args),
     /// Silences of a running Tidewatch.
     #[command(subcommand)]
     Silence(command::silence::Command),
@@ -118,6 +121,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Backtest(args) => return command::backtest::run(args),
         Command::Tables(args) => return command::tables::run(args),
         Command::Alerts(args) => return command::alerts::run(args),
+        Command::Render(args) => return command::render::run(args),
         Command::Silence(command) => return command::silence::run(command),
         Command::Simulate(args) => return command::simulate::run(args, cli.data.as_deref()),
         Command::Up(_)

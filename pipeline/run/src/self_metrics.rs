@@ -6,7 +6,7 @@ use tidewatch_flow::alerting::GroupView;
 use tidewatch_model::{Alert, AlertState, Rule};
 use tidewatch_serve::{Answer, ApiRequest, Metric, MetricKind, Status};
 
-use crate::api::Api;
+use crate::api::{Api, RuleHealth};
 use crate::station::Stats;
 
 /// The newest figures, shared with the HTTP thread.
@@ -21,6 +21,7 @@ struct Figures {
     pending: usize,
     firing: usize,
     corrupt_frames: u64,
+    feeds: (u64, u64),
 }
 
 impl Shown {
@@ -30,8 +31,13 @@ impl Shown {
     }
 
     /// Renews what the API shows.
-    pub fn set_alerts(&self, alerts: &[Alert], groups: Vec<GroupView>, rules: &Arc<Vec<Rule>>) {
-        self.api.set(alerts.to_vec(), groups, rules.clone());
+    pub fn set_alerts(&self, alerts: &[Alert], groups: Vec<GroupView>, rules: &Arc<Vec<Rule>>, health: RuleHealth) {
+        self.api.set(alerts.to_vec(), groups, rules.clone(), health);
+    }
+
+    /// Renews how Alertmanagers were fed: alerts taken, requests failed.
+    pub fn set_feeds(&self, counts: (u64, u64)) {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).feeds = counts;
     }
 
     /// Renews the figures.
@@ -42,6 +48,7 @@ impl Shown {
             pending: count(AlertState::Pending),
             firing: count(AlertState::Firing),
             corrupt_frames,
+            feeds: self.figures().feeds,
         };
         *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = figures;
     }
@@ -62,7 +69,7 @@ impl Status for Shown {
 
     fn metrics(&self) -> Vec<Metric> {
         use MetricKind::{Counter, Gauge};
-        let Figures { stats, pending, firing, corrupt_frames } = self.figures();
+        let Figures { stats, pending, firing, corrupt_frames, feeds } = self.figures();
         let by = |label: &'static str, values: &std::collections::BTreeMap<String, u64>| {
             values.iter().map(|(name, value)| (vec![(label, name.clone())], *value as f64)).collect::<Vec<_>>()
         };
@@ -167,6 +174,18 @@ impl Status for Shown {
                 "notices not delivered yet",
                 Gauge,
                 stats.notices_waiting as f64,
+            ),
+            Metric::single(
+                "tidewatch_alertmanager_alerts_total",
+                "alerts that Alertmanagers took",
+                Counter,
+                feeds.0 as f64,
+            ),
+            Metric::single(
+                "tidewatch_alertmanager_failures_total",
+                "requests to Alertmanagers that failed",
+                Counter,
+                feeds.1 as f64,
             ),
             Metric::single(
                 "tidewatch_lake_committed_rows_total",

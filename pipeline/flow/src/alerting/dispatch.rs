@@ -14,13 +14,6 @@ use super::policy::Policy;
 use super::route::{GroupBy, Route};
 use super::told::{Seen, Told, Why, decide};
 
-/// An alert as receivers know it: severity is an attribute of its state here and a label there.
-pub fn wire_labels(alert: &Alert) -> Labels {
-    let mut labels = alert.labels.clone();
-    labels.insert("severity".to_string(), alert.severity.to_string());
-    labels
-}
-
 /// An alert that fires, or fired.
 #[derive(Debug, Clone, PartialEq)]
 struct Known {
@@ -136,7 +129,7 @@ impl Dispatcher {
         if !matches!(alert.state, AlertState::Firing | AlertState::Resolved) {
             return;
         }
-        let labels = wire_labels(alert);
+        let labels = alert.wire_labels();
         let known = self.alerts.remove(&fingerprint);
         let was_known = known.is_some();
         if !was_known && alert.state == AlertState::Resolved && !self.was_told(&fingerprint) {
@@ -186,7 +179,7 @@ impl Dispatcher {
         if known.alert.state != alert.state || known.alert == *alert {
             return;
         }
-        if known.labels == wire_labels(alert) {
+        if known.labels == alert.wire_labels() {
             known.alert = alert.clone();
         } else {
             // Another severity: other routes, perhaps.

@@ -300,7 +300,7 @@ fn the_tree_finds_receivers_as_alertmanagers() {
         ],
     );
     let receivers = |alert: Alert| -> Vec<String> {
-        tree.matching(&wire_labels(&alert)).into_iter().map(|route| route.receiver.clone()).collect()
+        tree.matching(&alert.wire_labels()).into_iter().map(|route| route.receiver.clone()).collect()
     };
     assert_eq!(receivers(hot("n1", 0, None)), ["log", "gpu"]);
     assert_eq!(receivers(alert("hot", "n1", Severity::Critical, 0, None)), ["log", "pager"]);

@@ -10,7 +10,7 @@ mod policy;
 mod route;
 mod told;
 
-pub use dispatch::{Dispatcher, GroupView, Muting, Place, wire_labels};
+pub use dispatch::{Dispatcher, GroupView, Muting, Place};
 pub use interval::TimeInterval;
 pub use matcher::{Comparison, Matcher, MatcherError};
 pub use mute::{Ack, InhibitRule, Inhibitor, SILENCE_KEPT, Silence, SilenceState};

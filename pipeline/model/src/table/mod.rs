@@ -121,7 +121,7 @@ impl Table {
 
     /// Whether the engine itself writes the table, about alerts: a rule over it would feed itself.
     pub fn is_own(&self) -> bool {
-        matches!(self.name, "alert_event" | "notice_event")
+        matches!(self.name, "alert_event" | "notice_event" | "silence_event")
     }
 
     /// Partitions of its topic on a cluster (contracts.md, Wire and log). What the engine writes itself has one.

@@ -12,7 +12,7 @@ use tidewatch_flow::alerting::{GroupBy, InhibitRule, Matcher, Policy, Route, Tim
 use tidewatch_model::Span;
 use tidewatch_sql::Level;
 
-pub use receivers::Channel;
+pub use receivers::{Alertmanager, Channel};
 pub use yaml::Fault;
 use yaml::{Fields, Node};
 
@@ -23,6 +23,8 @@ pub struct AlertingFile {
     pub policy: Policy,
     /// How each target is reached, by its name.
     pub channels: BTreeMap<String, Channel>,
+    /// Alertmanagers that get every alert.
+    pub alertmanagers: Vec<Alertmanager>,
 }
 
 /// Reads a file.
@@ -89,11 +91,13 @@ fn file(root: &Node, folder: &Path) -> Option<AlertingFile> {
         }
         Some(node) => route(node, &Inherited::default(), true, &targets, &intervals),
     };
+    let alertmanagers = fields.get("alertmanagers").map(|node| receivers::alertmanagers(&node, folder));
     fields.cannot(&["tracing"]);
     fields.finish();
     Some(AlertingFile {
         policy: Policy { trees: vec![route?], receivers: targets, inhibit_rules, intervals },
         channels,
+        alertmanagers: alertmanagers.unwrap_or_default(),
     })
 }
 

@@ -7,11 +7,15 @@ use std::sync::Arc;
 
 use tidewatch_flow::alerting::Target;
 use tidewatch_model::Span;
-use tidewatch_model::ports::Notify;
-use tidewatch_notifiers::{Chat, ChatNotifier, CommandNotifier, Template, WebhookNotifier};
+use tidewatch_model::ports::{Log, Notify};
+use tidewatch_notifiers::{
+    Chat, ChatNotifier, CommandNotifier, Email, EmailNotifier, Feed, Template, TopicNotifier, WebhookNotifier,
+    addresses,
+};
 
 use super::beside;
 use super::yaml::{Fields, Node};
+use crate::config::redact;
 
 /// How a target is reached. What is secret in it is never shown.
 pub enum Channel {
@@ -35,6 +39,16 @@ pub enum Channel {
         /// Its text.
         text: Template,
     },
+    /// E-mail.
+    Email {
+        /// How.
+        email: Box<Email>,
+    },
+    /// A topic of the log.
+    Topic {
+        /// Its name.
+        topic: String,
+    },
     /// A program.
     Command {
         /// The program and its arguments.
@@ -49,6 +63,8 @@ impl fmt::Debug for Channel {
         f.write_str(match self {
             Channel::Webhook { .. } => "Webhook",
             Channel::Chat { .. } => "Chat",
+            Channel::Email { .. } => "Email",
+            Channel::Topic { .. } => "Topic",
             Channel::Command { .. } => "Command",
         })
     }
@@ -56,8 +72,11 @@ impl fmt::Debug for Channel {
 
 impl Channel {
     /// The notifier of a target.
-    pub fn notifier(self, target: &str, external_url: &str) -> Arc<dyn Notify> {
-        match self {
+    ///
+    /// # Errors
+    /// Certificates that are none.
+    pub fn notifier(self, target: &str, external_url: &str, log: &Arc<dyn Log>) -> Result<Arc<dyn Notify>, String> {
+        Ok(match self {
             Channel::Webhook { url, headers, max_alerts, timeout } => {
                 let notifier = match timeout {
                     Some(timeout) => WebhookNotifier::with_timeout(target, &url, external_url, timeout),
@@ -66,11 +85,72 @@ impl Channel {
                 Arc::new(notifier.with_options(headers, max_alerts))
             }
             Channel::Chat { chat, title, text } => Arc::new(ChatNotifier::new(target, chat, title, text, external_url)),
+            Channel::Email { email } => Arc::new(
+                EmailNotifier::new(target, *email, external_url, None).map_err(|error| format!("{target}: {error}"))?,
+            ),
+            Channel::Topic { topic } => Arc::new(TopicNotifier::new(target, &topic, log.clone(), external_url)),
             Channel::Command { arguments, timeout } => {
                 Arc::new(CommandNotifier::new(target, arguments, timeout, external_url))
             }
-        }
+        })
     }
+}
+
+/// An Alertmanager that gets every alert.
+#[derive(Clone, PartialEq)]
+pub struct Alertmanager {
+    url: String,
+    headers: Vec<(String, String)>,
+    timeout: Option<Span>,
+}
+
+impl Alertmanager {
+    /// At a URL.
+    pub fn at(url: &str) -> Alertmanager {
+        Alertmanager { url: url.to_string(), headers: vec![], timeout: None }
+    }
+
+    /// What sends it alerts.
+    pub fn feed(self, external_url: &str) -> Feed {
+        Feed::new(&self.url, self.headers, external_url, self.timeout)
+    }
+
+    /// Its URL, whose user and password are never shown.
+    pub fn shown(&self) -> String {
+        redact(&self.url)
+    }
+}
+
+impl fmt::Debug for Alertmanager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown())
+    }
+}
+
+/// Reads Prometheus' list of Alertmanagers.
+pub fn alertmanagers(node: &Node, folder: &Path) -> Vec<Alertmanager> {
+    let mut found = Vec::new();
+    for node in node.list() {
+        let Some(mut fields) = node.fields() else { continue };
+        let scheme = fields.get("scheme").and_then(|node| node.text()).unwrap_or_else(|| "http".to_string());
+        let prefix = fields.get("path_prefix").and_then(|node| node.text()).unwrap_or_default();
+        let timeout = fields.get("timeout").and_then(|node| node.span());
+        let headers: Vec<(String, String)> = credentials(&mut fields, folder).into_iter().collect();
+        drop((fields.get("api_version"), fields.get("follow_redirects"), fields.get("enable_http2")));
+        fields.must_not(&["tls_config", "proxy_url", "oauth2", "sigv4"]);
+        fields.cannot(&["relabel_configs", "alert_relabel_configs"]);
+        for node in fields.get("static_configs").into_iter().flat_map(|node| node.list()) {
+            let Some(mut config) = node.fields() else { continue };
+            for target in config.get("targets").into_iter().flat_map(|node| node.list()) {
+                let url = target.text().map(|target| format!("{scheme}://{target}/{}", prefix.trim_matches('/')));
+                found.extend(url.map(|url| Alertmanager { url, headers: headers.clone(), timeout }));
+            }
+            config.cannot(&["labels"]);
+            config.finish();
+        }
+        fields.finish();
+    }
+    found
 }
 
 /// What receivers have in common.
@@ -81,6 +161,18 @@ pub struct Global {
     opsgenie_api_key: Option<String>,
     pagerduty_url: Option<String>,
     telegram_api_url: Option<String>,
+    smtp: Smtp,
+}
+
+/// How e-mail goes out, where a receiver does not say.
+#[derive(Clone, Default)]
+struct Smtp {
+    from: Option<String>,
+    smarthost: Option<String>,
+    hello: Option<String>,
+    username: Option<String>,
+    password: Option<String>,
+    require_tls: Option<bool>,
 }
 
 impl Global {
@@ -94,20 +186,21 @@ impl Global {
             opsgenie_api_url: fields.get("opsgenie_api_url").and_then(|node| node.text()),
             pagerduty_url: fields.get("pagerduty_url").and_then(|node| node.text()),
             telegram_api_url: fields.get("telegram_api_url").and_then(|node| node.text()),
+            smtp: Smtp {
+                password: secret(&mut fields, "smtp_auth_password", "smtp_auth_password_file", folder),
+                from: fields.get("smtp_from").and_then(|node| node.text()),
+                smarthost: fields.get("smtp_smarthost").and_then(|node| node.text()),
+                hello: fields.get("smtp_hello").and_then(|node| node.text()),
+                username: fields.get("smtp_auth_username").and_then(|node| node.text()),
+                require_tls: fields.get("smtp_require_tls").and_then(|node| node.bool()),
+            },
         };
         no_credentials(&mut fields);
         // An alert of ours ends when its rule says so, and not when nobody renews it.
         drop(fields.get("resolve_timeout"));
         fields.cannot(&[
-            "smtp_from",
-            "smtp_smarthost",
-            "smtp_hello",
-            "smtp_auth_username",
-            "smtp_auth_password",
-            "smtp_auth_password_file",
             "smtp_auth_secret",
             "smtp_auth_identity",
-            "smtp_require_tls",
             "victorops_api_key",
             "victorops_api_key_file",
             "victorops_api_url",
@@ -148,8 +241,7 @@ fn secret(fields: &mut Fields, key: &'static str, file: &'static str, folder: &P
 }
 
 /// Keys of receivers for which we have no channel.
-const NOT_HERE: [&str; 9] = [
-    "email_configs",
+const NOT_HERE: [&str; 8] = [
     "pushover_configs",
     "victorops_configs",
     "wechat_configs",
@@ -219,7 +311,7 @@ struct Kind {
     cannot: &'static [&'static str],
 }
 
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 15] = [
     Kind { key: "webhook_configs", send_resolved: true, read: webhook, cannot: &[] },
     Kind {
         key: "slack_configs",
@@ -295,6 +387,8 @@ const KINDS: [Kind; 13] = [
         read: |fields, _, folder| robot(fields, folder, |url| Chat::WeCom { url }),
         cannot: &[],
     },
+    Kind { key: "email_configs", send_resolved: false, read: email, cannot: &["auth_secret", "auth_identity"] },
+    Kind { key: "kafka_configs", send_resolved: true, read: topic, cannot: &[] },
     Kind { key: "http_configs", send_resolved: true, read: gateway, cannot: &[] },
     Kind { key: "command_configs", send_resolved: true, read: command, cannot: &[] },
 ];
@@ -322,7 +416,11 @@ fn url(
 fn template(fields: &mut Fields, key: &'static str) -> Template {
     let Some(node) = fields.get(key) else { return Template::default() };
     let Some(text) = node.text() else { return Template::default() };
-    Template::new(&text).unwrap_or_else(|problem| {
+    read_template(&node, &text)
+}
+
+fn read_template(node: &Node, text: &str) -> Template {
+    Template::new(text).unwrap_or_else(|problem| {
         if problem.contains("template of Go") {
             node.warning(format!("{problem}; the default text is sent"));
         } else {
@@ -349,6 +447,13 @@ fn webhook(fields: &mut Fields, _: &Global, folder: &Path) -> Option<Channel> {
 /// The header that `http_config` asks for.
 fn authorization(fields: &mut Fields, folder: &Path) -> Option<(String, String)> {
     let mut config = http_config(fields)?;
+    let found = credentials(&mut config, folder);
+    config.finish();
+    found
+}
+
+/// The header with the credentials that `basic_auth` or `authorization` ask for.
+fn credentials(config: &mut Fields, folder: &Path) -> Option<(String, String)> {
     let mut value = None;
     if let Some(mut basic) = config.get("basic_auth").and_then(|node| node.fields()) {
         let user = basic.get("username").and_then(|node| node.text()).unwrap_or_default();
@@ -362,7 +467,6 @@ fn authorization(fields: &mut Fields, folder: &Path) -> Option<(String, String)>
         value = Some(format!("{kind} {credentials}"));
         other.finish();
     }
-    config.finish();
     value.map(|value| ("Authorization".to_string(), value))
 }
 
@@ -469,6 +573,110 @@ fn gateway(fields: &mut Fields, _: &Global, folder: &Path) -> Option<Channel> {
     let method = fields.get("method").and_then(|node| node.text()).unwrap_or_else(|| "POST".to_string());
     let headers = headers(fields);
     chat(fields, "title", "body", url.map(|url| Chat::Gateway { url, method, headers }))
+}
+
+fn email(fields: &mut Fields, global: &Global, folder: &Path) -> Option<Channel> {
+    let mut text = |key| fields.get(key).and_then(|node: Node| node.text());
+    let smtp = &global.smtp;
+    let from = text("from").or_else(|| smtp.from.clone());
+    let smarthost = text("smarthost").or_else(|| smtp.smarthost.clone());
+    let hello = text("hello").or_else(|| smtp.hello.clone());
+    let username = text("auth_username").or_else(|| smtp.username.clone());
+    let to = fields.get("to").and_then(|node| node.parse(addresses));
+    let password = secret(fields, "auth_password", "auth_password_file", folder).or_else(|| smtp.password.clone());
+    let require_tls = fields.get("require_tls").and_then(|node| node.bool()).or(smtp.require_tls).unwrap_or(true);
+    let html = fields.has("html").then(|| template(fields, "html"));
+    let body = template(fields, "text");
+    let (mut subject, mut more) = (Template::default(), Vec::new());
+    for (name, node) in fields.get("headers").into_iter().flat_map(|node| node.entries()) {
+        let Some(value) = node.text() else { continue };
+        if name.eq_ignore_ascii_case("subject") {
+            subject = read_template(&node, &value);
+        } else if ["to", "from"].iter().any(|own| name.eq_ignore_ascii_case(own)) {
+            node.warning("is not supported and left out");
+        } else {
+            more.push((name, value));
+        }
+    }
+    let (mut ca, mut server_name, mut insecure_skip_verify) = (None, None, false);
+    if let Some(mut tls) = fields.get("tls_config").and_then(|node| node.fields()) {
+        tls.must_not(&["cert_file", "key_file", "cert", "key"]);
+        let read = |name: &str| {
+            let path = beside(folder, name);
+            std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
+        };
+        ca = tls.get("ca_file").and_then(|node| node.parse(read));
+        server_name = tls.get("server_name").and_then(|node| node.text());
+        insecure_skip_verify = tls.get("insecure_skip_verify").and_then(|node| node.bool()).unwrap_or(false);
+        tls.cannot(&["min_version", "max_version"]);
+        tls.finish();
+    }
+    let node = fields.node().clone();
+    let from = match from.as_deref().map(addresses) {
+        Some(Ok(mut found)) if found.len() == 1 => Some(found.remove(0)),
+        Some(Ok(_)) => {
+            node.error("from: expected one address");
+            None
+        }
+        Some(Err(problem)) => {
+            node.error(format!("from: {problem}"));
+            None
+        }
+        None => {
+            node.error("expected from, or smtp_from in global");
+            None
+        }
+    };
+    let place = smarthost.as_deref().and_then(|text| text.rsplit_once(':'));
+    let place =
+        place.and_then(|(host, port)| Some((host.trim_matches(['[', ']']).to_string(), port.parse::<u16>().ok()?)));
+    if place.is_none() {
+        node.error("expected smarthost, or smtp_smarthost in global: HOST:PORT");
+    }
+    if to.is_none() && !fields.has("to") {
+        node.error("expected to");
+    }
+    let (host, port) = place?;
+    let credentials = username.zip(password);
+    if credentials.is_some() && !require_tls && !["localhost", "127.0.0.1", "::1"].contains(&host.as_str()) {
+        node.error("a password is not sent without TLS: expected require_tls");
+    }
+    let (from, to, text) = (from?, to?, body);
+    Some(Channel::Email {
+        email: Box::new(Email {
+            to,
+            from,
+            host,
+            port,
+            hello,
+            credentials,
+            require_tls,
+            server_name,
+            ca,
+            insecure_skip_verify,
+            subject,
+            text,
+            html,
+            headers: more,
+        }),
+    })
+}
+
+fn topic(fields: &mut Fields, _: &Global, _: &Path) -> Option<Channel> {
+    let good = |name: &str| {
+        let letters = name.chars().all(|letter| letter.is_ascii_alphanumeric() || "._-".contains(letter));
+        match !name.is_empty() && letters && name.len() <= 249 && !name.starts_with("tidewatch.") {
+            true => Ok(name.to_string()),
+            false => {
+                Err("expected a topic's name: letters, digits, '.', '_' and '-', and not one of ours, tidewatch.*")
+            }
+        }
+    };
+    let node = fields.get("topic");
+    if node.is_none() {
+        fields.node().error("expected topic");
+    }
+    Some(Channel::Topic { topic: node?.parse(good)? })
 }
 
 fn command(fields: &mut Fields, _: &Global, _: &Path) -> Option<Channel> {

@@ -14,6 +14,10 @@ const GOOD: &str = r#"
 global:
   resolve_timeout: 5m
   slack_api_url: http://127.0.0.1:1/slack
+  smtp_smarthost: mail.example.com:587
+  smtp_from: tidewatch@example.com
+  smtp_auth_username: me
+  smtp_auth_password: secret
 route:
   receiver: everyone
   group_by: [alertname, cluster]
@@ -45,6 +49,15 @@ receivers:
     slack_configs: [{channel: gpus, title: "{{ title }}"}]
   - name: logs
     command_configs: [{command: [logger, -t, tidewatch]}]
+  - name: mail
+    email_configs: [{to: "Ops <ops@example.com>", headers: {Subject: "{{ title }}"}, html: "<b>{{ title }}</b>"}]
+  - name: programs
+    kafka_configs: [{topic: alerts}]
+alertmanagers:
+  - scheme: https
+    path_prefix: /am/
+    basic_auth: {username: me, password: secret}
+    static_configs: [{targets: ["10.0.0.1:9093", "10.0.0.2:9093"]}]
 "#;
 
 fn here() -> &'static Path {
@@ -55,7 +68,8 @@ fn here() -> &'static Path {
 fn a_good_file_is_read_with_alertmanagers_defaults() {
     let (file, faults) = parse(GOOD, here());
     assert_eq!(faults, vec![]);
-    let AlertingFile { policy, channels } = file.unwrap();
+    let AlertingFile { policy, channels, alertmanagers } = file.unwrap();
+    assert_eq!(format!("{alertmanagers:?}"), "[https://10.0.0.1:9093/..., https://10.0.0.2:9093/...]");
     let [pager, logs] = &policy.trees[0].routes[..] else { panic!() };
     assert_eq!(policy.trees[0].group_interval, Span::minutes(5));
     assert_eq!((pager.group_wait, pager.repeat_interval), (Span::seconds(10), Span::seconds(4 * 3_600)));
@@ -64,7 +78,8 @@ fn a_good_file_is_read_with_alertmanagers_defaults() {
     assert_eq!(pager.routes[0].group_by, GroupBy::All);
     assert_eq!(logs.matchers[0].to_string(), "alertname=~\"log_.*\"");
     let names: Vec<&String> = channels.keys().collect();
-    assert_eq!(names, ["everyone", "logs", "pager/pagerduty[0]", "pager/slack[0]"]);
+    assert_eq!(names, ["everyone", "logs", "mail", "pager/pagerduty[0]", "pager/slack[0]", "programs"]);
+    assert!(!policy.receivers["mail"][0].send_resolved, "as Alertmanager has it");
     assert!(!policy.receivers["pager"].iter().find(|target| target.name.contains("slack")).unwrap().send_resolved);
     assert_eq!(policy.intervals["weekend"].len(), 1);
 }
@@ -89,7 +104,7 @@ receivers:
     slack_configs: [{channel: "x"}]
     webhook_configs: [{url: "ftp://x"}]
   - name: ops
-    email_configs: [{to: "a@b"}]
+    pushover_configs: [{token: "a"}]
 time_intervals:
   - name: late
     time_intervals:
@@ -107,7 +122,7 @@ time_intervals:
         "13:23: error: receivers[0].webhook_configs[0]: url: expected http:// or https://",
         "14:5: error: receivers[1]: nothing of 'ops' can be done here",
         "14:5: error: receivers[1]: 'ops' is there twice",
-        "15:20: warning: receivers[1].email_configs: is not supported and left out",
+        "15:23: warning: receivers[1].pushover_configs: is not supported and left out",
         "19:17: error: time_intervals[0].time_intervals[0].times[0]: start_time must be before end_time",
         "20:20: error: time_intervals[0].time_intervals[0].weekdays[0]: 'fryday' is no range",
     ];

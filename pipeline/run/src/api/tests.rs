@@ -42,8 +42,16 @@ fn api(log: Arc<ScriptedLog>) -> Api {
         targets: Matcher::parse_all("alertname=hot").unwrap(),
         equal: vec!["host".to_string()],
     }];
-    let api =
-        Api::new(policy, Arc::new(Silences::open(log).unwrap()), Arc::new(SystemClock), Arc::new(SeededRandom::new(7)));
+    crate::station::create_topics(log.as_ref(), false).unwrap();
+    let api = Api::new(ApiParts {
+        policy,
+        silences: Arc::new(Silences::open(log.clone()).unwrap()),
+        acks: Arc::new(Acks::open(log.clone()).unwrap()),
+        log,
+        scan: Arc::new(tidewatch_lake::LakeScan::new(Arc::new(tidewatch_lake::ScriptedStore::default()))),
+        clock: Arc::new(SystemClock),
+        random: Arc::new(SeededRandom::new(7)),
+    });
     let alerts = vec![
         alert("hot", "n1", AlertState::Firing),
         alert("hot", "n2", AlertState::Firing),
@@ -55,13 +63,13 @@ fn api(log: Arc<ScriptedLog>) -> Api {
         receiver: "(built-in)".to_string(),
         members: vec![alert.fingerprint()],
     });
-    api.set(alerts.clone(), groups.collect(), Arc::new(vec![]));
+    api.set(alerts.clone(), groups.collect(), Arc::new(vec![]), RuleHealth::default());
     api
 }
 
 fn ask(api: &Api, method: &str, path: &str, query: &[(&str, &str)], body: &str) -> (u16, Value) {
     let query = query.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-    let request = ApiRequest { method: method.into(), path: path.into(), query, body: body.into() };
+    let request = ApiRequest { method: method.into(), path: path.into(), query, body: body.into(), by: None };
     let answer = api.answer(&request);
     (answer.status, serde_json::from_str(&answer.body).unwrap_or(Value::Null))
 }
@@ -190,4 +198,84 @@ fn amtool_manages_us() {
     assert!(amtool(&["silence", "query", "--expired"]).contains(id));
     assert!(hot(&[]) > 0);
     assert!(amtool(&["cluster", "show", "-o", "extended"]).contains("disabled"));
+}
+
+#[test]
+fn the_description_has_every_route_and_no_other() {
+    let document: Value = serde_json::from_str(OPENAPI).unwrap();
+    let bare = |path: &str| {
+        let segments = path.split('/').map(|segment| if segment.starts_with('{') { "{}" } else { segment });
+        segments.collect::<Vec<_>>().join("/")
+    };
+    let described: std::collections::BTreeSet<String> =
+        document["paths"].as_object().unwrap().keys().map(|path| bare(path)).collect();
+    let served = tidewatch_serve::ROUTES.iter().chain(&tidewatch_serve::API_ROUTES);
+    assert_eq!(described, served.map(|path| path.to_string()).collect());
+    // Every reference leads somewhere.
+    for reference in OPENAPI.split("\"$ref\": \"#").skip(1) {
+        let pointer = reference.split('"').next().unwrap();
+        assert!(document.pointer(pointer).is_some(), "{pointer}");
+    }
+}
+
+#[test]
+fn acks_are_kept_end_with_their_time_and_stand_in_the_history() {
+    let log: Arc<ScriptedLog> = Arc::default();
+    let api = api(log.clone());
+    let hot = alert("hot", "n1", AlertState::Firing).fingerprint();
+    let path = format!("/api/v1/alerts/{hot}/ack");
+    let body = json!({"ackedBy": "me", "comment": "on it", "until": "2100-01-01T00:00:00Z"}).to_string();
+    let (status, answer) = ask(&api, "POST", &path, &[], &body);
+    assert_eq!((status, &answer["data"]["ackedBy"]), (200, &json!("me")), "{answer}");
+    assert_eq!(answer["data"]["firedAt"], "1970-01-01T00:02:00Z");
+    let named = ApiRequest {
+        method: "POST".into(),
+        path: path.clone(),
+        query: vec![],
+        body: body.clone().into(),
+        by: Some("ann".into()),
+    };
+    let answer: Value = serde_json::from_str(&api.answer(&named).body).unwrap();
+    assert_eq!(answer["data"]["ackedBy"], "ann", "a token says who it is");
+    let (_, known) = ask(&api, "GET", &format!("/api/v1/alerts/{hot}"), &[], "");
+    assert_eq!(known["data"]["alert"]["ack"]["ackedBy"], "ann", "{known}");
+    assert_eq!(ask(&api, "GET", "/api/v1/acks", &[], "").1["data"].as_array().unwrap().len(), 1);
+    assert_eq!(ask(&api, "DELETE", &path, &[], "").0, 200);
+    assert_eq!(ask(&api, "DELETE", &path, &[], "").0, 404);
+    let mut reasons = Vec::new();
+    tidewatch_model::ports::read_to_end(log.as_ref(), "tidewatch.alert_event", 0, 0, &mut |_, record| {
+        let (_, rows) = tidewatch_model::wire::decode(&record).unwrap();
+        let column = rows.column_by_name("reason").unwrap();
+        reasons.push(arrow::util::display::array_value_to_string(column, 0).unwrap());
+    })
+    .unwrap();
+    assert_eq!(reasons, ["acknowledged", "acknowledged", "unacknowledged"]);
+    let pending = alert("hot", "n3", AlertState::Pending).fingerprint();
+    for (path, body, status) in [
+        (format!("/api/v1/alerts/{pending}/ack"), body.as_str(), 404),
+        (path.clone(), "{", 400),
+        (path.clone(), "[]", 400),
+        (path.clone(), "{}", 400),
+        (path.clone(), r#"{"ackedBy": "me", "until": "2020-01-01T00:00:00Z"}"#, 400),
+        (path.clone(), r#"{"ackedBy": "me", "until": "soon"}"#, 400),
+    ] {
+        let (found, answer) = ask(&api, "POST", &path, &[], body);
+        assert_eq!((found, &answer["status"]), (status, &json!("error")), "{body}: {answer}");
+    }
+}
+
+#[test]
+fn the_history_is_asked_by_name() {
+    let api = api(Arc::default());
+    assert_eq!(
+        ask(&api, "GET", "/api/v1/history", &[("rule", "x' OR '1'='1"), ("limit", "5")], "").1["data"],
+        json!([])
+    );
+    for (name, value) in [("limit", "0"), ("since", "yesterday"), ("rulle", "x")] {
+        let (status, answer) = ask(&api, "GET", "/api/v1/history", &[(name, value)], "");
+        assert_eq!((status, &answer["errorType"]), (400, &json!("bad_data")), "{answer}");
+    }
+    assert_eq!(ask(&api, "GET", "/api/v1/alerts/nobody", &[], "").0, 400);
+    assert_eq!(ask(&api, "GET", "/api/v1/alerts/0123456789abcdef", &[], "").0, 404);
+    assert_eq!(ask(&api, "GET", "/api/v1/rules/nobody", &[], "").0, 404);
 }

@@ -8,6 +8,7 @@ pub mod dlq;
 pub mod explain;
 pub mod lake;
 pub mod query;
+pub mod render;
 pub mod rules;
 pub mod silence;
 pub mod simulate;

@@ -13,21 +13,22 @@ use std::time::{Duration, Instant};
 use tidewatch_collect::{Pump, Roots, gpu_collectors, host_collectors, host_name};
 use tidewatch_flow::alerting::{Policy, Target};
 use tidewatch_kafka::KafkaMembership;
-use tidewatch_lake::{LakeOptions, LocalStore};
+use tidewatch_lake::{LakeOptions, LakeScan, LocalStore};
 use tidewatch_model::limits::SYNC_INTERVAL;
 use tidewatch_model::ports::{Clock, Log, LogError, Notify, Random};
 use tidewatch_model::time::SystemClock;
 use tidewatch_model::{Alert, Rule, Span, Timestamp};
 use tidewatch_notifiers::{TerminalNotifier, WebhookNotifier};
-use tidewatch_serve::{Access, Server};
+use tidewatch_serve::{Access, Server, Tls};
 use tidewatch_sql::{Dimensions, Level, Renewed};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::alerting_file;
-use crate::api::Api;
+use crate::alerting_file::{self, Alertmanager};
+use crate::api::{Api, ApiParts};
 use crate::config::{Config, redact};
 use crate::dimension_files::Watched;
 use crate::failure::Failure;
+use crate::feeds::Feeds;
 use crate::group::{Division, Stations};
 use crate::log_choice::LogChoice;
 use crate::output::colour;
@@ -59,6 +60,9 @@ pub struct Args {
     /// Routes and receivers, in the format of Alertmanager's configuration.
     #[arg(long, value_name = "FILE")]
     alerting: Option<PathBuf>,
+    /// An Alertmanager that gets every alert, as from Prometheus. Repeatable.
+    #[arg(long, value_name = "URL")]
+    alertmanager: Vec<String>,
     /// Kafka's brokers, host:port, comma separated, instead of the log in the data folder.
     #[arg(long, value_name = "HOST:PORT")]
     kafka: Option<String>,
@@ -112,6 +116,12 @@ pub fn configure(args: &Args, config: &mut Config) -> Result<(), Failure> {
     if let Some(file) = &args.alerting {
         config.alerting_file = Some(file.clone());
     }
+    for url in &args.alertmanager {
+        if !url.starts_with("http://") && !url.starts_with("https://") {
+            return Err(Failure::usage(format!("--alertmanager {url}: expected http:// or https://")));
+        }
+        config.alerting_alertmanagers.push(url.clone());
+    }
     let mut faults = Vec::new();
     crate::config::check_together(config, &mut faults);
     match faults.first() {
@@ -156,7 +166,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         store.clean_staging().map_err(|error| unusable(config, error))?;
     }
     let _lock = lock.keep(config)?;
-    let (policy, receivers) = receivers(config, on_screen, &recent)?;
+    let Told { policy, receivers, alertmanagers } = told(config, &log.log(), on_screen, &recent)?;
     let opened = when_it_answers(&log, config, on_screen, &stop, || {
         Ok((Arc::new(Silences::open(log.log())?), Arc::new(Acks::open(log.log())?)))
     })?;
@@ -189,15 +199,27 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         Err(failure) => Ok(Err(failure)),
     })?;
     let Some(mut stations) = opened.transpose()? else { return Ok(()) };
-    let shown = Arc::new(Shown::new(Api::new(policy, silences, Arc::new(SystemClock), Arc::new(OsRandom))));
-    let server = Server::start(config.http_address, access(config)?, shown.clone()).map_err(Failure::usage)?;
+    let api = ApiParts {
+        policy,
+        silences,
+        acks,
+        log: log.log(),
+        scan: Arc::new(LakeScan::new(store.clone())),
+        clock: Arc::new(SystemClock),
+        random: Arc::new(OsRandom),
+    };
+    let shown = Arc::new(Shown::new(Api::new(api)));
+    let feeds = Feeds::start(alertmanagers, &external_url(config));
+    let server = Server::start_with(config.http_address, access(config)?, tls(config)?, shown.clone());
+    let server = server.map_err(Failure::usage)?;
     let collector = if config.collect_enabled { Some(collect(config, log.log(), signals.clone())?) } else { None };
     say(
         on_screen,
         &format!(
-            "tidewatch: {rules} rules on {}, data in {}, http://{}/metrics",
+            "tidewatch: {rules} rules on {}, data in {}, {}://{}/metrics",
             log.describe(),
             config.data_dir.display(),
+            if config.http_tls_cert_file.is_some() { "https" } else { "http" },
             server.address()
         ),
     );
@@ -213,6 +235,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         said_errors: BTreeMap::new(),
         dimensions,
         shown_rules: rules_of(&set),
+        feeds: &feeds,
         hangup: signals.hangup.clone(),
     };
     while !stop.load(Ordering::SeqCst) {
@@ -379,6 +402,7 @@ struct LoopState<'a> {
     rules: RuleWatch,
     /// The rules, for the API.
     shown_rules: Arc<Vec<Rule>>,
+    feeds: &'a Feeds,
     /// The last error of each rule that was said.
     said_errors: BTreeMap<String, String>,
     /// Whether somebody asked to look now.
@@ -461,7 +485,14 @@ impl LoopState<'_> {
             }
             let alerts: Vec<Alert> = stations.live_alerts();
             self.shown.set(stations.stats(), &alerts, self.log.corrupt_frames());
-            self.shown.set_alerts(&alerts, stations.alert_groups(), &self.shown_rules);
+            self.shown.set_alerts(&alerts, stations.alert_groups(), &self.shown_rules, stations.rule_health());
+            self.shown.set_feeds(self.feeds.counts());
+            if !self.feeds.is_empty() {
+                self.feeds.set(stations.known_alerts());
+                if let Some(problem) = self.feeds.take_problem() {
+                    self.screen.say(&format!("error: {problem}"));
+                }
+            }
             let stats = stations.stats().clone();
             self.say_errors(&stats);
             self.screen.draw(&stats, &alerts, now);
@@ -482,16 +513,26 @@ impl LoopState<'_> {
     }
 }
 
-/// Whom to tell: the terminal and the flag's webhook of everything at once, and whom the file names as it says.
-fn receivers(
-    config: &Config,
-    on_screen: bool,
-    recent: &RecentLines,
-) -> Result<(Policy, Vec<Arc<dyn Notify>>), Failure> {
+/// Whom to tell.
+struct Told {
+    policy: Policy,
+    receivers: Vec<Arc<dyn Notify>>,
+    alertmanagers: Vec<Alertmanager>,
+}
+
+fn external_url(config: &Config) -> String {
+    let scheme = if config.http_tls_cert_file.is_some() { "https" } else { "http" };
+    format!("{scheme}://{}", config.http_address)
+}
+
+/// The terminal and the flag's webhook of everything at once, and whom the file names as it says.
+fn told(config: &Config, log: &Arc<dyn Log>, on_screen: bool, recent: &RecentLines) -> Result<Told, Failure> {
     let out: Box<dyn Write + Send> = if on_screen { Box::new(recent.clone()) } else { Box::new(std::io::stdout()) };
     let with_colour = colour(on_screen);
     let mut receivers: Vec<Arc<dyn Notify>> = vec![Arc::new(TerminalNotifier::new(out, with_colour))];
-    let external = format!("http://{}", config.http_address);
+    let external = external_url(config);
+    let mut alertmanagers: Vec<Alertmanager> =
+        config.alerting_alertmanagers.iter().map(|url| Alertmanager::at(url)).collect();
     if let Some(url) = &config.webhook_url {
         receivers.push(Arc::new(WebhookNotifier::new("webhook", url, &external)));
         say(on_screen, &format!("tidewatch: alerts go to {}", redact(url)));
@@ -520,12 +561,31 @@ fn receivers(
             say(on_screen, &format!("tidewatch: {scope}"));
         }
         policy = policy.beside(file.policy);
-        receivers.extend(file.channels.into_iter().map(|(target, channel)| channel.notifier(&target, &external)));
+        alertmanagers.extend(file.alertmanagers);
+        for (target, channel) in file.channels {
+            receivers.push(channel.notifier(&target, &external, log).map_err(Failure::usage)?);
+        }
     }
-    Ok((policy, receivers))
+    for alertmanager in &alertmanagers {
+        say(on_screen, &format!("tidewatch: every alert goes to {}", alertmanager.shown()));
+    }
+    Ok(Told { policy, receivers, alertmanagers })
+}
+
+fn tls(config: &Config) -> Result<Option<Tls>, Failure> {
+    let (Some(certificates), Some(key)) = (&config.http_tls_cert_file, &config.http_tls_key_file) else {
+        return Ok(None);
+    };
+    Tls::from_files(certificates, key).map(Some).map_err(Failure::usage)
 }
 
 fn access(config: &Config) -> Result<Access, Failure> {
+    if let Some(file) = &config.http_tokens_file {
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| Failure::usage(format!("http.tokens_file: {}: {error}", file.display())))?;
+        return Access::tokens(&text)
+            .map_err(|problem| Failure::usage(format!("http.tokens_file: {}: {problem}", file.display())));
+    }
     let Some(file) = &config.http_token_file else { return Ok(Access::Open) };
     let text = std::fs::read_to_string(file)
         .map_err(|error| Failure::usage(format!("http.token_file: {}: {error}", file.display())))?;

@@ -30,6 +30,7 @@ use tidewatch_model::{Alert, Notice, Rule, Span, Timestamp, Transition};
 use tidewatch_sql::{CompiledRule, Dimensions, EngineError, QueryError};
 
 use crate::alert_rows::figure_rows;
+use crate::api::RuleHealth;
 use crate::judge::Judge;
 use crate::mapping::{From, Mapping};
 use crate::said::{Acks, Silences};
@@ -476,6 +477,20 @@ impl Station {
     /// Alerts that are pending or firing.
     pub fn live_alerts(&self) -> Vec<Alert> {
         self.judge.alerts().filter(|alert| alert.state.is_alive()).cloned().collect()
+    }
+
+    /// How the rules do that are judged here.
+    pub fn rule_health(&self) -> RuleHealth {
+        let failing = self.stats.rule_errors.iter().filter(|(rule, _)| self.judge.fails(rule));
+        RuleHealth {
+            positions: self.judge.engine().positions().map(|(rule, ts)| (rule.to_string(), ts)).collect(),
+            failing: failing.map(|(rule, error)| (rule.clone(), error.clone())).collect(),
+        }
+    }
+
+    /// Alerts that are pending, firing, or over for a short while.
+    pub fn known_alerts(&self) -> impl Iterator<Item = &Alert> {
+        self.judge.alerts()
     }
 
     /// Groups of alerts that are told together.

@@ -29,6 +29,7 @@ pub const TABLES: &[Table] = &[
     own::COLLECTOR,
     own::ALERT_EVENT,
     own::NOTICE_EVENT,
+    own::SILENCE_EVENT,
 ];
 
 /// Part of the identity, as text.

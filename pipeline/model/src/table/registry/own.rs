@@ -48,6 +48,23 @@ pub const ALERT_EVENT: Table = Table {
     ],
 };
 
+/// One thing that somebody did to a silence.
+pub const SILENCE_EVENT: Table = Table {
+    name: "silence_event",
+    meaning: "one silence that was made, changed or ended",
+    kind: TableKind::Event,
+    interval: Span::seconds(0),
+    columns: &[
+        id("silence", "its id, a UUID"),
+        text("action", "created, changed or expired"),
+        text("matchers", "what it mutes"),
+        instant("starts_at", "the silence"),
+        instant("ends_at", "the silence"),
+        text("created_by", "who made it"),
+        text("comment", "why"),
+    ],
+};
+
 /// One notice, when it was delivered or given up.
 pub const NOTICE_EVENT: Table = Table {
     name: "notice_event",
@@ -65,5 +82,6 @@ pub const NOTICE_EVENT: Table = Table {
         integer("alerts", "alerts told about", "the notifier"),
         text("error", "the last error").null("none"),
         instant("processed_at", "the engine's clock"),
+        text("fingerprints", "of the alerts told about, with a space between; the first 20,000").null("not known then"),
     ],
 };

@@ -1,0 +1,131 @@
+//! Real peers that tests start, on free ports of this machine; each ends with its value.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use crate::{has_tool, must_be_there, target_folder};
+
+/// A Python that has a package; see [`crate::duckdb`].
+///
+/// # Panics
+/// It is not there, and `CI` is set.
+pub fn python(package: &str) -> Option<PathBuf> {
+    let installed = target_folder().join("python/bin/python");
+    let python = if installed.exists() { installed } else { PathBuf::from("python3") };
+    let import = format!("import {package}");
+    let found = Command::new(&python).args(["-c", &import]).output().is_ok_and(|output| output.status.success());
+    must_be_there(&format!("{package} for Python"), found).then_some(python)
+}
+
+/// A port that nobody has now.
+///
+/// # Panics
+/// There is none.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A process that ends with this value.
+pub struct Peer {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Peer {
+    /// Starts it; what it prints to its standard output can be read.
+    ///
+    /// # Panics
+    /// It can't be started.
+    pub fn start(command: &mut Command) -> Peer {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let (sender, lines) = channel();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Peer { child, lines }
+    }
+
+    /// The next line that it prints.
+    ///
+    /// # Panics
+    /// It prints none in 20 seconds.
+    pub fn line(&self) -> String {
+        self.lines.recv_timeout(Duration::from_secs(20)).expect("the peer prints a line")
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A real SMTP server; see `tests/peers/smtp_server.py`.
+pub struct Smtp {
+    /// Its port.
+    pub port: u16,
+    peer: Peer,
+}
+
+impl Smtp {
+    /// Starts it, with a certificate and its key, and with a user.
+    ///
+    /// # Panics
+    /// It can't be started, or is not there and `CI` is set.
+    pub fn start(certificate: Option<(&Path, &Path)>, user: &str) -> Option<Smtp> {
+        let python = python("aiosmtpd")?;
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/smtp_server.py");
+        let (certificate, key) = certificate.unwrap_or((Path::new(""), Path::new("")));
+        let peer = Peer::start(Command::new(python).arg(script).arg(certificate).arg(key).arg(user));
+        let port = peer.line().parse().unwrap();
+        Some(Smtp { port, peer })
+    }
+
+    /// The next mail that it took, as JSON.
+    pub fn mail(&self) -> String {
+        self.peer.line()
+    }
+}
+
+/// A real Alertmanager.
+pub struct Alertmanager {
+    /// `http://127.0.0.1:PORT`.
+    pub url: String,
+    _peer: Peer,
+    _folder: tempfile::TempDir,
+}
+
+impl Alertmanager {
+    /// Starts it with a configuration, and waits until it is ready.
+    ///
+    /// # Panics
+    /// It can't be started, or is not there and `CI` is set.
+    pub fn start(configuration: &str) -> Option<Alertmanager> {
+        if !has_tool("prometheus-alertmanager") {
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("alertmanager.yml");
+        std::fs::write(&file, configuration).unwrap();
+        let port = free_port();
+        let peer = Peer::start(
+            Command::new("prometheus-alertmanager")
+                .arg(format!("--config.file={}", file.display()))
+                .arg(format!("--storage.path={}", folder.path().display()))
+                .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+                // Alone: no cluster, and no waiting for one.
+                .arg("--cluster.listen-address=")
+                .arg("--log.level=error"),
+        );
+        let begun = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "Alertmanager does not start");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Some(Alertmanager { url: format!("http://127.0.0.1:{port}"), _peer: peer, _folder: folder })
+    }
+}
