@@ -106,3 +106,7 @@ fn work(shared: &Shared, mut feed: Feed, shown: &str) {
         last = problem;
     }
 }
+
+#[cfg(test)]
+#[path = "feeds_tests.rs"]
+mod tests;

@@ -1,5 +1,7 @@
 //! `alerting.yml`: routes and receivers, with Alertmanager's names and defaults.
 
+#[cfg(test)]
+mod peer_tests;
 mod receivers;
 #[cfg(test)]
 mod tests;
