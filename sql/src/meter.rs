@@ -48,8 +48,19 @@ struct Metered {
     side: Option<(Arc<[AtomicU64; 2]>, usize)>,
 }
 
+/// How many rows have passed through a plan.
+#[derive(Debug, Clone)]
+pub struct Passed(Arc<Meter>);
+
+impl Passed {
+    /// So far.
+    pub fn rows(&self) -> u64 {
+        self.0.rows.load(Ordering::Relaxed)
+    }
+}
+
 /// The plan, which fails where it passes more than `limit` rows.
-pub fn metered(plan: Arc<dyn ExecutionPlan>, limit: u64) -> Result<Arc<dyn ExecutionPlan>> {
+pub fn metered(plan: Arc<dyn ExecutionPlan>, limit: u64) -> Result<(Arc<dyn ExecutionPlan>, Passed)> {
     let meter = Arc::new(Meter { rows: AtomicU64::new(0), limit });
     let wrap = |input, side| Arc::new(Metered { input, meter: meter.clone(), side }) as Arc<dyn ExecutionPlan>;
     let wrapped = plan.transform_up(|node| {
@@ -65,7 +76,7 @@ pub fn metered(plan: Arc<dyn ExecutionPlan>, limit: u64) -> Result<Arc<dyn Execu
         };
         Ok(Transformed::yes(wrap(node, None)))
     })?;
-    Ok(wrapped.data)
+    Ok((wrapped.data, Passed(meter)))
 }
 
 impl DisplayAs for Metered {

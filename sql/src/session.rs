@@ -104,9 +104,11 @@ fn session_state(partitions: usize, runtime: RuntimeEnv) -> Result<SessionState>
 
 /// Runs an optimised plan, which may pass so many rows through its operators. The physical plan is made afresh each time: a plan
 /// that is run twice piles up its metrics.
-pub async fn run(state: &SessionState, plan: &LogicalPlan, rows: u64) -> Result<Vec<RecordBatch>> {
+pub async fn run(state: &SessionState, plan: &LogicalPlan, rows: u64) -> Result<(Vec<RecordBatch>, u64)> {
     let physical = state.query_planner().create_physical_plan(plan, state).await?;
-    collect(metered(physical, rows)?, state.task_ctx()).await
+    let (metered, passed) = metered(physical, rows)?;
+    let batches = collect(metered, state.task_ctx()).await?;
+    Ok((batches, passed.rows()))
 }
 
 /// Runs an optimised plan without such a bound, batch by batch.

@@ -10,7 +10,7 @@ use tidewatch_model::ports::{Delivery, Notify};
 pub struct ScriptedNotifier {
     target: String,
     script: Mutex<VecDeque<Delivery>>,
-    seen: Mutex<Vec<Notice>>,
+    seen: Mutex<Vec<(Notice, Delivery)>>,
 }
 
 impl ScriptedNotifier {
@@ -23,8 +23,18 @@ impl ScriptedNotifier {
         }
     }
 
+    /// It will answer so next, before what it was to answer.
+    pub fn answer(&self, delivery: Delivery) {
+        self.script.lock().unwrap_or_else(PoisonError::into_inner).push_front(delivery);
+    }
+
     /// Every notice it was sent, repeated ones too.
     pub fn seen(&self) -> Vec<Notice> {
+        self.answered().into_iter().map(|(notice, _)| notice).collect()
+    }
+
+    /// The same, with what it answered.
+    pub fn answered(&self) -> Vec<(Notice, Delivery)> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -35,8 +45,10 @@ impl Notify for ScriptedNotifier {
     }
 
     fn notify(&self, notice: &Notice) -> Delivery {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(notice.clone());
-        self.script.lock().unwrap_or_else(PoisonError::into_inner).pop_front().unwrap_or(Delivery::Delivered)
+        let answer = self.script.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let answer = answer.unwrap_or(Delivery::Delivered);
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).push((notice.clone(), answer.clone()));
+        answer
     }
 
     fn preview(&self, notice: &Notice) -> String {

@@ -61,6 +61,15 @@ impl Outbox {
     /// too many wait for its target: the oldest that is not in flight, and whether it may have been
     /// delivered.
     pub fn push(&mut self, notice: Notice) -> Option<(Notice, bool)> {
+        self.take(notice, false)
+    }
+
+    /// The same for a notice that may have been delivered before a restart: nobody lived to hear the answer.
+    pub fn push_again(&mut self, notice: Notice) -> Option<(Notice, bool)> {
+        self.take(notice, true)
+    }
+
+    fn take(&mut self, notice: Notice, perhaps: bool) -> Option<(Notice, bool)> {
         let queue = self.targets.entry(notice.target.clone()).or_default();
         if queue.iter().any(|waiting| waiting.notice.notice_id == notice.notice_id) {
             return None;
@@ -71,7 +80,7 @@ impl Outbox {
             attempts: 0,
             not_before: Timestamp::MIN,
             in_flight: false,
-            perhaps: false,
+            perhaps,
         });
         if queue.len() <= NOTICES_WAITING {
             return None;
@@ -204,6 +213,22 @@ mod tests {
         assert_eq!(waits[..7], [1, 2, 30, 8, 16, 32, 60]);
         assert!(now - Timestamp(0) <= NOTIFY_BUDGET);
         assert_eq!(outbox.waiting(), 0);
+    }
+
+    #[test]
+    fn what_may_have_been_delivered_before_a_restart_may_have_been_for_ever() {
+        let mut outbox = Outbox::default();
+        for (id, again) in [("a", true), ("b", false)] {
+            if again {
+                outbox.push_again(notice(id, id))
+            } else {
+                outbox.push(notice(id, id))
+            };
+            outbox.due(Timestamp(0));
+            let refused = Delivery::GiveUp { error: "no".to_string() };
+            let done = outbox.done(id, id, &refused, Timestamp(0));
+            assert_eq!(done, Progress::GaveUp { attempts: 1, error: "no".to_string(), perhaps: again });
+        }
     }
 
     #[test]

@@ -50,6 +50,10 @@ pub struct Config {
     pub alerting_file: Option<PathBuf>,
     /// URLs of Alertmanagers that get every alert.
     pub alerting_alertmanagers: Vec<String>,
+    /// Where a heartbeat is posted, in Alertmanager's webhook format.
+    pub heartbeat_url: Option<String>,
+    /// How often.
+    pub heartbeat_interval: Span,
     /// Kafka's brokers, `host:port`, comma separated; `None` uses the local log.
     pub kafka_brokers: Option<String>,
     /// What topics' names begin with on the cluster.
@@ -96,6 +100,8 @@ impl Default for Config {
             webhook_url: None,
             alerting_file: None,
             alerting_alertmanagers: vec![],
+            heartbeat_url: None,
+            heartbeat_interval: Span::minutes(1),
             kafka_brokers: None,
             kafka_prefix: String::new(),
             kafka_replication: -1,
@@ -124,7 +130,7 @@ fn optional_path(path: &Option<PathBuf>) -> String {
     path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
 }
 
-const SETTINGS: [Setting; 29] = [
+const SETTINGS: [Setting; 31] = [
     Setting {
         name: "data.dir",
         meaning: "where the log, the lake and the state live",
@@ -291,6 +297,33 @@ const SETTINGS: [Setting; 29] = [
             Ok(())
         },
         show: |config| config.alerting_alertmanagers.iter().map(|url| redact(url)).collect::<Vec<_>>().join(","),
+    },
+    Setting {
+        name: "heartbeat.url",
+        meaning: "where a heartbeat is posted as long as the engine runs well, in Alertmanager's webhook format",
+        set: |config, text| {
+            let good = text.starts_with("http://") || text.starts_with("https://");
+            config.heartbeat_url = match (text.is_empty(), good) {
+                (true, _) => None,
+                (false, true) => Some(text.to_string()),
+                (false, false) => return Err("not a URL: expected http:// or https://".to_string()),
+            };
+            Ok(())
+        },
+        show: |config| config.heartbeat_url.as_deref().map(redact).unwrap_or_default(),
+    },
+    Setting {
+        name: "heartbeat.interval",
+        meaning: "how often",
+        set: |config, text| {
+            let interval: Span = text.parse().map_err(|error| format!("{error}"))?;
+            if interval < Span::seconds(1) {
+                return Err("expected a second or more".to_string());
+            }
+            config.heartbeat_interval = interval;
+            Ok(())
+        },
+        show: |config| config.heartbeat_interval.to_string(),
     },
     Setting {
         name: "kafka.brokers",

@@ -14,6 +14,9 @@ mod dimension_files;
 mod failure;
 mod feeds;
 mod group;
+mod heartbeat;
+#[cfg(test)]
+mod history_tests;
 mod input;
 mod judge;
 mod lake_access;

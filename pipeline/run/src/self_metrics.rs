@@ -22,6 +22,7 @@ struct Figures {
     firing: usize,
     corrupt_frames: u64,
     feeds: (u64, u64),
+    heartbeats: (u64, u64),
 }
 
 impl Shown {
@@ -35,20 +36,23 @@ impl Shown {
         self.api.set(alerts.to_vec(), groups, rules.clone(), health);
     }
 
-    /// Renews how Alertmanagers were fed: alerts taken, requests failed.
-    pub fn set_feeds(&self, counts: (u64, u64)) {
-        self.figures.lock().unwrap_or_else(PoisonError::into_inner).feeds = counts;
+    /// Renews how Alertmanagers were fed (alerts taken, requests failed), and the heartbeats (delivered, not).
+    pub fn set_feeds(&self, feeds: (u64, u64), heartbeats: (u64, u64)) {
+        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        (figures.feeds, figures.heartbeats) = (feeds, heartbeats);
     }
 
     /// Renews the figures.
     pub fn set(&self, stats: &Stats, alerts: &[Alert], corrupt_frames: u64) {
         let count = |state| alerts.iter().filter(|alert| alert.state == state).count();
+        let before = self.figures();
         let figures = Figures {
             stats: stats.clone(),
             pending: count(AlertState::Pending),
             firing: count(AlertState::Firing),
             corrupt_frames,
-            feeds: self.figures().feeds,
+            feeds: before.feeds,
+            heartbeats: before.heartbeats,
         };
         *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = figures;
     }
@@ -69,7 +73,7 @@ impl Status for Shown {
 
     fn metrics(&self) -> Vec<Metric> {
         use MetricKind::{Counter, Gauge};
-        let Figures { stats, pending, firing, corrupt_frames, feeds } = self.figures();
+        let Figures { stats, pending, firing, corrupt_frames, feeds, heartbeats } = self.figures();
         let by = |label: &'static str, values: &std::collections::BTreeMap<String, u64>| {
             values.iter().map(|(name, value)| (vec![(label, name.clone())], *value as f64)).collect::<Vec<_>>()
         };
@@ -175,6 +179,15 @@ impl Status for Shown {
                 Gauge,
                 stats.notices_waiting as f64,
             ),
+            Metric {
+                name: "tidewatch_heartbeats_total",
+                help: "heartbeats, by outcome",
+                kind: Counter,
+                samples: vec![
+                    (vec![("outcome", "delivered".to_string())], heartbeats.0 as f64),
+                    (vec![("outcome", "failed".to_string())], heartbeats.1 as f64),
+                ],
+            },
             Metric::single(
                 "tidewatch_alertmanager_alerts_total",
                 "alerts that Alertmanagers took",
@@ -192,6 +205,12 @@ impl Status for Shown {
                 "rows committed to the lake",
                 Counter,
                 stats.lake_rows as f64,
+            ),
+            Metric::single(
+                "tidewatch_lake_failures_total",
+                "commits to the lake that failed",
+                Counter,
+                stats.lake_failures as f64,
             ),
             Metric::single(
                 "tidewatch_lake_hot_bytes_total",

@@ -1,6 +1,7 @@
 //! Rules whose plan is run over the rows of their window, at each slide: right for everything that DataFusion can do, and as
 //! dear as the rows are many.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -28,6 +29,8 @@ pub struct Queries {
     runtime: Runtime,
     /// The rows of dimension tables.
     pub dimensions: Dimensions,
+    /// Rows that passed through plans, ever.
+    passed: Cell<u64>,
 }
 
 /// Where a plan's rows over time come from.
@@ -44,6 +47,8 @@ pub struct General {
     pub overflow_groups: u64,
     /// Rows that said something of a group of which a worse row of the same evaluation speaks.
     pub repeated_rows: u64,
+    /// Rows that passed through its plans in its last evaluation.
+    pub passed_rows: u64,
     rest: Rest,
 }
 
@@ -78,7 +83,7 @@ impl Queries {
     pub fn new() -> Result<Queries> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(DataFusionError::IoError)?;
         let dimensions = Dimensions::default();
-        Ok(Queries { state: rule_session(&dimensions)?.state(), runtime, dimensions })
+        Ok(Queries { state: rule_session(&dimensions)?.state(), runtime, dimensions, passed: Cell::new(0) })
     }
 
     /// The rows of a plan, which may pass `budget` rows through its operators.
@@ -97,7 +102,8 @@ impl Queries {
             }
             source => feed(source),
         })?;
-        let batches = self.runtime.block_on(run(&self.state, &bound, budget))?;
+        let (batches, passed) = self.runtime.block_on(run(&self.state, &bound, budget))?;
+        self.passed.set(self.passed.get() + passed);
         Ok(result_rows(&batches, key, time)?)
     }
 
@@ -136,7 +142,15 @@ struct Found {
 impl General {
     /// With its plan.
     pub fn new(plan: GeneralPlan, spec: WindowSpec) -> Self {
-        General { plan, spec, groups: BTreeMap::new(), overflow_groups: 0, repeated_rows: 0, rest: Rest::default() }
+        General {
+            plan,
+            spec,
+            groups: BTreeMap::new(),
+            overflow_groups: 0,
+            repeated_rows: 0,
+            passed_rows: 0,
+            rest: Rest::default(),
+        }
     }
 
     /// Why its windows are not shared.
@@ -177,10 +191,12 @@ impl General {
         }
         // Rows that are missing may make a row of the result as well as take one away.
         let blind = lagging && matches!(self.plan.present, Present::Leaves(_));
+        let before = queries.passed.get();
         let found = match heard && !blind {
             true => self.find(queries, feed, rule, watched),
             false => Ok(Found { matching: vec![], present: vec![] }),
         };
+        self.passed_rows = queries.passed.get() - before;
         // A series that a rule about silence does not know was seen before what is remembered: nobody can say.
         let lagging = lagging || matches!(rule.shape, RuleShape::Presence(_));
         match found {

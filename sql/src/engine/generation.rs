@@ -328,6 +328,16 @@ impl Generation {
         })
     }
 
+    /// By rule whose plan is run: which share of its budget its last evaluation took.
+    pub fn budget_shares(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.rules.iter().filter(|running| !running.ended).filter_map(|running| match &running.kind {
+            Kind::General(general) => {
+                Some((running.rule.name.as_str(), general.passed_rows as f64 / general.budget().max(1) as f64))
+            }
+            Kind::Shared(_) | Kind::Row(_) => None,
+        })
+    }
+
     /// By rule: rows that said something of an identity of which a worse row of the same time speaks.
     pub fn repeated_rows(&self) -> impl Iterator<Item = (&str, u64)> {
         let rules = self.rules.iter().map(|running| match &running.kind {

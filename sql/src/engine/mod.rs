@@ -335,6 +335,11 @@ impl Engine {
         held
     }
 
+    /// By rule whose plan is run: which share of its budget its last evaluation took.
+    pub fn budget_shares(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.generations.iter().flat_map(Generation::budget_shares)
+    }
+
     /// By rule: rows that said something of an identity of which a worse row of the same time speaks.
     pub fn repeated_rows(&self) -> impl Iterator<Item = (&str, u64)> {
         self.generations.iter().flat_map(Generation::repeated_rows)

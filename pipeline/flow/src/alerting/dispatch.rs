@@ -320,8 +320,8 @@ impl Dispatcher {
                     let (stale, flaps) = (alert.stale_since.is_some(), alert.flaps);
                     let seen = Seen { severity: alert.severity, stale, flaps, episode };
                     firing.insert(fingerprint.clone(), seen);
-                } else if !is_muted && route.escalate_after == Span::ZERO || was_told(fingerprint) {
-                    // Whoever was told that it fires is told that it is over, muted or not.
+                } else if was_told(fingerprint) {
+                    // Whoever was told that it fires is told that it is over, muted or not; and nobody else.
                     resolved.insert(fingerprint.clone());
                 }
             }

@@ -27,6 +27,8 @@ pub struct AlertingFile {
     pub channels: BTreeMap<String, Channel>,
     /// Alertmanagers that get every alert.
     pub alertmanagers: Vec<Alertmanager>,
+    /// The receiver that gets a heartbeat, and how often.
+    pub heartbeat: Option<(String, Span)>,
 }
 
 /// Reads a file.
@@ -94,13 +96,47 @@ fn file(root: &Node, folder: &Path) -> Option<AlertingFile> {
         Some(node) => route(node, &Inherited::default(), true, &targets, &intervals),
     };
     let alertmanagers = fields.get("alertmanagers").map(|node| receivers::alertmanagers(&node, folder));
+    let heartbeat = fields.get("heartbeat").and_then(|node| heartbeat(&node, &targets));
     fields.cannot(&["tracing"]);
     fields.finish();
     Some(AlertingFile {
         policy: Policy { trees: vec![route?], receivers: targets, inhibit_rules, intervals },
         channels,
         alertmanagers: alertmanagers.unwrap_or_default(),
+        heartbeat,
     })
+}
+
+/// The receiver that gets a heartbeat, and how often: each minute.
+fn heartbeat(
+    node: &Node,
+    receivers: &BTreeMap<String, Vec<tidewatch_flow::alerting::Target>>,
+) -> Option<(String, Span)> {
+    let mut fields = node.fields()?;
+    let receiver = fields.get("receiver").and_then(|node| node.parse(|name| known(name, receivers)));
+    if receiver.is_none() && !fields.has("receiver") {
+        node.error("expected receiver");
+    }
+    let interval = fields.get("interval").and_then(|node| match node.span()? {
+        interval if interval >= Span::seconds(1) => Some(interval),
+        _ => {
+            node.error("expected a second or more");
+            None
+        }
+    });
+    fields.finish();
+    Some((receiver?, interval.unwrap_or(Span::minutes(1))))
+}
+
+/// The name of a receiver that there is.
+fn known(name: &str, receivers: &BTreeMap<String, Vec<tidewatch_flow::alerting::Target>>) -> Result<String, String> {
+    match receivers.contains_key(name) {
+        true => Ok(name.to_string()),
+        false => {
+            let near = tidewatch_sql::suggestion(name, receivers.keys().map(String::as_str));
+            Err(format!("no receiver is called '{name}'{near}"))
+        }
+    }
 }
 
 /// What a route has from its parent.
@@ -137,13 +173,7 @@ fn route(
     let mut fields = node.fields()?;
     let mut own = parent.clone();
     if let Some(receiver) = fields.get("receiver") {
-        own.receiver = receiver.parse(|name| match receivers.contains_key(name) {
-            true => Ok(name.to_string()),
-            false => {
-                let near = tidewatch_sql::suggestion(name, receivers.keys().map(String::as_str));
-                Err(format!("no receiver is called '{name}'{near}"))
-            }
-        });
+        own.receiver = receiver.parse(|name| known(name, receivers));
     } else if is_root {
         node.error("expected a receiver: the one for what matches nothing else");
     }

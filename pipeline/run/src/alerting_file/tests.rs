@@ -53,6 +53,7 @@ receivers:
     email_configs: [{to: "Ops <ops@example.com>", headers: {Subject: "{{ title }}"}, html: "<b>{{ title }}</b>"}]
   - name: programs
     kafka_configs: [{topic: alerts}]
+heartbeat: {receiver: programs, interval: 30s}
 alertmanagers:
   - scheme: https
     path_prefix: /am/
@@ -68,7 +69,8 @@ fn here() -> &'static Path {
 fn a_good_file_is_read_with_alertmanagers_defaults() {
     let (file, faults) = parse(GOOD, here());
     assert_eq!(faults, vec![]);
-    let AlertingFile { policy, channels, alertmanagers } = file.unwrap();
+    let AlertingFile { policy, channels, alertmanagers, heartbeat } = file.unwrap();
+    assert_eq!(heartbeat, Some(("programs".to_string(), Span::seconds(30))));
     assert_eq!(format!("{alertmanagers:?}"), "[https://10.0.0.1:9093/..., https://10.0.0.2:9093/...]");
     let [pager, logs] = &policy.trees[0].routes[..] else { panic!() };
     assert_eq!(policy.trees[0].group_interval, Span::minutes(5));

@@ -30,6 +30,7 @@ use crate::dimension_files::Watched;
 use crate::failure::Failure;
 use crate::feeds::Feeds;
 use crate::group::{Division, Stations};
+use crate::heartbeat::Heartbeat;
 use crate::log_choice::LogChoice;
 use crate::output::colour;
 use crate::randomness::OsRandom;
@@ -166,7 +167,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         store.clean_staging().map_err(|error| unusable(config, error))?;
     }
     let _lock = lock.keep(config)?;
-    let Told { policy, receivers, alertmanagers } = told(config, &log.log(), on_screen, &recent)?;
+    let Told { policy, receivers, alertmanagers, heartbeat } = told(config, &log.log(), on_screen, &recent)?;
     let opened = when_it_answers(&log, config, on_screen, &stop, || {
         Ok((Arc::new(Silences::open(log.log())?), Arc::new(Acks::open(log.log())?)))
     })?;
@@ -185,6 +186,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         silences: silences.clone(),
         acks: acks.clone(),
         receivers,
+        inline: false,
         lake: LakeOptions {
             window: config.lake_window,
             flush_interval: config.lake_flush_interval,
@@ -209,6 +211,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         random: Arc::new(OsRandom),
     };
     let shown = Arc::new(Shown::new(Api::new(api)));
+    let heartbeat = Heartbeat::start(heartbeat.0, heartbeat.1);
     let feeds = Feeds::start(alertmanagers, &external_url(config));
     let server = Server::start_with(config.http_address, access(config)?, tls(config)?, shown.clone());
     let server = server.map_err(Failure::usage)?;
@@ -236,6 +239,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         dimensions,
         shown_rules: rules_of(&set),
         feeds: &feeds,
+        heartbeat: &heartbeat,
         hangup: signals.hangup.clone(),
     };
     while !stop.load(Ordering::SeqCst) {
@@ -403,6 +407,7 @@ struct LoopState<'a> {
     /// The rules, for the API.
     shown_rules: Arc<Vec<Rule>>,
     feeds: &'a Feeds,
+    heartbeat: &'a Heartbeat,
     /// The last error of each rule that was said.
     said_errors: BTreeMap<String, String>,
     /// Whether somebody asked to look now.
@@ -486,7 +491,10 @@ impl LoopState<'_> {
             let alerts: Vec<Alert> = stations.live_alerts();
             self.shown.set(stations.stats(), &alerts, self.log.corrupt_frames());
             self.shown.set_alerts(&alerts, stations.alert_groups(), &self.shown_rules, stations.rule_health());
-            self.shown.set_feeds(self.feeds.counts());
+            self.shown.set_feeds(self.feeds.counts(), self.heartbeat.counts());
+            if stations.stats().trouble.is_none() {
+                self.heartbeat.alive(now);
+            }
             if !self.feeds.is_empty() {
                 self.feeds.set(stations.known_alerts());
                 if let Some(problem) = self.feeds.take_problem() {
@@ -518,6 +526,8 @@ struct Told {
     policy: Policy,
     receivers: Vec<Arc<dyn Notify>>,
     alertmanagers: Vec<Alertmanager>,
+    /// Who gets heartbeats, and how often.
+    heartbeat: (Vec<Arc<dyn Notify>>, Span),
 }
 
 fn external_url(config: &Config) -> String {
@@ -531,6 +541,10 @@ fn told(config: &Config, log: &Arc<dyn Log>, on_screen: bool, recent: &RecentLin
     let with_colour = colour(on_screen);
     let mut receivers: Vec<Arc<dyn Notify>> = vec![Arc::new(TerminalNotifier::new(out, with_colour))];
     let external = external_url(config);
+    let mut heartbeat: (Vec<Arc<dyn Notify>>, Span) = (vec![], config.heartbeat_interval);
+    if let Some(url) = &config.heartbeat_url {
+        heartbeat.0.push(Arc::new(WebhookNotifier::new("heartbeat", url, &external)));
+    }
     let mut alertmanagers: Vec<Alertmanager> =
         config.alerting_alertmanagers.iter().map(|url| Alertmanager::at(url)).collect();
     if let Some(url) = &config.webhook_url {
@@ -562,14 +576,24 @@ fn told(config: &Config, log: &Arc<dyn Log>, on_screen: bool, recent: &RecentLin
         }
         policy = policy.beside(file.policy);
         alertmanagers.extend(file.alertmanagers);
+        let switch: Vec<String> = match &file.heartbeat {
+            Some((receiver, interval)) => {
+                heartbeat.1 = *interval;
+                let targets = policy.receivers.get(receiver).into_iter().flatten();
+                targets.map(|target| target.name.clone()).collect()
+            }
+            None => vec![],
+        };
         for (target, channel) in file.channels {
-            receivers.push(channel.notifier(&target, &external, log).map_err(Failure::usage)?);
+            let notifier = channel.notifier(&target, &external, log).map_err(Failure::usage)?;
+            heartbeat.0.extend(switch.contains(&target).then(|| notifier.clone()));
+            receivers.push(notifier);
         }
     }
     for alertmanager in &alertmanagers {
         say(on_screen, &format!("tidewatch: every alert goes to {}", alertmanager.shown()));
     }
-    Ok(Told { policy, receivers, alertmanagers })
+    Ok(Told { policy, receivers, alertmanagers, heartbeat })
 }
 
 fn tls(config: &Config) -> Result<Option<Tls>, Failure> {

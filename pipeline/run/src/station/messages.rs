@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tidewatch_flow::alerting::{Place, Told};
 use tidewatch_flow::outbox::Progress;
 use tidewatch_model::alert::hex;
+use tidewatch_model::limits::RECORD_BYTES;
 use tidewatch_model::ports::{Delivery, Notify, Record};
 use tidewatch_model::{Alert, AlertState, Notice, Timestamp};
 
@@ -26,13 +28,20 @@ pub struct Messages {
     receivers: BTreeMap<String, SyncSender<Notice>>,
     answers: Receiver<(Notice, Delivery)>,
     threads: Vec<JoinHandle<()>>,
+    /// In simulations telling is a part of the step: receivers, and where their answers go.
+    inline: Option<(BTreeMap<String, Arc<dyn Notify>>, Sender<(Notice, Delivery)>)>,
 }
 
 impl Messages {
-    /// A thread for each receiver.
-    pub fn start(receivers: Vec<Arc<dyn Notify>>) -> Messages {
+    /// A thread for each receiver; none in simulations, `inline`.
+    pub fn start(receivers: Vec<Arc<dyn Notify>>, inline: bool) -> Messages {
         let (answer, answers) = channel();
-        let mut messages = Messages { receivers: BTreeMap::new(), answers, threads: vec![] };
+        let mut messages = Messages { receivers: BTreeMap::new(), answers, threads: vec![], inline: None };
+        if inline {
+            let named = receivers.into_iter().map(|receiver| (receiver.target().to_string(), receiver));
+            messages.inline = Some((named.collect(), answer));
+            return messages;
+        }
         for receiver in receivers {
             // The outbox has one notice in flight per target.
             let (sender, inbox) = sync_channel::<Notice>(1);
@@ -54,6 +63,19 @@ impl Messages {
         messages
     }
 
+    /// Hands a notice to its receiver; false, when that is gone or busy.
+    fn send(&self, notice: &Notice) -> bool {
+        match &self.inline {
+            Some((receivers, answer)) => receivers.get(&notice.target).is_some_and(|receiver| {
+                let delivery = receiver.notify(notice);
+                answer.send((notice.clone(), delivery)).is_ok()
+            }),
+            None => {
+                self.receivers.get(&notice.target).is_some_and(|receiver| receiver.try_send(notice.clone()).is_ok())
+            }
+        }
+    }
+
     /// Ends the threads; each finishes the notice that it is at.
     pub fn stop(&mut self) {
         self.receivers.clear();
@@ -71,6 +93,18 @@ const TOLD: &str = "told/";
 struct Intent {
     notice: Notice,
     told: Told,
+    /// See [`times_of`].
+    #[serde(default)]
+    times: String,
+}
+
+/// A hash of when alerts began: one that has ended and begun again since is another one, and the key of a notice is not for it.
+fn times_of(alerts: &[Alert]) -> String {
+    let mut hasher = Sha256::new();
+    for alert in alerts {
+        hasher.update(alert.fired_at.unwrap_or(alert.active_at).0.to_le_bytes());
+    }
+    hex(&hasher.finalize()[..8])
 }
 
 /// What a target was told of a group.
@@ -79,6 +113,41 @@ struct Kept {
     group_key: String,
     target: String,
     told: Told,
+}
+
+/// A longer text is compressed.
+const PLAIN_BYTES: usize = 64 << 10;
+/// What is left of a record for its key.
+const SPARE_BYTES: usize = 16 << 10;
+/// The longest text that is read: that of a group of millions of alerts.
+const TEXT_BYTES: usize = 1 << 30;
+
+/// As JSON, compressed where it is long: a group may have a hundred thousand alerts.
+fn packed(value: &impl Serialize) -> Vec<u8> {
+    let text = serde_json::to_vec(value).unwrap_or_default();
+    match text.len() > PLAIN_BYTES {
+        true => zstd::bulk::compress(&text, 1).unwrap_or(text),
+        false => text,
+    }
+}
+
+/// What [`packed`] made.
+fn unpacked<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    // JSON begins with a bracket, and what is compressed with a number of its own (RFC 8878, 3.1.1).
+    if bytes.first() == Some(&b'{') {
+        return serde_json::from_slice(bytes).map_err(|error| error.to_string());
+    }
+    let size = zstd::bulk::Decompressor::upper_bound(bytes).filter(|size| *size <= TEXT_BYTES);
+    let size = size.ok_or_else(|| "neither JSON nor compressed".to_string())?;
+    let text = zstd::bulk::decompress(bytes, size).map_err(|error| error.to_string())?;
+    serde_json::from_slice(&text).map_err(|error| error.to_string())
+}
+
+/// For tests: the alerts that an intent says fire.
+#[cfg(test)]
+pub(super) fn promised_in(record: &[u8]) -> Option<Vec<String>> {
+    let intent = unpacked::<Intent>(record).ok()?;
+    Some(intent.told.firing.into_keys().collect())
 }
 
 impl Station {
@@ -120,29 +189,51 @@ impl Station {
             // Before they are taken: what can't be checked stays decided.
             self.tenure.check(self.log.as_ref())?;
         }
-        let notices = std::mem::take(&mut self.decided);
+        let mut notices = std::mem::take(&mut self.decided);
         if !notices.is_empty() {
             let record = |notice: &Notice| {
                 let told = self.dispatcher.promised(notice).cloned().unwrap_or_default();
-                let intent = Intent { notice: Notice { alerts: vec![], ..notice.clone() }, told };
-                let value = serde_json::to_vec(&intent).unwrap_or_default();
-                Record { key: self.intent_key(notice), headers: vec![], value: Some(value), timestamp: now }
+                let times = times_of(&notice.alerts);
+                let intent = Intent { notice: Notice { alerts: vec![], ..notice.clone() }, told, times };
+                Record { key: self.intent_key(notice), headers: vec![], value: Some(packed(&intent)), timestamp: now }
             };
-            let records: Vec<Record> = notices.iter().map(record).collect();
+            let mut records: Vec<Record> = notices.iter().map(record).collect();
+            let fits =
+                |record: &Record| record.value.as_ref().is_none_or(|value| value.len() + SPARE_BYTES <= RECORD_BYTES);
+            if !records.iter().all(fits) {
+                let (small, large): (Vec<_>, Vec<_>) =
+                    notices.into_iter().zip(records).partition(|(_, record)| fits(record));
+                (notices, records) = small.into_iter().unzip();
+                self.refuse(large.into_iter().map(|(notice, _)| notice).collect(), now)?;
+            }
             if let Err(error) = self.log.append(NOTICE_TOPIC, 0, &records) {
                 // What can't be written down was not decided.
                 notices.iter().for_each(|notice| self.dispatcher.take_back(notice, now));
                 return Err(error.into());
             }
         }
-        self.send(notices, now)
+        self.send(notices, false, now)
     }
 
-    /// Puts notices into the outbox; what has to be given up for them is recorded.
-    fn send(&mut self, notices: Vec<Notice>, now: Timestamp) -> Result<(), StationError> {
+    /// Gives up notices of groups that are too large to be written down.
+    fn refuse(&mut self, notices: Vec<Notice>, now: Timestamp) -> Result<(), StationError> {
+        let mut outcomes = Vec::new();
+        for notice in notices {
+            self.dispatcher.gave_up(&notice, false, now);
+            let error =
+                format!("a group of {} alerts is too large: expected more labels in group_by", notice.alerts.len());
+            outcomes.push(NoticeOutcome { notice, outcome: "gave_up", attempts: 0, error: Some(error) });
+        }
+        *self.stats.notices.entry("gave_up").or_default() += outcomes.len() as u64;
+        self.record_outcomes(&outcomes, vec![], now)
+    }
+
+    /// Puts notices into the outbox; what has to be given up for them is recorded. `again`: they may have been delivered before.
+    fn send(&mut self, notices: Vec<Notice>, again: bool, now: Timestamp) -> Result<(), StationError> {
         let (mut given_up, mut told) = (Vec::new(), Vec::new());
         for notice in notices {
-            if let Some((notice, perhaps)) = self.outbox.push(notice) {
+            let left_out = if again { self.outbox.push_again(notice) } else { self.outbox.push(notice) };
+            if let Some((notice, perhaps)) = left_out {
                 let known = self.dispatcher.gave_up(&notice, perhaps, now);
                 told.extend(known.map(|known| ((notice.group_key.clone(), notice.target.clone()), known)));
                 let error = Some("too many notices wait for this target".to_string());
@@ -179,16 +270,12 @@ impl Station {
             if !comes && !is_ours {
                 continue;
             }
-            let wrong = |problem: serde_json::Error| StationError::State {
-                topic: NOTICE_TOPIC,
-                offset,
-                problem: problem.to_string(),
-            };
+            let wrong = |problem: String| StationError::State { topic: NOTICE_TOPIC, offset, problem };
             if bare.starts_with(TOLD) {
-                let Kept { group_key, target, told: known } = serde_json::from_slice(&value).map_err(wrong)?;
+                let Kept { group_key, target, told: known } = unpacked(&value).map_err(wrong)?;
                 told.push(((group_key, target), known));
             } else {
-                intents.push((offset, serde_json::from_slice(&value).map_err(wrong)?));
+                intents.push((offset, unpacked(&value).map_err(wrong)?));
             }
             if comes {
                 let ours = [name.as_bytes(), &key].concat();
@@ -204,9 +291,38 @@ impl Station {
         self.silences.all().into_iter().for_each(|silence| self.dispatcher.set_silence(silence));
         self.acks_known = self.acks.refresh()?;
         self.dispatcher.set_acks(self.acks.all());
-        let heard: BTreeSet<String> =
-            told.iter().flat_map(|(_, known)| known.firing.keys().chain(&known.hidden)).cloned().collect();
         self.dispatcher.restore(told);
+        intents.sort_by_key(|(offset, _)| *offset);
+        let by_fingerprint: BTreeMap<String, &Alert> =
+            alerts.iter().map(|alert| (alert.fingerprint(), alert)).collect();
+        let mut again = Vec::new();
+        for (_, Intent { mut notice, told, times }) in intents {
+            let is =
+                |fingerprint: &String, state| by_fingerprint.get(fingerprint).is_some_and(|alert| alert.state == state);
+            // Only what is still true is sent again; anything else may have been heard, and is decided anew.
+            let is_true = told.firing.keys().all(|fingerprint| is(fingerprint, AlertState::Firing))
+                && told.resolved.iter().all(|fingerprint| is(fingerprint, AlertState::Resolved));
+            let ends = told.resolved.iter().filter(|_| self.dispatcher.hears_the_end(&notice.target));
+            let shown = told.firing.keys().chain(ends).filter_map(|fingerprint| by_fingerprint.get(fingerprint));
+            notice.alerts = shown.map(|alert| Alert::clone(alert)).collect();
+            let is_true = is_true && !notice.alerts.is_empty() && times_of(&notice.alerts) == times;
+            if self.dispatcher.resume(&notice, told) && is_true {
+                again.push(notice);
+                continue;
+            }
+            let known = self.dispatcher.gave_up(&notice, true, now);
+            let mut records =
+                vec![Record { key: self.intent_key(&notice), headers: vec![], value: None, timestamp: now }];
+            let place = (notice.group_key.clone(), notice.target.clone());
+            if let Some(known) = known {
+                self.kept_told.insert(place.clone());
+                records.push(self.told_record(place, known, now));
+            }
+            self.log.append(NOTICE_TOPIC, 0, &records)?;
+        }
+        // Alerts come after what was told, and after what may have been: of both the end is still to be told.
+        let heard: BTreeSet<String> =
+            self.dispatcher.told().flat_map(|(_, known)| known.firing.keys().chain(&known.hidden)).cloned().collect();
         for alert in alerts {
             let again = alert.state == AlertState::Pending && heard.contains(&alert.fingerprint());
             if again {
@@ -217,39 +333,14 @@ impl Station {
                 self.dispatcher.observe(alert, now);
             }
         }
-        intents.sort_by_key(|(offset, _)| *offset);
-        let by_fingerprint: BTreeMap<String, &Alert> =
-            alerts.iter().map(|alert| (alert.fingerprint(), alert)).collect();
-        let mut again = Vec::new();
-        for (_, Intent { mut notice, told }) in intents {
-            let is =
-                |fingerprint: &String, state| by_fingerprint.get(fingerprint).is_some_and(|alert| alert.state == state);
-            // Only what is still true is sent again; anything else may have been heard, and is decided anew.
-            let is_true = told.firing.keys().all(|fingerprint| is(fingerprint, AlertState::Firing))
-                && told.resolved.iter().all(|fingerprint| is(fingerprint, AlertState::Resolved));
-            let ends = told.resolved.iter().filter(|_| self.dispatcher.hears_the_end(&notice.target));
-            let shown = told.firing.keys().chain(ends).filter_map(|fingerprint| by_fingerprint.get(fingerprint));
-            notice.alerts = shown.map(|alert| Alert::clone(alert)).collect();
-            let is_true = is_true && !notice.alerts.is_empty();
-            if self.dispatcher.resume(&notice, told) && is_true {
-                again.push(notice);
-                continue;
-            }
-            let known = self.dispatcher.gave_up(&notice, true, now);
-            let mut records =
-                vec![Record { key: self.intent_key(&notice), headers: vec![], value: None, timestamp: now }];
-            let place = (notice.group_key.clone(), notice.target.clone());
-            records.extend(known.map(|known| self.told_record(place, known, now)));
-            self.log.append(NOTICE_TOPIC, 0, &records)?;
-        }
-        self.send(again, now)
+        self.send(again, true, now)
     }
 
     /// The record of what a target was told.
     fn told_record(&self, place: Place, told: Told, now: Timestamp) -> Record {
         let key = self.told_key(&place).into_bytes();
         let (group_key, target) = place;
-        let value = serde_json::to_vec(&Kept { group_key, target, told }).unwrap_or_default();
+        let value = packed(&Kept { group_key, target, told });
         Record { key, headers: vec![], value: Some(value), timestamp: now }
     }
 
@@ -279,8 +370,7 @@ impl Station {
     /// Hands the notices that are due to their receivers.
     pub(super) fn send_due(&mut self, now: Timestamp) {
         for notice in self.outbox.due(now) {
-            let sent = self.messages.receivers.get(&notice.target).map(|receiver| receiver.try_send(notice.clone()));
-            if !matches!(sent, Some(Ok(()))) {
+            if !self.messages.send(&notice) {
                 let gone = Delivery::Retry {
                     after: None,
                     error: "the target's thread is busy or gone".to_string(),

@@ -7,6 +7,8 @@
 mod change_tests;
 mod letters;
 mod messages;
+#[cfg(test)]
+mod notify_tests;
 mod renewal;
 mod scope;
 mod sight;
@@ -119,6 +121,8 @@ pub struct Parts {
     pub acks: Arc<Acks>,
     /// Whom to tell: its targets.
     pub receivers: Vec<Arc<dyn Notify>>,
+    /// Whether they are told within the step, and not by threads of their own: in simulations.
+    pub inline: bool,
     /// Whether topics that are not there are made with the partitions of a cluster, or with one.
     pub cluster: bool,
     /// The lake's settings.
@@ -176,6 +180,8 @@ pub struct Stats {
     pub lake_bytes: u64,
     /// Rows that wait for the next commit.
     pub lake_waiting_rows: usize,
+    /// Commits to the lake that failed.
+    pub lake_failures: u64,
     /// Rows settled into public files.
     pub settled_rows: u64,
     /// Windows of the lake that can't be settled, and why.
@@ -216,6 +222,7 @@ impl Stats {
         self.lake_rows += other.lake_rows;
         self.lake_bytes += other.lake_bytes;
         self.lake_waiting_rows += other.lake_waiting_rows;
+        self.lake_failures += other.lake_failures;
         self.settled_rows += other.settled_rows;
         self.unsettled.extend(other.unsettled.iter().cloned());
         self.last_flush = self.last_flush.max(other.last_flush);
@@ -294,6 +301,8 @@ pub struct Station {
     watches_itself: bool,
     /// When it looks at itself next.
     figures_due: Timestamp,
+    /// Rows and late rows of each table at the last look.
+    looked_at: BTreeMap<String, (u64, u64)>,
     /// What was written of each before.
     written_figures: BTreeSet<(String, String)>,
     /// When the alerts of rules that are gone are ended.
@@ -355,7 +364,7 @@ impl Station {
                 .into_iter()
                 .map(|table| (table.name, Watermark::new(parts.idle_timeout)))
                 .collect(),
-            messages: Messages::start(parts.receivers),
+            messages: Messages::start(parts.receivers, parts.inline),
             dispatcher: Dispatcher::new(parts.policy),
             silences: parts.silences,
             acks: parts.acks,
@@ -388,6 +397,7 @@ impl Station {
             memory_limit: parts.memory_limit,
             watches_itself: parts.watches_itself,
             figures_due: now,
+            looked_at: BTreeMap::new(),
             written_figures: BTreeSet::new(),
             removed_at: Some(now + REMOVED_AFTER),
             confirmations: BTreeMap::new(),
@@ -499,13 +509,19 @@ impl Station {
     }
 
     fn maintain(&mut self, now: Timestamp) -> Result<(), StationError> {
+        let mut failure = None;
         if self.lake.due(now) {
             self.save_state(now)?;
             // An offset is committed only when the state that its rows made is durable.
             self.log.sync()?;
-            self.flush(now)?;
+            // People are told that the lake can't be written: the log can.
+            failure = self.flush(now).err();
+            self.stats.lake_failures += u64::from(failure.is_some());
         }
         self.write_figures(now)?;
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
         if now - self.settled_at >= SETTLE_INTERVAL {
             self.settled_at = now;
             self.settle(now, false)?;
@@ -541,19 +557,46 @@ impl Station {
         };
         figures.extend(of("tidewatch_rule_failures_total", "rule", &self.stats.rule_failures));
         figures.extend(of("tidewatch_engine_overflow_rows_total", "table", &self.stats.overflow_rows));
+        figures.extend(of("tidewatch_lag_records", "table", &self.stats.lag));
+        let outcomes: BTreeMap<String, u64> =
+            self.stats.notices.iter().map(|(outcome, count)| (outcome.to_string(), *count)).collect();
+        figures.extend(of("tidewatch_notices_total", "outcome", &outcomes));
+        let failures = ("tidewatch_lake_failures_total".to_string(), "part", "lake".to_string());
+        figures.push((failures.0, failures.1, failures.2, self.stats.lake_failures as f64));
+        for (rule, share) in self.judge.engine().budget_shares() {
+            figures.push(("tidewatch_rule_budget_ratio".to_string(), "rule", rule.to_string(), share));
+        }
+        figures.extend(self.time_figures(now));
         let groups = ("tidewatch_engine_overflow_groups_total".to_string(), "table", "all".to_string());
         figures.push((groups.0, groups.1, groups.2, self.stats.overflow_groups as f64));
         let part = self.tenure.part.name();
         // A counter that was not there was 0: without that its first value would be no increase.
         let mut rows = Vec::new();
         for (name, label, of, value) in figures {
-            if self.written_figures.insert((name.clone(), of.clone())) && value > 0.0 {
+            if name.ends_with("_total") && self.written_figures.insert((name.clone(), of.clone())) && value > 0.0 {
                 rows.push((now - Span::millis(1), name.clone(), label, of.clone(), 0.0));
             }
             rows.push((now, name, label, of, value));
         }
         let rows = figure_rows(&rows, &part)?;
         self.append_rows("metrics", &rows)
+    }
+
+    /// By table that had rows since the last look: how far event time lies behind the clock, and which share of the rows came late.
+    fn time_figures(&mut self, now: Timestamp) -> Vec<(String, &'static str, String, f64)> {
+        let mut figures = Vec::new();
+        for (table, rows) in &self.stats.rows {
+            let late = self.stats.late_rows.get(table).copied().unwrap_or(0);
+            let (rows_before, late_before) =
+                self.looked_at.insert(table.clone(), (*rows, late)).unwrap_or((*rows, late));
+            let fresh = rows.saturating_sub(rows_before);
+            let behind = self.stats.watermarks.get(table).filter(|_| fresh > 0);
+            let behind = behind.map_or(0.0, |watermark| (now - *watermark).max(Span::ZERO).as_seconds());
+            figures.push(("tidewatch_watermark_lag_seconds".to_string(), "table", table.clone(), behind));
+            let share = late.saturating_sub(late_before) as f64 / fresh.max(1) as f64;
+            figures.push(("tidewatch_late_rows_ratio".to_string(), "table", table.clone(), share));
+        }
+        figures
     }
 
     fn settle(&mut self, now: Timestamp, force: bool) -> Result<(), StationError> {

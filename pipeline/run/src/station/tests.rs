@@ -104,6 +104,7 @@ impl World {
             silences: self.silences(),
             acks: self.acks(),
             receivers: vec![self.notifier.clone()],
+            inline: false,
             lake,
             idle_timeout: Span::seconds(30),
             memory_limit: 1 << 30,
