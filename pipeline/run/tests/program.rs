@@ -5,7 +5,7 @@
 
 mod process;
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -371,4 +371,131 @@ fn help_has_examples() {
     }
     assert_eq!(bad(folder.path(), &["nonsense"]).0, 2);
     assert!(good(folder.path(), &["tables", "gpu", "--format", "csv"]).contains("power_watts,Float64,,watts,"));
+}
+
+/// A server that takes webhooks: the bodies that came.
+fn webhooks() -> (String, std::sync::mpsc::Receiver<serde_json::Value>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let (sender, bodies) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, sender) = (stream.unwrap(), sender.clone());
+            std::thread::spawn(move || {
+                let (mut text, mut buffer) = (String::new(), [0; 16 << 10]);
+                loop {
+                    let count = stream.read(&mut buffer).unwrap_or(0);
+                    if count == 0 {
+                        return;
+                    }
+                    text.push_str(&String::from_utf8_lossy(&buffer[..count]));
+                    let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+                    let head = head.to_lowercase();
+                    let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
+                    if length.is_some_and(|length| body.len() >= length.parse::<usize>().unwrap()) {
+                        drop(sender.send(serde_json::from_str(body).unwrap()));
+                        drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"));
+                        text.clear();
+                    }
+                }
+            });
+        }
+    });
+    (url, bodies)
+}
+
+/// Everything around an alert, as an operator uses it: routes from a file, a heartbeat, TLS and roles, acks, silences, the timeline.
+#[test]
+fn an_alert_is_told_acknowledged_silenced_and_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../connectors/serve/testdata");
+    let (url, bodies) = webhooks();
+    let routes = format!(
+        "route: {{receiver: ops, group_by: [alertname], group_wait: 0s}}\nheartbeat: {{receiver: switch, interval: 1s}}\nreceivers:\n  - name: ops\n    webhook_configs: [{{url: '{url}'}}]\n  - name: switch\n    webhook_configs: [{{url: '{url}'}}]\n"
+    );
+    let tokens = "ann viewer aaaaaaaa\nbob editor bbbbbbbb\n";
+    let files = [
+        ("alerting.yml", routes.as_str()),
+        ("hot.sql", HOT),
+        ("tokens", tokens),
+        ("ann", "aaaaaaaa"),
+        ("bob", "bbbbbbbb"),
+    ];
+    files.iter().for_each(|(name, text)| std::fs::write(here.join(name), text).unwrap());
+    let incidents = "[{\"kind\": \"overheating\", \"at\": \"1s\", \"duration\": \"60s\", \"gpu\": 3}]";
+    std::fs::write(here.join("incidents.json"), incidents).unwrap();
+    let shown = good(here, &["render", "alerting.yml", "--target", "ops", "--label", "host=n7"]);
+    assert!(shown.contains("=== ops") && shown.contains("\"host\": \"n7\"") && !shown.contains("/hook"), "{shown}");
+    std::fs::write(
+        here.join("tidewatch.toml"),
+        format!(
+            "[http]\ntokens_file = \"tokens\"\ntls_cert_file = {:?}\ntls_key_file = {:?}\n",
+            testdata.join("localhost.pem"),
+            testdata.join("localhost.key")
+        ),
+    )
+    .unwrap();
+    let rules = ["--rules", "hot.sql", "--no-bundled-rules", "--alerting", "alerting.yml"];
+    let (up, server) = Up::start(here, &rules).ready_at();
+    assert!(server.starts_with("https://127.0.0.1:"), "{server}");
+    let fleet =
+        ["--real-time", "--gpus", "8", "--interval", "100ms", "--duration", "12s", "--incidents", "incidents.json"];
+    let mut sender = Command::new(PROGRAM)
+        .args(["simulate", "--data", "data"])
+        .args(fleet)
+        .current_dir(here)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let ask = |who: &str, arguments: &[&str]| {
+        let output = Command::new(PROGRAM)
+            .args(arguments)
+            .args(["--url", &server, "--token-file", who, "--ca-file"])
+            .arg(testdata.join("ca.pem"))
+            .current_dir(here)
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+        (output.status.code().unwrap(), text)
+    };
+    let mut told = std::collections::BTreeSet::new();
+    while told.len() < 2 {
+        let body = bodies.recv_timeout(Duration::from_secs(60)).expect("an alert and a heartbeat come");
+        told.insert(body["alerts"][0]["labels"]["alertname"].as_str().unwrap().to_string());
+    }
+    assert_eq!(told.into_iter().collect::<Vec<_>>(), ["Watchdog", "hot"]);
+    // What the API shows is renewed twice a second.
+    let mut listed = String::new();
+    wait_for("the list", || {
+        listed = ask("ann", &["alerts", "--format", "json"]).1;
+        !listed.is_empty()
+    });
+    let alert: serde_json::Value = serde_json::from_str(listed.lines().next().unwrap()).unwrap();
+    let fingerprint = alert["fingerprint"].as_str().unwrap();
+    assert_eq!((&alert["alertname"], &alert["acked_by"]), (&"hot".into(), &serde_json::Value::Null), "{alert}");
+    let (code, text) = ask("ann", &["alerts", "ack", "alertname=hot", "--comment", "on it"]);
+    assert!(code == 1 && text.contains("403"), "{text}");
+    let (code, text) = ask("bob", &["alerts", "ack", "alertname=hot", "--comment", "on it", "--for", "2h"]);
+    assert!(code == 0 && text.contains(&format!("{fingerprint} acknowledged by bob")), "{text}");
+    assert!(ask("ann", &["alerts", "list", "--format", "csv"]).1.contains(",bob,"));
+    let (code, id) = ask("bob", &["silence", "add", "alertname=hot", "--comment", "known"]);
+    assert_eq!(code, 0, "{id}");
+    wait_for("the timeline", || {
+        let (_, text) = ask("ann", &["alerts", "show", fingerprint, "--format", "table"]);
+        ["> firing", "ops delivered", "acknowledged acked_by=bob comment=on it", "acknowledged by bob: on it"]
+            .iter()
+            .all(|part| text.contains(part))
+    });
+    assert_eq!(ask("bob", &["alerts", "unack", fingerprint]).0, 0);
+    assert_eq!(ask("ann", &["alerts", "show", "0123456789abcdef"]).0, 1);
+    let state = ask("bob", &["silence", "expire", id.trim()]);
+    assert_eq!(state.0, 0, "{}", state.1);
+    sender.wait().unwrap();
+    up.stop();
+    assert_eq!(count(here, "SELECT count(*) FROM silence_event"), 2);
+    assert_eq!(count(here, "SELECT count(*) FROM alert_event WHERE reason IN ('acknowledged', 'unacknowledged')"), 2);
+    assert!(
+        count(here, &format!("SELECT count(*) FROM notice_event WHERE strpos(fingerprints, '{fingerprint}') > 0")) > 0
+    );
 }

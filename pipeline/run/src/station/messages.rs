@@ -23,13 +23,16 @@ use super::state::read_compacted;
 use super::{NOTICE_TOPIC, Part, SILENCES_INTERVAL, Station, StationError};
 use crate::alert_rows::{NoticeOutcome, notice_batch};
 
+/// Receivers by name, and where their answers go.
+type Inline = (BTreeMap<String, Arc<dyn Notify>>, Sender<(Notice, Delivery)>);
+
 /// The receivers' threads.
 pub struct Messages {
     receivers: BTreeMap<String, SyncSender<Notice>>,
     answers: Receiver<(Notice, Delivery)>,
     threads: Vec<JoinHandle<()>>,
-    /// In simulations telling is a part of the step: receivers, and where their answers go.
-    inline: Option<(BTreeMap<String, Arc<dyn Notify>>, Sender<(Notice, Delivery)>)>,
+    /// In simulations telling is a part of the step.
+    inline: Option<Inline>,
 }
 
 impl Messages {

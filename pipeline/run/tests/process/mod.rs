@@ -41,14 +41,21 @@ impl Up {
     }
 
     /// Waits until it says that it runs.
-    pub fn ready(mut self) -> Up {
+    pub fn ready(self) -> Up {
+        self.ready_at().0
+    }
+
+    /// The same, with the URL at which it answers.
+    pub fn ready_at(mut self) -> (Up, String) {
         let mut said = String::new();
         while !said.contains("/metrics") {
             let more = self.said_so_far();
             assert!(!more.is_empty(), "it ended: {said}");
             said.push_str(&more);
         }
-        self
+        let (before, _) = said.split_once("/metrics").unwrap();
+        let url = before.rsplit(' ').next().unwrap().to_string();
+        (self, url)
     }
 
     /// What it said since the last call, waiting for a line.
