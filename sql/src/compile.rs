@@ -19,8 +19,9 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use sha2::{Digest, Sha256};
 use tidewatch_model::alert::hex;
 use tidewatch_model::limits::{LABELS, PLAN_ROWS_PER_BATCH};
+use tidewatch_model::rule::SEVERITY;
 use tidewatch_model::table::{self, ColumnType, Table};
-use tidewatch_model::{NoDataPolicy, Rule, RuleShape, Span};
+use tidewatch_model::{NoDataPolicy, Rule, RuleShape, Severity, Span};
 use tokio::runtime::Runtime;
 
 use crate::dimension::Dimensions;
@@ -256,7 +257,9 @@ impl Compiler {
             )));
         }
         let strategy = self.strategy(&reads, shape, parts).map_err(|error| one(self.planning_fault(alert, &error)))?;
+        let severity = check_severity(alert, &plan, &key).map_err(one)?;
         let found = remarks_on(alert, &reads, &plan, shape).into_iter().chain(remark_on_joins(alert, &strategy));
+        let found = found.chain(severity);
         remarks.extend(found.map(|fault| fault.of_rule(&alert.name)));
         let sql = alert.query.to_string();
         let tables: Vec<String> = reads.streams.iter().map(|table| table.name.to_string()).collect();
@@ -531,6 +534,47 @@ fn remark_on_joins(alert: &WrittenAlert, strategy: &Strategy) -> Option<Fault> {
     let found = general.matching.exists(|node| Ok(is_product(node))).unwrap_or(false);
     let message = "it joins every row with every row: expected a condition, as in JOIN ... ON a.host = b.host";
     found.then(|| Fault::warning(alert.at.clone(), message))
+}
+
+/// A column `severity` says how urgent a row is: it must be a text, and words that are none of ours are warned of.
+fn check_severity(alert: &WrittenAlert, plan: &LogicalPlan, key: &[String]) -> Result<Vec<Fault>, Fault> {
+    let field = plan.schema().fields().iter().find(|field| field.name() == SEVERITY);
+    let Some(field) = field.filter(|_| !key.iter().any(|column| column == SEVERITY)) else { return Ok(vec![]) };
+    let at = place_of_word(alert, SEVERITY);
+    if !matches!(field.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) {
+        let message =
+            format!("the column severity is {}: expected a text, info, warning or critical", field.data_type());
+        return Err(Fault::error(at, message));
+    }
+    let SetExpr::Select(select) = alert.query.body.as_ref() else { return Ok(vec![]) };
+    let written = select.projection.iter().find_map(|item| match item {
+        ast::SelectItem::ExprWithAlias { expr, alias } if alias.value.eq_ignore_ascii_case(SEVERITY) => Some(expr),
+        _ => None,
+    });
+    let mut words = Vec::new();
+    written.into_iter().for_each(|expression| words_of(expression, &mut words));
+    let unknown = words.into_iter().filter(|word| word.trim().to_lowercase().parse::<Severity>().is_err());
+    let message = |word: String| {
+        format!("'{word}' is not one of info, warning, critical: such a row has the severity of the option")
+    };
+    Ok(unknown.map(|word| Fault::warning(at.clone(), message(word))).collect())
+}
+
+/// The texts that an expression may yield, where they are written out.
+fn words_of(expression: &ast::Expr, words: &mut Vec<String>) {
+    match expression {
+        ast::Expr::Value(value) => {
+            if let ast::Value::SingleQuotedString(word) = &value.value {
+                words.push(word.clone());
+            }
+        }
+        ast::Expr::Nested(inner) => words_of(inner, words),
+        ast::Expr::Case { conditions, else_result, .. } => {
+            conditions.iter().for_each(|when| words_of(&when.result, words));
+            else_result.iter().for_each(|result| words_of(result, words));
+        }
+        _ => {}
+    }
 }
 
 fn remark_on_expression(alert: &WrittenAlert, tables: &[&Table], expression: &Expr) -> Option<Fault> {

@@ -89,6 +89,12 @@ pub fn check_options(
         let message = "flap_detection: expected a rule that looks at fixed times; for rows there is keep_firing_for";
         faults.push(Fault::error(option.at.clone(), message));
     }
+    if let (Some(_), RuleShape::Row, TableKind::Event, Some(option)) =
+        (&checked.options.recover_when, shape, kind, written.iter().find(|option| option.name == "recover_when"))
+    {
+        let message = "recover_when: expected a rule over samples: an alert on events ends keep_firing_for after the last of them";
+        faults.push(Fault::error(option.at.clone(), message));
+    }
     for (what, count) in [("labels", checked.options.labels.len()), ("annotations", checked.options.annotations.len())]
     {
         if let Some(last) = written.last().filter(|_| count > LABELS) {

@@ -1,13 +1,13 @@
 //! `recover_when`: a second condition that must hold before an alert resolves.
 //!
-//! A rule with one asks its tables for more: its condition becomes `condition OR NOT recovery`, and a hidden column says whether it was the
+//! A rule with one asks its tables for more: its condition becomes `condition OR recovery IS NOT TRUE`, and a hidden column says whether it was the
 //! condition. So a group is of three kinds: it fires; it has not recovered, which keeps an alert that fires as it is; or it is
 //! not in the result, and well. Everything that rules share is shared as before.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, GroupByExpr, Ident, Query, Select, SelectItem, SetExpr, UnaryOperator, VisitMut, VisitorMut,
+    BinaryOperator, Expr, GroupByExpr, Ident, Query, Select, SelectItem, SetExpr, VisitMut, VisitorMut,
     visit_expressions,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
@@ -60,6 +60,18 @@ pub fn put_in(query: &mut Query, option: &WrittenOption, reads: &Reads) -> Resul
         Clause::Qualify => &select.qualify,
     };
     let mut condition = written.clone().ok_or_else(nothing)?;
+    if !matches!(clause, Clause::Where) {
+        let before = select.selection.clone().map(conjuncts).unwrap_or_default();
+        if let Some(of_values) = before.iter().find(|part| !is_of_series(part, reads)) {
+            // Rows that it leaves out would be taken for recovery.
+            return Err(wrong(format!(
+                "'{of_values}' in WHERE says of values which rows count: expected it in HAVING or in QUALIFY"
+            )));
+        }
+        if matches!(clause, Clause::Qualify) && select.having.is_some() {
+            return Err(wrong("expected either HAVING or QUALIFY".to_string()));
+        }
+    }
     let mut labels = None;
     if matches!(clause, Clause::Where) {
         // What only says of which series the rule speaks stays as it is.
@@ -83,7 +95,8 @@ pub fn put_in(query: &mut Query, option: &WrittenOption, reads: &Reads) -> Resul
     if !matches!(clause, Clause::Where) {
         let _ = condition.visit(&mut names);
     }
-    let not_recovered = Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(nested(recovery)) };
+    // NULL is no recovery: what can't be seen is not well.
+    let not_recovered = Expr::IsNotTrue(Box::new(nested(recovery)));
     let wider = nested(binary(nested(condition.clone()), BinaryOperator::Or, not_recovered));
     let wider = match labels {
         Some(labels) => binary(labels, BinaryOperator::And, wider),

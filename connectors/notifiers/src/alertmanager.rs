@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use tidewatch_model::alert::Labels;
+use tidewatch_model::limits::RESOLVED_KEPT;
 use tidewatch_model::ports::Delivery;
 use tidewatch_model::{Alert, AlertState, Span, Timestamp};
 
@@ -67,7 +68,13 @@ impl Feed {
 
     /// What begins, ends, or is to be renewed.
     fn due(&mut self, alerts: &[Alert], now: Timestamp) -> Vec<(Labels, Alert)> {
-        let told = alerts.iter().filter(|alert| matches!(alert.state, AlertState::Firing | AlertState::Resolved));
+        // An Alertmanager forgets at a restart: what is over is said again for a while.
+        let is_recent = |alert: &Alert| alert.resolved_at.is_none_or(|ts| now - ts <= RESOLVED_KEPT);
+        let told = alerts.iter().filter(|alert| match alert.state {
+            AlertState::Firing => true,
+            AlertState::Resolved => is_recent(alert),
+            AlertState::Pending | AlertState::Inactive => false,
+        });
         let known: BTreeMap<Labels, &Alert> = told.map(|alert| (alert.wire_labels(), alert)).collect();
         let mut due = Vec::new();
         for (labels, alert) in &known {

@@ -33,14 +33,15 @@ fn what_fires_is_renewed_and_what_is_over_is_said_again() {
     assert_eq!(sent(&mut feed, &firing, at(0)), ["n1 firing critical"], "what is pending is nobody's");
     assert_eq!(sent(&mut feed, &firing, at(60)), [""; 0], "strictly more than a minute");
     assert_eq!(sent(&mut feed, &firing, at(61)), ["n1 firing critical"]);
-    let over = [hot("n1", AlertState::Resolved)];
+    let over = [Alert { resolved_at: Some(at(62)), ..hot("n1", AlertState::Resolved) }];
     assert_eq!(sent(&mut feed, &over, at(62)), ["n1 resolved critical"]);
     assert_eq!(sent(&mut feed, &over, at(100)), [""; 0]);
     assert_eq!(sent(&mut feed, &over, at(123)), ["n1 resolved critical"]);
-    assert_eq!(sent(&mut feed, &[], at(200)), [""; 0]);
+    assert_eq!(sent(&mut feed, &over, at(62 + 901)), [""; 0], "a quarter of an hour is enough");
+    assert_eq!(sent(&mut feed, &[], at(1_000)), [""; 0]);
     // Another engine judges it now: it is not over.
-    sent(&mut feed, &firing, at(300));
-    assert_eq!(sent(&mut feed, &[], at(301)), [""; 0]);
+    sent(&mut feed, &firing, at(1_300));
+    assert_eq!(sent(&mut feed, &[], at(1_301)), [""; 0]);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use lettre::address::AddressError;
 pub use lettre::message::Mailbox;
-use lettre::message::MultiPart;
 use lettre::message::header::{HeaderName, HeaderValue};
+use lettre::message::{MultiPart, SinglePart};
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
@@ -19,6 +19,9 @@ use tidewatch_model::ports::{Delivery, Notify};
 use tidewatch_model::{Notice, Span};
 
 use crate::text::{Template, text_of, title};
+
+/// The port on which a connection begins with TLS (RFC 8314).
+pub const IMPLICIT_TLS: u16 = 465;
 
 /// Where e-mail goes, and how it looks; Alertmanager's `email_config`.
 #[derive(Clone)]
@@ -87,7 +90,7 @@ impl EmailNotifier {
             parameters = parameters.add_root_certificate(Certificate::from_pem(certificate.as_bytes()).map_err(wrong)?);
         }
         let tls = match (email.port, email.require_tls) {
-            (465, _) => Tls::Wrapper(parameters.build().map_err(wrong)?),
+            (IMPLICIT_TLS, _) => Tls::Wrapper(parameters.build().map_err(wrong)?),
             (_, true) => Tls::Required(parameters.build().map_err(wrong)?),
             (_, false) => Tls::None,
         };
@@ -129,7 +132,7 @@ impl EmailNotifier {
         }
         let text = email.text.render(notice, &self.external_url, text_of);
         let built = match &email.html {
-            None => builder.body(text),
+            None => builder.singlepart(SinglePart::plain(text)),
             Some(html) => builder.multipart(MultiPart::alternative_plain_html(
                 text,
                 html.render_whole(notice, &self.external_url, text_of),

@@ -36,13 +36,20 @@ fn a_group_is_a_thread_and_no_line_of_ours_breaks_the_head() {
     assert!(!head.lines().any(|line| line.starts_with("Bcc:")), "{head}");
     let field = |name: &str| head.lines().find(|line| line.starts_with(name)).map(str::to_string).unwrap();
     assert_eq!(field("Message-ID"), "Message-ID: <abc.tidewatch@example.com>");
+    assert_eq!(field("MIME-Version"), "MIME-Version: 1.0");
+    assert!(field("Content-Type").contains("text/plain; charset=utf-8"), "{head}");
     assert_eq!(field("Auto-Submitted"), "Auto-Submitted: auto-generated");
     assert_eq!(field("To"), "To: Ops <ops@example.com>, b@example.com");
     assert!(body.contains("gpu_hot (critical, firing)"), "{body}");
     let over = notifier.preview(&notice(AlertState::Resolved));
     assert!(over.contains(&field("References")), "{over}");
-    let html = Email { html: Some(Template::new("<b>{{ title }}</b>").unwrap()), ..email(1) };
+    let html = Email { html: Some(Template::html("<b>{{ title }}</b>").unwrap()), ..email(1) };
     let text = EmailNotifier::new("mail", html, "", None).unwrap().preview(&notice(AlertState::Firing));
+    let mut odd = notice(AlertState::Firing);
+    odd.group_labels.insert("host".to_string(), "<script>".to_string());
+    let email = Email { html: Some(Template::html("<b>{{ title }}</b>").unwrap()), ..email(1) };
+    let escaped = EmailNotifier::new("mail", email, "", None).unwrap().preview(&odd);
+    assert!(escaped.contains("&lt;script&gt;</b>"), "{escaped}");
     assert!(text.contains("multipart/alternative") && text.contains("<b>[FIRING:1] gpu_hot n1</b>"), "{text}");
 }
 

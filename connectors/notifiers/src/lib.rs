@@ -18,7 +18,7 @@ mod webhook;
 pub use alertmanager::Feed;
 pub use chat::{Chat, ChatNotifier};
 pub use command::CommandNotifier;
-pub use email::{Email, EmailNotifier, Mailbox, addresses};
+pub use email::{Email, EmailNotifier, IMPLICIT_TLS, Mailbox, addresses};
 pub use scripted::ScriptedNotifier;
 pub use terminal::TerminalNotifier;
 pub use text::{Template, sample};

@@ -13,7 +13,11 @@ const ALERTS_IN_TEXT: usize = 20;
 
 /// A template that was read, or the default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Template(Option<String>);
+pub struct Template {
+    text: Option<String>,
+    /// Whether values are escaped for HTML.
+    html: bool,
+}
 
 impl Template {
     /// Reads a template: minijinja's language, over the fields of the webhook's body, and `title`, `text`, `reason`.
@@ -21,6 +25,18 @@ impl Template {
     /// # Errors
     /// What is wrong with it, in words.
     pub fn new(text: &str) -> Result<Template, String> {
+        Template::read(text, false)
+    }
+
+    /// The same for HTML: values are escaped.
+    ///
+    /// # Errors
+    /// As [`Template::new`].
+    pub fn html(text: &str) -> Result<Template, String> {
+        Template::read(text, true)
+    }
+
+    fn read(text: &str, html: bool) -> Result<Template, String> {
         if text.contains("{{ .") || text.contains("{{.") || text.contains("{{ template") || text.contains("{{ range") {
             return Err(
                 "it is a template of Go: expected one like {{ title }} or {{ commonLabels.alertname }}".to_string()
@@ -28,9 +44,14 @@ impl Template {
         }
         // A filter that does not exist is found only when it is used.
         for status in [NoticeStatus::Firing, NoticeStatus::Resolved] {
-            render(text, &sample(status), "").map_err(|error| error.to_string().replace('\n', " "))?;
+            render(text, html, &sample(status), "").map_err(|error| error.to_string().replace('\n', " "))?;
         }
-        Ok(Template(Some(text.to_string())))
+        Ok(Template { text: Some(text.to_string()), html })
+    }
+
+    /// Whether there is one.
+    pub fn is_given(&self) -> bool {
+        self.text.is_some()
     }
 
     /// Renders it; `default` when there is none. What fails on a notice comes as the default: a page without its text is better than
@@ -41,16 +62,16 @@ impl Template {
 
     /// The same, however long it is.
     pub fn render_whole(&self, notice: &Notice, external_url: &str, default: fn(&Notice) -> String) -> String {
-        let rendered = self.0.as_ref().and_then(|text| render(text, notice, external_url).ok());
+        let rendered = self.text.as_ref().and_then(|text| render(text, self.html, notice, external_url).ok());
         rendered.unwrap_or_else(|| default(notice))
     }
 }
 
 /// Renders a template over a notice; fails where the template does.
-fn render(text: &str, notice: &Notice, external_url: &str) -> Result<String, minijinja::Error> {
+fn render(text: &str, html: bool, notice: &Notice, external_url: &str) -> Result<String, minijinja::Error> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Chainable);
-    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_auto_escape_callback(move |_| if html { AutoEscape::Html } else { AutoEscape::None });
     let body = minijinja::Value::from_serialize(webhook_body(notice, external_url, 0));
     let more = context! { title => title(notice), text => text_of(notice), reason => notice.reason.clone() };
     environment.render_str(text, context! { ..more, ..body })

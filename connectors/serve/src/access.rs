@@ -34,6 +34,7 @@ impl std::str::FromStr for Role {
 /// Somebody who may ask.
 #[derive(Clone)]
 pub struct Token {
+    /// Empty for the one token that everybody has.
     name: String,
     role: Role,
     digest: [u8; 32],
@@ -62,7 +63,7 @@ impl Token {
 impl Access {
     /// Access to everything by this token, which is not kept.
     pub fn token(token: &str) -> Self {
-        Access::Tokens(vec![Token::new("token", Role::Admin, token)])
+        Access::Tokens(vec![Token::new("", Role::Admin, token)])
     }
 
     /// Access by the tokens of a file: a line for each, `NAME ROLE TOKEN`; empty lines, and those that begin with `#`, are none.
@@ -102,7 +103,7 @@ impl Access {
                 let secret = authorization?.strip_prefix("Bearer ")?.trim();
                 let digest = <[u8; 32]>::from(Sha256::digest(secret.as_bytes()));
                 let token = tokens.iter().find(|token| token.digest == digest)?;
-                Some((Some(token.name.clone()), token.role))
+                Some((Some(token.name.clone()).filter(|name| !name.is_empty()), token.role))
             }
         }
     }
@@ -124,8 +125,8 @@ pub(crate) async fn authorise(State(access): State<Access>, mut request: Request
     }
     let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let Some((name, role)) = access.of(header) else {
-        return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], "a bearer token is needed\n")
-            .into_response();
+        let said = if header.is_some() { "the token is not known\n" } else { "a bearer token is needed\n" };
+        return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], said).into_response();
     };
     // Whoever changes something is an editor: so it is for every route that is to come.
     let needed = if [Method::GET, Method::HEAD].contains(request.method()) { Role::Viewer } else { Role::Editor };

@@ -11,7 +11,7 @@ use tidewatch_model::limits::{ANNOTATION_BYTES, GONE_AFTER, RESOLVED_KEPT};
 use tidewatch_model::table::TableKind;
 use tidewatch_model::value::cut;
 use tidewatch_model::{
-    Alert, AlertState, Evaluation, Finding, GroupState, NoDataPolicy, Outcome, Reason, Rule, RuleShape, Span,
+    Alert, AlertState, Evaluation, Finding, GroupState, NoDataPolicy, Outcome, Reason, Rule, RuleShape, Severity, Span,
     Timestamp, Transition, Value, Values,
 };
 
@@ -82,14 +82,16 @@ impl AlertBook {
                     None if fate == Fate::Gone => Some(Reason::RuleRemoved),
                     None => None,
                     Some(rule) if !same_identity(rule, alert) => Some(Reason::RuleChanged),
-                    Some(rule) => {
-                        alert.severity = rule.severity_of(&alert.values);
-                        None
-                    }
+                    Some(_) => None,
                 };
-                let Some(reason) = ended else { return true };
                 let ts = positions.get(name).copied().unwrap_or(alert.last_match).max(alert.last_match);
                 let instant = Instant { ts, start: ts, end: ts };
+                if let (None, Some(rule)) = (ended, rule) {
+                    let before = std::mem::replace(&mut alert.severity, rule.severity_of(&alert.values));
+                    let reason = severity_change(before, alert.severity).filter(|_| alert.state == AlertState::Firing);
+                    transitions.extend(reason.map(|reason| change(alert, AlertState::Firing, reason, instant)));
+                }
+                let Some(reason) = ended else { return true };
                 match alert.state {
                     AlertState::Firing => transitions.push(change(alert, AlertState::Resolved, reason, instant)),
                     AlertState::Pending => transitions.push(change(alert, AlertState::Inactive, reason, instant)),
@@ -204,9 +206,8 @@ fn within(
     for (finding, _) in fresh {
         transitions.extend(one_group(rule, alerts, finding, at));
     }
-    let is_window = rule.shape != RuleShape::Row;
-    let is_missing = |finding: &Finding| matches!(finding.state, GroupState::NoData | GroupState::Unknown);
-    let is_over = count(alerts) < limit || is_window && !findings.iter().any(is_missing);
+    // Of those that were left out nobody knows whether they are well or silent: it is over when there is room for whatever comes.
+    let is_over = count(alerts) < limit;
     let mut labels = rule.options.labels.clone();
     labels.extend([("alertname".to_string(), rule.name.clone()), (OVERFLOW.to_string(), "limit".to_string())]);
     let id = fingerprint(&labels);
@@ -284,16 +285,12 @@ fn change(alert: &mut Alert, to: AlertState, reason: Reason, at: Instant) -> Tra
 /// Ends the alerts on events whose time is over, each exactly at its own instant, however often time is asked.
 fn end_events(rule: &Rule, alerts: &mut BTreeMap<String, Alert>, at: Instant) -> Vec<Transition> {
     let mut transitions = Vec::new();
-    for alert in alerts.values_mut().filter(|alert| alert.state == AlertState::Firing) {
+    for alert in alerts.values_mut().filter(|alert| alert.state.is_alive()) {
         let over = alert.last_match.saturating_add(rule.options.keep_firing_for);
         if over <= at.ts {
             alert.rule_version.clone_from(&rule.version);
-            transitions.push(change(
-                alert,
-                AlertState::Resolved,
-                Reason::ConditionCleared,
-                Instant { ts: over, start: over, end: over },
-            ));
+            let to = if alert.state == AlertState::Firing { AlertState::Resolved } else { AlertState::Inactive };
+            transitions.push(change(alert, to, Reason::ConditionCleared, Instant { ts: over, start: over, end: over }));
         }
     }
     transitions
@@ -323,7 +320,8 @@ fn one_group(rule: &Rule, alerts: &mut BTreeMap<String, Alert>, finding: &Findin
         (GroupState::Clear | GroupState::Held, None) => vec![],
         (GroupState::NoData, existing) => match (rule.options.no_data, existing) {
             (NoDataPolicy::Ignore, _) => vec![],
-            (NoDataPolicy::Alert, Some(alert)) => matched(rule, alert, Values::new(), at),
+            // Nothing says that it is less urgent than it was.
+            (NoDataPolicy::Alert, Some(alert)) => matched_as(rule, alert, Values::new(), alert.severity, at),
             (NoDataPolicy::Alert, None) => begin(rule, alerts, labels, fingerprint, Values::new(), Reason::NoData, at),
             (NoDataPolicy::Resolve, Some(alert)) => missed(rule, alert, Reason::NoData, at),
             (NoDataPolicy::Keep, Some(alert)) => went_silent(alert, at),
@@ -399,6 +397,11 @@ fn swing(alert: &mut Alert, state: &GroupState, slide: Span, at: Instant) {
 
 /// The condition holds for an alert that is alive.
 fn matched(rule: &Rule, alert: &mut Alert, values: Values, at: Instant) -> Vec<Transition> {
+    let severity = rule.severity_of(&values);
+    matched_as(rule, alert, values, severity, at)
+}
+
+fn matched_as(rule: &Rule, alert: &mut Alert, values: Values, severity: Severity, at: Instant) -> Vec<Transition> {
     let was_stale = alert.stale_since.take();
     if let (Some(since), AlertState::Pending) = (was_stale, alert.state) {
         // While nothing was known, `for` did not progress.
@@ -406,7 +409,7 @@ fn matched(rule: &Rule, alert: &mut Alert, values: Values, at: Instant) -> Vec<T
     }
     alert.keep_since = None;
     alert.last_match = at.ts;
-    let severity = std::mem::replace(&mut alert.severity, rule.severity_of(&values));
+    let severity = std::mem::replace(&mut alert.severity, severity);
     alert.rule_version.clone_from(&rule.version);
     let flapped = std::mem::replace(&mut alert.flaps, alert.swings.flaps);
     describe(rule, alert, values);
@@ -419,11 +422,7 @@ fn matched(rule: &Rule, alert: &mut Alert, values: Values, at: Instant) -> Vec<T
         }
         AlertState::Firing => {
             reasons.extend(was_stale.map(|_| Reason::DataReturned));
-            reasons.extend(match severity.cmp(&alert.severity) {
-                Ordering::Less => Some(Reason::SeverityRaised),
-                Ordering::Equal => None,
-                Ordering::Greater => Some(Reason::SeverityLowered),
-            });
+            reasons.extend(severity_change(severity, alert.severity));
             reasons.extend(match (flapped, alert.flaps) {
                 (false, true) => Some(Reason::Flapping),
                 (true, false) => Some(Reason::Settled),
@@ -433,6 +432,15 @@ fn matched(rule: &Rule, alert: &mut Alert, values: Values, at: Instant) -> Vec<T
         _ => {}
     }
     reasons.into_iter().map(|reason| change(alert, AlertState::Firing, reason, at)).collect()
+}
+
+/// What a change of severity is called.
+fn severity_change(before: Severity, after: Severity) -> Option<Reason> {
+    match before.cmp(&after) {
+        Ordering::Less => Some(Reason::SeverityRaised),
+        Ordering::Equal => None,
+        Ordering::Greater => Some(Reason::SeverityLowered),
+    }
 }
 
 /// Neither the condition holds nor what the alert's end asks for.

@@ -206,7 +206,9 @@ fn rules_that_change() {
     same.options.severity = Severity::Critical;
     let positions = BTreeMap::from([(before.name.clone(), now)]);
     let gone: &dyn Fn(&str) -> Fate = &|_| Fate::Gone;
-    assert!(book.reload(std::slice::from_ref(&same), gone, &positions).is_empty());
+    let told: Vec<String> = book.reload(std::slice::from_ref(&same), gone, &positions).iter().map(show).collect();
+    assert_eq!(told, ["5 firing>firing severity_raised"], "another severity is a change too");
+    assert!(book.reload(std::slice::from_ref(&same), gone, &positions).is_empty(), "once");
     assert_eq!(book.alerts().next().unwrap().severity, Severity::Critical);
     let mut raised = rule(10, 0, NoDataPolicy::Keep);
     raised.options.severity = Severity::Critical;
@@ -363,11 +365,13 @@ fn beyond_its_limit_a_rule_keeps_the_worst_and_says_how_many_it_left_out() {
     assert_eq!(step(&limited, 1, &[("n1", 120.0), ("n2", 86.0), ("n3", 95.0)]), [""; 0]);
     assert_eq!(
         step(&limited, 2, &[("n1", 91.0), ("n2", 0.0), ("n3", 95.0)]),
-        ["n1 inactive>firing", "n2 firing>resolved", "others firing>resolved"]
+        ["n1 inactive>firing", "n2 firing>resolved"],
+        "there is no room for another yet"
     );
-    assert_eq!(step(&limited, 3, &four), ["others inactive>firing"]);
     // Silence says nothing of those that were left out.
-    assert_eq!(step(&limited, 4, &[("n1", -1.0), ("n3", -1.0)]), ["n1 firing>firing", "n3 firing>firing"]);
+    assert_eq!(step(&limited, 4, &[("n1", -1.0), ("n3", 95.0)]), ["n1 firing>firing"]);
+    assert_eq!(step(&limited, 5, &[("n1", 91.0), ("n3", 95.0)]), ["n1 firing>firing"]);
+    assert_eq!(step(&limited, 6, &[("n1", 0.0), ("n3", 95.0)]), ["n1 firing>resolved", "others firing>resolved"]);
     let mut low = rule(0, 0, NoDataPolicy::Keep);
     low.options.limit = Some(1);
     low.lower_is_worse = true;
@@ -400,6 +404,34 @@ fn severity_is_a_column_that_may_change() {
             "3 firing>firing severity_lowered warning"
         ]
     );
+}
+
+#[test]
+fn what_waits_for_more_events_is_forgotten_when_none_comes() {
+    let mut counted = events(rule(0, 3, NoDataPolicy::Resolve));
+    counted.options.hold_evaluations = 2;
+    check(
+        &counted,
+        "F.....FF",
+        &[
+            "0 inactive>pending condition_met",
+            "3 pending>inactive condition_cleared",
+            "6 inactive>pending condition_met",
+            "7 pending>firing held_long_enough",
+        ],
+    );
+}
+
+#[test]
+fn missing_data_does_not_make_an_alert_less_urgent() {
+    let rule = rule(0, 0, NoDataPolicy::Alert);
+    let mut book = AlertBook::default();
+    let key = Key::from([("host".to_string(), "n1".to_string())]);
+    let values = vec![("severity".to_string(), Value::Text("Critical".to_string()))];
+    let finding = Finding { key, state: GroupState::Firing(values) };
+    book.advance(&rule, &Evaluation { outcome: Outcome::Groups(vec![finding]), ..evaluation(0, 'c') });
+    assert!(book.advance(&rule, &evaluation(1, '_')).is_empty());
+    assert_eq!(book.alerts().next().unwrap().severity, Severity::Critical);
 }
 
 fn any_states() -> impl Strategy<Value = Vec<char>> {

@@ -57,19 +57,11 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Takes a notice; one that is waiting already is not taken twice. Returns what had to be given up for it, because
+    /// Takes a notice; one that is waiting already is not taken twice. `perhaps`: it may have been delivered before a restart, and nobody lived
+    /// to hear the answer. Returns what had to be given up for it, because
     /// too many wait for its target: the oldest that is not in flight, and whether it may have been
     /// delivered.
-    pub fn push(&mut self, notice: Notice) -> Option<(Notice, bool)> {
-        self.take(notice, false)
-    }
-
-    /// The same for a notice that may have been delivered before a restart: nobody lived to hear the answer.
-    pub fn push_again(&mut self, notice: Notice) -> Option<(Notice, bool)> {
-        self.take(notice, true)
-    }
-
-    fn take(&mut self, notice: Notice, perhaps: bool) -> Option<(Notice, bool)> {
+    pub fn push(&mut self, notice: Notice, perhaps: bool) -> Option<(Notice, bool)> {
         let queue = self.targets.entry(notice.target.clone()).or_default();
         if queue.iter().any(|waiting| waiting.notice.notice_id == notice.notice_id) {
             return None;
@@ -181,7 +173,7 @@ mod tests {
         let mut outbox = Outbox::default();
         let now = Timestamp(0);
         for (id, target) in [("a", "x"), ("b", "x"), ("c", "y"), ("a", "x")] {
-            assert_eq!(outbox.push(notice(id, target)), None);
+            assert_eq!(outbox.push(notice(id, target), false), None);
         }
         assert_eq!(ids(outbox.due(now)), ["a", "c"]);
         assert!(outbox.due(now).is_empty());
@@ -195,7 +187,7 @@ mod tests {
     fn waits_double_honour_the_other_side_and_end() {
         let mut outbox = Outbox::default();
         let mut now = Timestamp(0);
-        outbox.push(notice("a", "x"));
+        outbox.push(notice("a", "x"), false);
         let mut waits = Vec::new();
         loop {
             assert_eq!(ids(outbox.due(now)), ["a"]);
@@ -219,11 +211,7 @@ mod tests {
     fn what_may_have_been_delivered_before_a_restart_may_have_been_for_ever() {
         let mut outbox = Outbox::default();
         for (id, again) in [("a", true), ("b", false)] {
-            if again {
-                outbox.push_again(notice(id, id))
-            } else {
-                outbox.push(notice(id, id))
-            };
+            outbox.push(notice(id, id), again);
             outbox.due(Timestamp(0));
             let refused = Delivery::GiveUp { error: "no".to_string() };
             let done = outbox.done(id, id, &refused, Timestamp(0));
@@ -235,9 +223,9 @@ mod tests {
     fn a_full_outbox_gives_up_the_oldest() {
         let mut outbox = Outbox::default();
         for index in 0..NOTICES_WAITING {
-            assert_eq!(outbox.push(notice(&index.to_string(), "x")), None);
+            assert_eq!(outbox.push(notice(&index.to_string(), "x"), false), None);
         }
         assert_eq!(ids(outbox.due(Timestamp(0))), ["0"]);
-        assert_eq!(outbox.push(notice("new", "x")).unwrap().0.notice_id, "1");
+        assert_eq!(outbox.push(notice("new", "x"), false).unwrap().0.notice_id, "1");
     }
 }

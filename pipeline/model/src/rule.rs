@@ -132,8 +132,9 @@ impl Rule {
     /// Which of two rows of a result is worse: by its severity, then by its first number. `Greater`: the first.
     pub fn compare(&self, one: &Values, other: &Values) -> Ordering {
         let number = |values: &Values| {
-            let number = headline(values).unwrap_or(f64::NEG_INFINITY);
-            if self.lower_is_worse { -number } else { number }
+            // No number is not worse than any.
+            let number = headline(values).map(|number| if self.lower_is_worse { -number } else { number });
+            number.unwrap_or(f64::NEG_INFINITY)
         };
         let severity = |values: &Values| self.severity_of(values);
         severity(one).cmp(&severity(other)).then_with(|| number(one).total_cmp(&number(other)))
@@ -142,7 +143,10 @@ impl Rule {
     /// How urgent a row of its result is: what its column `severity` says, else the option.
     pub fn severity_of(&self, values: &Values) -> Severity {
         let column = values.iter().find(|(name, _)| name == SEVERITY);
-        let said = column.and_then(|(_, value)| if let Value::Text(word) = value { word.parse().ok() } else { None });
+        let said =
+            column.and_then(
+                |(_, value)| if let Value::Text(word) = value { word.trim().to_lowercase().parse().ok() } else { None },
+            );
         said.unwrap_or(self.options.severity)
     }
 

@@ -145,7 +145,7 @@ const FINGERPRINTS: usize = 20_000;
 ///
 /// # Errors
 /// None that a correct registry allows.
-pub fn silence_batch(silence: &Silence, action: &str, now: Timestamp) -> Result<RecordBatch, ArrowError> {
+pub fn silence_batch(silence: &Silence, action: &str, by: &str, now: Timestamp) -> Result<RecordBatch, ArrowError> {
     let text = |text: &str| -> ArrayRef { Arc::new(StringArray::from_iter_values([text])) };
     let time = |ts: Timestamp| -> ArrayRef {
         Arc::new(TimestampMicrosecondArray::from_iter_values([ts.0]).with_timezone("UTC"))
@@ -159,6 +159,7 @@ pub fn silence_batch(silence: &Silence, action: &str, now: Timestamp) -> Result<
             "matchers" => text(&cut(matchers.join(" "), VALUES_BYTES)),
             "starts_at" => time(silence.starts_at),
             "ends_at" => time(silence.ends_at),
+            "by" => text(&cut(by.to_string(), VALUE_BYTES)),
             "created_by" => text(&cut(silence.created_by.clone(), VALUE_BYTES)),
             "comment" => text(&cut(silence.comment.clone(), VALUE_BYTES)),
             other => return Err(ArrowError::SchemaError(format!("silence_event has an unknown column '{other}'"))),

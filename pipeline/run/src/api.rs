@@ -70,6 +70,8 @@ pub struct Api {
     acks: Arc<Acks>,
     record: Writer,
     scan: Arc<dyn Scan>,
+    /// One question at a time: who looks at the history must not starve who judges.
+    asking: Mutex<()>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     started: Timestamp,
@@ -80,7 +82,18 @@ impl Api {
     pub fn new(parts: ApiParts) -> Api {
         let ApiParts { policy, silences, acks, log, scan, clock, random } = parts;
         let (started, record) = (clock.now(), Writer::new(log, random.as_ref()));
-        Api { view: Mutex::default(), policy, silences, acks, record, scan, clock, random, started }
+        Api {
+            view: Mutex::default(),
+            policy,
+            silences,
+            acks,
+            record,
+            scan,
+            asking: Mutex::new(()),
+            clock,
+            random,
+            started,
+        }
     }
 
     /// Renews what is shown.
@@ -103,12 +116,12 @@ impl Api {
                 Answer::error(405, "alerts come from rules here: nobody else's are taken")
             }
             ("GET", ["api", "v2", "silences"]) => self.silences(request),
-            ("POST", ["api", "v2", "silences"]) => self.post_silence(&request.body),
+            ("POST", ["api", "v2", "silences"]) => self.post_silence(request),
             ("GET", ["api", "v2", "silence", id]) => match self.silence(id) {
                 Some(silence) => Answer::ok(silence_json(&silence, self.clock.now())),
                 None => Answer::error(404, &format!("silence {id} not found")),
             },
-            ("DELETE", ["api", "v2", "silence", id]) => self.expire(id),
+            ("DELETE", ["api", "v2", "silence", id]) => self.expire(id, request.by.as_deref().unwrap_or_default()),
             ("GET", ["api", "v1", "alerts"]) => {
                 let view = self.view();
                 let alerts: Vec<Value> = view.alerts.iter().map(prometheus_alert).collect();
@@ -268,9 +281,9 @@ impl Api {
         Answer::ok(json!(found.iter().map(|silence| silence_json(silence, now)).collect::<Vec<_>>()))
     }
 
-    fn post_silence(&self, body: &[u8]) -> Answer {
+    fn post_silence(&self, request: &ApiRequest) -> Answer {
         let now = self.clock.now();
-        let mut value: Value = match serde_json::from_slice(body) {
+        let mut value: Value = match serde_json::from_slice(&request.body) {
             Ok(value) => value,
             Err(error) => return Answer::error(400, &format!("the body is not JSON: {error}")),
         };
@@ -279,6 +292,10 @@ impl Api {
             fields.insert("updatedAt".to_string(), json!(now));
             fields.insert("id".to_string(), json!(self.new_id()));
             fields.entry("comment").or_insert(json!(""));
+            // Who presented a token is known better than who they say they are.
+            if let Some(by) = &request.by {
+                fields.insert("createdBy".to_string(), json!(by));
+            }
             fields.entry("startsAt").or_insert(json!(now));
         }
         let mut silence: Silence = match serde_json::from_value(value) {
@@ -308,14 +325,15 @@ impl Api {
         // The new one first: nobody is paged in between.
         let action = if silence.id == asked { "changed" } else { "created" };
         for (silence, action) in std::iter::once((&silence, action)).chain(before.iter().map(|old| (old, "expired"))) {
-            if let Err(answer) = self.keep(silence, action, now) {
+            let by = request.by.as_deref().unwrap_or(&silence.created_by);
+            if let Err(answer) = self.keep(silence, action, by, now) {
                 return answer;
             }
         }
         Answer::ok(json!({"silenceID": silence.id}))
     }
 
-    fn expire(&self, id: &str) -> Answer {
+    fn expire(&self, id: &str, by: &str) -> Answer {
         let now = self.clock.now();
         let Some(silence) = self.silence(id) else { return Answer::error(404, &format!("silence {id} not found")) };
         match silence.state(now) {
@@ -324,16 +342,16 @@ impl Api {
         }
         let starts_at = silence.starts_at.min(now);
         let over = Silence { starts_at, ends_at: now, updated_at: now, ..silence };
-        match self.keep(&over, "expired", now) {
+        match self.keep(&over, "expired", by, now) {
             Ok(()) => Answer::ok(""),
             Err(answer) => answer,
         }
     }
 
     /// Keeps a silence, and what was done to it in the history.
-    fn keep(&self, silence: &Silence, action: &str, now: Timestamp) -> Result<(), Answer> {
+    fn keep(&self, silence: &Silence, action: &str, by: &str, now: Timestamp) -> Result<(), Answer> {
         let kept = self.silences.put(silence, now).map_err(|error| error.to_string());
-        let recorded = kept.and_then(|()| self.record.silence(silence, action, now));
+        let recorded = kept.and_then(|()| self.record.silence(silence, action, by, now));
         recorded.map_err(|error| Answer::error(500, &format!("could not be kept: {error}")))
     }
 

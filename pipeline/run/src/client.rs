@@ -36,13 +36,16 @@ impl ServerFlags {
         let ca = ca.transpose()?;
         let asking = Asking { token: token.as_deref().map(str::trim), ca: ca.as_deref() };
         let url = format!("{}{path}", self.url.trim_end_matches('/'));
-        let (status, text) = tidewatch_serve::ask(method, &url, asking, body)
-            .map_err(|problem| Failure::no(format!("{problem}: is 'tidewatch up' running there?")))?;
+        let (status, text) = tidewatch_serve::ask(method, &url, asking, body).map_err(|problem| {
+            let hint = if problem.contains("certificate") { "" } else { ": is 'tidewatch up' running there?" };
+            Failure::no(format!("{problem}{hint}"))
+        })?;
         let value: Value = serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.trim().to_string()));
         match status {
             200..=299 => Ok(value),
             status => {
-                let said = value.as_str().map(str::to_string).unwrap_or_else(|| value.to_string());
+                let said =
+                    value["error"].as_str().or(value.as_str()).map(str::to_string).unwrap_or_else(|| value.to_string());
                 Err(Failure::no(format!("{}: HTTP {status}: {said}", self.url)))
             }
         }

@@ -30,7 +30,7 @@ struct Shared {
     stop: AtomicBool,
     sent: AtomicU64,
     failures: AtomicU64,
-    problem: Mutex<Option<String>>,
+    problems: Mutex<Vec<String>>,
 }
 
 impl Feeds {
@@ -63,9 +63,9 @@ impl Feeds {
         (self.shared.sent.load(Ordering::Relaxed), self.shared.failures.load(Ordering::Relaxed))
     }
 
-    /// What went wrong since the last call.
-    pub fn take_problem(&self) -> Option<String> {
-        self.shared.problem.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// What went wrong, and was mended, since the last call.
+    pub fn take_problems(&self) -> Vec<String> {
+        std::mem::take(&mut self.shared.problems.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -96,9 +96,13 @@ fn work(shared: &Shared, mut feed: Feed, shown: &str) {
                 Some(format!("{shown}: {error}"))
             }
         };
-        if problem != last {
-            *shared.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem.clone();
-        }
+        // Said once when it begins, and once when it is over.
+        let said = match (&last, &problem) {
+            (None, Some(problem)) => Some(format!("error: {problem}")),
+            (Some(_), None) => Some(format!("{shown} takes alerts again")),
+            _ => None,
+        };
+        shared.problems.lock().unwrap_or_else(PoisonError::into_inner).extend(said);
         if problem.is_some() && !shared.stop.load(Ordering::SeqCst) {
             // It is asked once a second, however often alerts change.
             std::thread::sleep(LOOK);

@@ -40,8 +40,12 @@ pub struct Stations {
     past: Stats,
     stats: Stats,
     trouble: Option<String>,
+    /// When a step failed last.
+    failed_at: Timestamp,
 }
 
+/// How long after a failure it is well again: what fails is tried again within that.
+const WELL_AFTER: Span = Span::seconds(5);
 /// How soon a part that could not be opened is tried again.
 const RETRY: Span = Span::seconds(1);
 /// How long a part that another engine took over is left alone: the group says by then whose it is.
@@ -66,6 +70,7 @@ impl Stations {
             past: Stats::default(),
             stats: Stats::default(),
             trouble: None,
+            failed_at: Timestamp::MIN,
         })
     }
 
@@ -93,6 +98,9 @@ impl Stations {
         self.stats = self.past.clone();
         self.running.values().for_each(|station| self.stats.add(station.stats()));
         self.stats.trouble.clone_from(&self.trouble);
+        if failure.is_some() {
+            self.failed_at = now;
+        }
         failure.map_or(Ok(more), Err)
     }
 
@@ -166,7 +174,29 @@ impl Stations {
 
     /// Alerts that are pending or firing.
     pub fn live_alerts(&self) -> Vec<Alert> {
-        self.running.values().flat_map(Station::live_alerts).collect()
+        match self.division {
+            Division::Alone => self.running.values().flat_map(Station::live_alerts).collect(),
+            // The rest knows those of the shares, and some may be here too.
+            Division::Group { .. } => {
+                let all = self.running.values().flat_map(Station::live_alerts);
+                let by_fingerprint: BTreeMap<String, Alert> = all.map(|alert| (alert.fingerprint(), alert)).collect();
+                by_fingerprint.into_values().collect()
+            }
+        }
+    }
+
+    /// Whether rules are judged and people are told here, without trouble for some seconds. In a group the rest tells for all.
+    pub fn is_well(&self, now: Timestamp) -> bool {
+        let tells = match self.division {
+            Division::Alone => true,
+            Division::Group { shares, .. } => self.running.contains_key(&shares),
+        };
+        tells && self.waiting.is_empty() && now - self.failed_at > WELL_AFTER
+    }
+
+    /// Requests to Alertmanagers that failed so far.
+    pub fn set_feed_failures(&mut self, failures: u64) {
+        self.running.values_mut().take(1).for_each(|station| station.set_feed_failures(failures));
     }
 
     /// How rules do; where several parts judge one, what the slowest says, and what any says that is wrong.

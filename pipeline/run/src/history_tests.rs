@@ -140,9 +140,9 @@ impl Week {
             created_by: "sue".to_string(),
             comment: "new disks".to_string(),
         };
-        tables.0.push(("silence_event", silence_batch(&silence, "created", at("4 08:00:00")).unwrap()));
+        tables.0.push(("silence_event", silence_batch(&silence, "created", "sue", at("4 08:00:00")).unwrap()));
         let over = Silence { ends_at: at("4 11:00:00"), ..silence };
-        tables.0.push(("silence_event", silence_batch(&over, "expired", at("4 11:00:00")).unwrap()));
+        tables.0.push(("silence_event", silence_batch(&over, "expired", "ann", at("4 11:00:00")).unwrap()));
         tables
     }
 }

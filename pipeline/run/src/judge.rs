@@ -193,6 +193,11 @@ impl Judge {
         self.verdicts.evaluations
     }
 
+    /// Whether a rule is judged here.
+    pub fn judges(&self, rule: &str) -> bool {
+        self.verdicts.rules.contains_key(rule)
+    }
+
     /// Whether a rule's last evaluation failed.
     pub fn fails(&self, rule: &str) -> bool {
         self.verdicts.book.failures(rule) > 0

@@ -1,9 +1,11 @@
 //! What commands print: tables with colour for a terminal, JSON lines or CSV for a pipe.
 
 use std::io::{IsTerminal, Write};
+use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::util::display::FormatOptions;
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 use arrow::util::pretty::pretty_format_batches_with_options;
 use clap::ValueEnum;
 
@@ -63,6 +65,7 @@ impl<W: Write> BatchPrinter<W> {
                 writer.write(&batch).and_then(|()| writer.finish()).map_err(Failure::output)?;
             }
             Format::Csv => {
+                let batch = without_nesting(&batch).map_err(Failure::output)?;
                 let mut writer = arrow::csv::WriterBuilder::new().with_header(self.csv_header).build(&mut self.out);
                 writer.write(&batch).map_err(Failure::output)?;
                 self.csv_header = false;
@@ -81,6 +84,25 @@ impl<W: Write> BatchPrinter<W> {
         }
         self.out.flush().map_err(Failure::output)
     }
+}
+
+/// Maps and lists as text, which CSV has no other form for.
+fn without_nesting(batch: &RecordBatch) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let schema = batch.schema();
+    let (mut fields, mut columns) = (Vec::new(), Vec::new());
+    for (field, column) in schema.fields().iter().zip(batch.columns()) {
+        if field.data_type().is_nested() {
+            let formatter = ArrayFormatter::try_new(column, &FormatOptions::default())?;
+            let text = (0..batch.num_rows()).map(|row| column.is_valid(row).then(|| formatter.value(row).to_string()));
+            fields.push(Field::new(field.name(), DataType::Utf8, true));
+            columns.push(Arc::new(text.collect::<StringArray>()) as ArrayRef);
+        } else {
+            fields.push(field.as_ref().clone());
+            columns.push(column.clone());
+        }
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
 }
 
 /// Prints a list of objects: each a JSON object whose keys are the columns, in order.

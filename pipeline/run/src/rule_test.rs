@@ -6,6 +6,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tidewatch_model::rule::SEVERITY;
 use tidewatch_model::wire::json::{TimeUnitChoice, decode_lines};
 use tidewatch_model::{AlertState, Span, Timestamp, table};
 use tidewatch_sql::{CompiledRule, Dimensions, Feed};
@@ -176,10 +177,12 @@ impl RuleTest {
         let describe = |labels: &BTreeMap<String, String>, state: AlertState| format!("{state} {labels:?}");
         let of_rule = judge.alerts().filter(|alert| alert.rule == expectation.alertname);
         let alive: Vec<_> = of_rule.filter(|alert| alert.state.is_alive()).collect();
+        // Severity is no part of the identity; who names it as a label, as with promtool, has it compared.
+        let with_severity = expectation.exp_alerts.iter().any(|alert| alert.exp_labels.contains_key(SEVERITY));
         let mut found: Vec<String> = alive
             .iter()
             .map(|alert| {
-                let mut labels = alert.labels.clone();
+                let mut labels = if with_severity { alert.wire_labels() } else { alert.labels.clone() };
                 labels.remove("alertname");
                 describe(&labels, alert.state)
             })
@@ -213,7 +216,8 @@ impl RuleTest {
         for (wanted, alert) in
             expectation.exp_alerts.iter().flat_map(|wanted| alive.iter().map(move |alert| (wanted, alert)))
         {
-            let same = wanted.exp_labels.iter().all(|(name, value)| alert.labels.get(name) == Some(&text_of(value)));
+            let labels = alert.wire_labels();
+            let same = wanted.exp_labels.iter().all(|(name, value)| labels.get(name) == Some(&text_of(value)));
             for (name, text) in wanted.exp_annotations.iter().filter(|_| same) {
                 if alert.annotations.get(name) != Some(text) {
                     differences.push(format!(

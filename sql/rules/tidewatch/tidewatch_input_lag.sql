@@ -2,6 +2,7 @@
 -- long enough is a dead letter. 20,000 records are some ten seconds of a large fleet.
 CREATE ALERT tidewatch_input_lag
 WITH (severity = 'critical', for = '1 minute', recover_when = 'waiting < 2000',
+      no_data = 'resolve',
       summary = '{{ waiting }} records of {{ table_name }} wait to be read: alerts come late')
 AS
 SELECT labels['table'] AS table_name, labels['part'] AS part, min(value) AS waiting

@@ -2,6 +2,7 @@
 -- behind, or `delay` is too short for the way that rows take.
 CREATE ALERT tidewatch_late_rows
 WITH (severity = 'warning', for = '1 minute', keep_firing_for = '5 minutes',
+      no_data = 'resolve',
       summary = '{{ share }} of the rows of {{ table_name }} come too late for their windows')
 AS
 SELECT labels['table'] AS table_name, labels['part'] AS part, avg(value) AS share

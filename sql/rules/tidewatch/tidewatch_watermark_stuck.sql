@@ -2,6 +2,7 @@
 -- do not come. A source that is silent holds nobody back for longer than engine.idle_timeout.
 CREATE ALERT tidewatch_watermark_stuck
 WITH (severity = 'critical', for = '1 minute', recover_when = 'behind < 60',
+      no_data = 'resolve',
       summary = 'event time of {{ table_name }} is {{ behind }} seconds behind: its windows stay open')
 AS
 SELECT labels['table'] AS table_name, labels['part'] AS part, min(value) AS behind

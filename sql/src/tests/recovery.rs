@@ -53,8 +53,15 @@ fn rows_recover_too_and_labels_stay_labels() {
         lag(temperature_celsius) OVER (PARTITION BY host, gpu_uuid ORDER BY ts) AS before FROM gpu QUALIFY temperature_celsius > before + 10";
     let found = states(over, &[70.0, 90.0, 92.0, 74.0]);
     let short: Vec<&str> = found.iter().map(|line| line.split(' ').nth(1).unwrap()).collect();
-    // The first row has none before it: nobody can say.
+    // The first row has none before it: whether the condition holds nobody can say, and it is no recovery.
     assert_eq!(short, ["firing", "held", "clear"], "{found:?}");
+    let null = "CREATE ALERT a WITH (recover_when = 'max(power_watts) < 75') AS SELECT host, max(temperature_celsius) AS t
+        FROM HOP(gpu, ts, INTERVAL '10 seconds', INTERVAL '10 seconds') GROUP BY host HAVING max(temperature_celsius) > 85";
+    assert_eq!(states(null, &[90.0, 70.0]), ["n1 firing t=90", "n1 held"], "power is NULL: that is no recovery");
+    let general = null
+        .replace("WITH (", "WITH (every = '10s', over = '10s', ")
+        .replace("HOP(gpu, ts, INTERVAL '10 seconds', INTERVAL '10 seconds')", "gpu");
+    assert_eq!(states(&general, &[90.0, 70.0]), ["n1 firing t=90", "n1 held"]);
 }
 
 #[test]
@@ -68,6 +75,12 @@ fn what_can_be_no_recovery_is_refused() {
             "SELECT host, max(temperature_celsius) AS t {} HAVING host IN (SELECT host FROM expected)",
             "expected no subquery",
         ),
+        (
+            "t < 75",
+            "SELECT host, max(temperature_celsius) AS t FROM HOP(gpu, ts, INTERVAL '10 seconds', INTERVAL '10 seconds') WHERE host <> 'x' AND power_watts > 9 GROUP BY host HAVING t > 85",
+            "'power_watts > 9' in WHERE",
+        ),
+        ("code < 9", "SELECT host, code FROM gpu_event WHERE code > 10", "expected a rule over samples"),
         ("t < 75", "SELECT host FROM gpu WHERE host = 'n1'", "expected a rule with a condition"),
     ] {
         let text = format!("CREATE ALERT a WITH (recover_when = '{option}') AS {};", select.replace("{}", WINDOW));
@@ -78,6 +91,17 @@ fn what_can_be_no_recovery_is_refused() {
         "CREATE ALERT a WITH (flap_detection = true, for_evaluations = 0, limit = 'x') AS SELECT host FROM gpu WHERE temperature_celsius > 1;",
     );
     assert_eq!(flaps.len(), 3, "{flaps:?}");
+}
+
+#[test]
+fn a_column_of_severity_is_looked_at() {
+    let of = |expression: &str| load_any(&format!("CREATE ALERT a AS SELECT host, {expression} AS severity {WINDOW};"));
+    let case =
+        "CASE WHEN max(temperature_celsius) > 95 THEN 'Critical' WHEN host = 'page' THEN 'page' ELSE 'warning' END";
+    let found = of(case);
+    assert!(found.iter().any(|fault| fault.contains("warning: 'page' is not one of info")), "{found:?}");
+    assert_eq!(found.iter().filter(|fault| fault.contains("is not one of")).count(), 1, "{found:?}");
+    assert!(of("avg(temperature_celsius)").iter().any(|fault| fault.contains("the column severity is Float64")));
 }
 
 fn load_any(text: &str) -> Vec<String> {

@@ -309,7 +309,8 @@ impl Dispatcher {
                 let Some(known) = self.alerts.get(fingerprint) else { continue };
                 let is_muted = is_mute || muted.contains(fingerprint);
                 let due = escalation(route, known, self.acks.get(fingerprint), now);
-                if known.fires() && !is_muted && due > now {
+                // Whoever heard of it is not told that it is over because somebody else knows of it.
+                if known.fires() && !is_muted && due > now && !was_told(fingerprint) {
                     escalated = escalated.min(due);
                 } else if known.fires() && is_muted {
                     again = again.min(now.saturating_add(MUTED_RECHECK));

@@ -170,9 +170,18 @@ fn what_nobody_knows_of_is_escalated() {
     dispatcher.set_acks([ack(&two, None)]);
     assert_eq!(told(&mut dispatcher, 600, 5_000), ["900 first: n1"], "somebody knows of n2");
     dispatcher.observe(&hot("n2", 0, Some(5_000)), at(5_000));
-    assert_eq!(told(&mut dispatcher, 5_000, 6_000), [""; 0], "the boss never heard of n2");
+    assert_eq!(told(&mut dispatcher, 5_000, 5_500), [""; 0], "the boss never heard of n2");
+    // Whoever heard of an alert and acknowledges it is not told that all is over when the other one is.
+    dispatcher.observe(&hot("n3", 4_000, None), at(5_500));
+    assert_eq!(told(&mut dispatcher, 5_500, 5_800), ["5700 new alerts: n1 n3"]);
+    dispatcher.set_acks([ack(&one, None)]);
+    let severe = Alert { severity: Severity::Critical, ..one.clone() };
+    dispatcher.observe(&severe, at(5_800));
+    dispatcher.observe(&hot("n3", 4_000, Some(5_801)), at(5_801));
+    assert_eq!(told(&mut dispatcher, 5_801, 6_000), ["6000 more severe: (n3) n1"], "and hears that it got worse");
+    dispatcher.observe(&one, at(6_000));
     dispatcher.observe(&hot("n1", 0, Some(6_000)), at(6_000));
-    assert_eq!(told(&mut dispatcher, 6_000, 7_000), ["6300 all resolved: (n1)"]);
+    assert_eq!(told(&mut dispatcher, 6_001, 7_000), ["6300 all resolved: (n1)"]);
 }
 
 #[test]

@@ -76,6 +76,14 @@ pub struct Told {
 }
 
 impl Told {
+    /// What was told of other alerts of the group, besides.
+    pub fn join(&mut self, other: Told) {
+        self.at = self.at.max(other.at);
+        self.firing.extend(other.firing);
+        self.resolved.extend(other.resolved);
+        self.hidden.extend(other.hidden);
+    }
+
     /// Whether it was told that an alert fires, and not that it is over.
     pub fn knows(&self, fingerprint: &str) -> bool {
         self.firing.contains_key(fingerprint) || self.hidden.contains(fingerprint)

@@ -147,6 +147,7 @@ struct Inherited {
     group_wait: Span,
     group_interval: Span,
     repeat_interval: Span,
+    escalate_after: Span,
     path: String,
 }
 
@@ -158,6 +159,7 @@ impl Default for Inherited {
             group_wait: Span::seconds(30),
             group_interval: Span::minutes(5),
             repeat_interval: Span::seconds(4 * 3_600),
+            escalate_after: Span::ZERO,
             path: String::new(),
         }
     }
@@ -201,6 +203,7 @@ fn route(
     own.group_wait = positive("group_wait", own.group_wait, true);
     own.group_interval = positive("group_interval", own.group_interval, false);
     own.repeat_interval = positive("repeat_interval", own.repeat_interval, false);
+    own.escalate_after = positive("escalate_after", own.escalate_after, true);
     let matchers = matchers(&mut fields, "matchers", "match", "match_re");
     if is_root && !matchers.is_empty() {
         node.error("the root takes everything: expected no matchers here");
@@ -218,7 +221,6 @@ fn route(
     if is_root && !(mute_time_intervals.is_empty() && active_time_intervals.is_empty()) {
         node.error("the root has no time intervals: expected them at a route below it");
     }
-    let escalate_after = fields.get("escalate_after").and_then(|node| node.span()).unwrap_or(Span::ZERO);
     let continues = fields.get("continue").and_then(|node| node.bool()).unwrap_or(false);
     let written: Vec<String> = matchers.iter().map(ToString::to_string).collect();
     let step = format!("{{{}}}", written.join(","));
@@ -234,7 +236,7 @@ fn route(
         group_interval: own.group_interval,
         repeat_interval: own.repeat_interval,
         continues,
-        escalate_after,
+        escalate_after: own.escalate_after,
         mute_time_intervals,
         active_time_intervals,
         routes,

@@ -9,8 +9,8 @@ use tidewatch_flow::alerting::Target;
 use tidewatch_model::Span;
 use tidewatch_model::ports::{Log, Notify};
 use tidewatch_notifiers::{
-    Chat, ChatNotifier, CommandNotifier, Email, EmailNotifier, Feed, Template, TopicNotifier, WebhookNotifier,
-    addresses,
+    Chat, ChatNotifier, CommandNotifier, Email, EmailNotifier, Feed, IMPLICIT_TLS, Template, TopicNotifier,
+    WebhookNotifier, addresses,
 };
 
 use super::beside;
@@ -420,7 +420,16 @@ fn template(fields: &mut Fields, key: &'static str) -> Template {
 }
 
 fn read_template(node: &Node, text: &str) -> Template {
-    Template::new(text).unwrap_or_else(|problem| {
+    read_with(node, Template::new(text))
+}
+
+/// The same for HTML, in which what comes from rows is escaped.
+fn read_html(node: &Node, text: &str) -> Template {
+    read_with(node, Template::html(text))
+}
+
+fn read_with(node: &Node, read: Result<Template, String>) -> Template {
+    read.unwrap_or_else(|problem| {
         if problem.contains("template of Go") {
             node.warning(format!("{problem}; the default text is sent"));
         } else {
@@ -585,7 +594,11 @@ fn email(fields: &mut Fields, global: &Global, folder: &Path) -> Option<Channel>
     let to = fields.get("to").and_then(|node| node.parse(addresses));
     let password = secret(fields, "auth_password", "auth_password_file", folder).or_else(|| smtp.password.clone());
     let require_tls = fields.get("require_tls").and_then(|node| node.bool()).or(smtp.require_tls).unwrap_or(true);
-    let html = fields.has("html").then(|| template(fields, "html"));
+    let html = fields.get("html").and_then(|node| node.text().map(|text| (node, text)));
+    let html = html
+        .filter(|(_, text)| !text.is_empty())
+        .map(|(node, text)| read_html(&node, &text))
+        .filter(Template::is_given);
     let body = template(fields, "text");
     let (mut subject, mut more) = (Template::default(), Vec::new());
     for (name, node) in fields.get("headers").into_iter().flat_map(|node| node.entries()) {
@@ -594,6 +607,8 @@ fn email(fields: &mut Fields, global: &Global, folder: &Path) -> Option<Channel>
             subject = read_template(&node, &value);
         } else if ["to", "from"].iter().any(|own| name.eq_ignore_ascii_case(own)) {
             node.warning("is not supported and left out");
+        } else if value.contains("{{") {
+            node.warning("templates are read in Subject only; left out");
         } else {
             more.push((name, value));
         }
@@ -638,7 +653,8 @@ fn email(fields: &mut Fields, global: &Global, folder: &Path) -> Option<Channel>
     }
     let (host, port) = place?;
     let credentials = username.zip(password);
-    if credentials.is_some() && !require_tls && !["localhost", "127.0.0.1", "::1"].contains(&host.as_str()) {
+    let has_tls = require_tls || port == IMPLICIT_TLS;
+    if credentials.is_some() && !has_tls && !["localhost", "127.0.0.1", "::1"].contains(&host.as_str()) {
         node.error("a password is not sent without TLS: expected require_tls");
     }
     let (from, to, text) = (from?, to?, body);

@@ -25,6 +25,7 @@ route:
     - matchers: [severity="critical", team=~"gpu|training"]
       receiver: pager
       group_wait: 10s
+      escalate_after: 15m
       continue: true
       routes:
         - match: {host: n1}
@@ -77,6 +78,7 @@ fn a_good_file_is_read_with_alertmanagers_defaults() {
     assert_eq!((pager.group_wait, pager.repeat_interval), (Span::seconds(10), Span::seconds(4 * 3_600)));
     assert_eq!(pager.routes[0].path, "{}/{severity=\"critical\",team=~\"gpu|training\"}/{host=\"n1\"}");
     assert_eq!(pager.routes[0].receiver, "pager");
+    assert_eq!(pager.routes[0].escalate_after, Span::minutes(15), "a child has what its parent has");
     assert_eq!(pager.routes[0].group_by, GroupBy::All);
     assert_eq!(logs.matchers[0].to_string(), "alertname=~\"log_.*\"");
     let names: Vec<&String> = channels.keys().collect();

@@ -1,9 +1,13 @@
 //! Our own part of the API: one alert with what happened to it, acks, the history, the state of a rule. Answers have Prometheus' form:
 //! `{"status": "success", "data": ...}`.
 
+use std::sync::PoisonError;
+
 use serde_json::{Map, Value, json};
 use tidewatch_flow::alerting::Ack;
 use tidewatch_model::alert::event_id;
+use tidewatch_model::limits::{LABEL_BYTES, VALUE_BYTES};
+use tidewatch_model::value::cut;
 use tidewatch_model::{Alert, AlertState, Reason, Rule, Span, Timestamp, Transition};
 use tidewatch_serve::{Answer, ApiRequest};
 use tidewatch_sql::{History, QueryError};
@@ -13,7 +17,7 @@ use crate::said::Said;
 
 /// Rows of the history in one answer, unless less is asked for.
 const ROWS: usize = 1_000;
-/// How far back an alert's timeline goes.
+/// How far back an alert's timeline goes, and the history where nobody says since when.
 const TIMELINE: Span = Span::days(90);
 
 fn success(data: impl Into<Value>) -> Answer {
@@ -114,7 +118,7 @@ impl Api {
             return refused(404, &format!("no alert {fingerprint} fires"));
         };
         // Who presented a token is known better than who they say they are.
-        let acked_by = request.by.clone().unwrap_or_else(|| text("ackedBy"));
+        let acked_by = cut(request.by.clone().unwrap_or_else(|| text("ackedBy")), LABEL_BYTES);
         if acked_by.is_empty() {
             return refused(400, "ackedBy: expected who knows of it");
         }
@@ -123,7 +127,7 @@ impl Api {
             fingerprint: fingerprint.to_string(),
             fired_at,
             acked_by: acked_by.clone(),
-            comment: text("comment"),
+            comment: cut(text("comment"), VALUE_BYTES),
             acked_at: now,
             until,
         };
@@ -131,7 +135,7 @@ impl Api {
         let event = ack_event(alert, Reason::Acknowledged, &ack.acked_by, &ack.comment, now);
         match written.and_then(|()| self.record.transition(&event, now)) {
             Ok(()) => success(json!(ack)),
-            Err(error) => refused(500, &format!("could not be kept: {error}")),
+            Err(error) => refused(500, &format!("could not be kept, or not in the history: {error}")),
         }
     }
 
@@ -195,7 +199,11 @@ impl Api {
                 }
             }
         }
-        let filter = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
+        if !conditions.iter().any(|condition| condition.starts_with("ts >=")) {
+            let from = self.clock.now().saturating_sub(TIMELINE);
+            conditions.push(format!("ts >= TIMESTAMP '{from}'"));
+        }
+        let filter = format!("WHERE {}", conditions.join(" AND "));
         let sql = format!("SELECT * FROM alert_event {filter} ORDER BY ts DESC, processed_at DESC LIMIT {limit}");
         match self.ask_history(&sql) {
             Ok(rows) => success(json!(rows)),
@@ -230,6 +238,7 @@ impl Api {
     }
 
     fn ask_history(&self, sql: &str) -> Result<Vec<Map<String, Value>>, String> {
+        let _one = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = Vec::new();
         let history = History::new(self.scan.clone(), 1).map_err(|error| error.to_string())?;
         let asked = history.query(sql, |batch| {

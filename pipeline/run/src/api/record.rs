@@ -32,12 +32,12 @@ impl Writer {
         self.append("alert_event", &rows)
     }
 
-    /// A silence that was made, changed or ended.
+    /// A silence that was made, changed or ended, and by whom.
     ///
     /// # Errors
     /// The log's.
-    pub fn silence(&self, silence: &Silence, action: &str, now: Timestamp) -> Result<(), String> {
-        let rows = silence_batch(silence, action, now).map_err(|error| error.to_string())?;
+    pub fn silence(&self, silence: &Silence, action: &str, by: &str, now: Timestamp) -> Result<(), String> {
+        let rows = silence_batch(silence, action, by, now).map_err(|error| error.to_string())?;
         self.append("silence_event", &rows)
     }
 

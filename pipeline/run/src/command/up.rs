@@ -236,6 +236,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         tables,
         rules: watch,
         said_errors: BTreeMap::new(),
+        said_targets: BTreeMap::new(),
         dimensions,
         shown_rules: rules_of(&set),
         feeds: &feeds,
@@ -410,6 +411,8 @@ struct LoopState<'a> {
     heartbeat: &'a Heartbeat,
     /// The last error of each rule that was said.
     said_errors: BTreeMap<String, String>,
+    /// Targets that can't be told, as was said.
+    said_targets: BTreeMap<String, String>,
     /// Whether somebody asked to look now.
     hangup: Arc<AtomicBool>,
 }
@@ -463,6 +466,19 @@ impl LoopState<'_> {
         }
     }
 
+    /// Says which targets can't be told, each time that it begins.
+    fn say_targets(&mut self, stats: &Stats) {
+        for (target, error) in &stats.target_errors {
+            if !self.said_targets.contains_key(target) {
+                self.screen.say(&format!("error: a notice was not taken: {error}; it is tried again, or decided anew"));
+            }
+        }
+        for target in self.said_targets.keys().filter(|target| !stats.target_errors.contains_key(*target)) {
+            self.screen.say(&format!("{target} takes notices again"));
+        }
+        self.said_targets.clone_from(&stats.target_errors);
+    }
+
     fn between_steps(&mut self, stations: &mut Stations, now: Timestamp) {
         let asked = self.hangup.swap(false, Ordering::SeqCst);
         if asked || now - self.times.looked >= LOOK_INTERVAL {
@@ -492,17 +508,17 @@ impl LoopState<'_> {
             self.shown.set(stations.stats(), &alerts, self.log.corrupt_frames());
             self.shown.set_alerts(&alerts, stations.alert_groups(), &self.shown_rules, stations.rule_health());
             self.shown.set_feeds(self.feeds.counts(), self.heartbeat.counts());
-            if stations.stats().trouble.is_none() {
+            if stations.is_well(now) {
                 self.heartbeat.alive(now);
             }
             if !self.feeds.is_empty() {
                 self.feeds.set(stations.known_alerts());
-                if let Some(problem) = self.feeds.take_problem() {
-                    self.screen.say(&format!("error: {problem}"));
-                }
+                stations.set_feed_failures(self.feeds.counts().1);
+                self.feeds.take_problems().iter().for_each(|said| self.screen.say(said));
             }
             let stats = stations.stats().clone();
             self.say_errors(&stats);
+            self.say_targets(&stats);
             self.screen.draw(&stats, &alerts, now);
         }
         if now - self.times.reported >= REPORT_INTERVAL {
@@ -569,10 +585,6 @@ fn told(config: &Config, log: &Arc<dyn Log>, on_screen: bool, recent: &RecentLin
                 path.display()
             );
             return Err(Failure::usage(message));
-        }
-        if config.kafka_group.is_some() {
-            let scope = "each engine of the group tells of the alerts that it judges: neither groups nor inhibition reach over engines";
-            say(on_screen, &format!("tidewatch: {scope}"));
         }
         policy = policy.beside(file.policy);
         alertmanagers.extend(file.alertmanagers);

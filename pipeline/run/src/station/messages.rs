@@ -19,6 +19,7 @@ use tidewatch_model::limits::RECORD_BYTES;
 use tidewatch_model::ports::{Delivery, Notify, Record};
 use tidewatch_model::{Alert, AlertState, Notice, Timestamp};
 
+use super::scope::SHARE;
 use super::state::read_compacted;
 use super::{NOTICE_TOPIC, Part, SILENCES_INTERVAL, Station, StationError};
 use crate::alert_rows::{NoticeOutcome, notice_batch};
@@ -181,6 +182,9 @@ impl Station {
 
     /// Writes down what is to be told before anybody is.
     pub(super) fn tell(&mut self, now: Timestamp) -> Result<(), StationError> {
+        if !self.tells() {
+            return Ok(());
+        }
         if self.dispatcher.next_at() <= now {
             // Values and severities of alerts that go on.
             for alert in self.judge.alerts() {
@@ -193,6 +197,7 @@ impl Station {
             self.tenure.check(self.log.as_ref())?;
         }
         let mut notices = std::mem::take(&mut self.decided);
+        let mut refused: Vec<Notice> = Vec::new();
         if !notices.is_empty() {
             let record = |notice: &Notice| {
                 let told = self.dispatcher.promised(notice).cloned().unwrap_or_default();
@@ -207,15 +212,16 @@ impl Station {
                 let (small, large): (Vec<_>, Vec<_>) =
                     notices.into_iter().zip(records).partition(|(_, record)| fits(record));
                 (notices, records) = small.into_iter().unzip();
-                self.refuse(large.into_iter().map(|(notice, _)| notice).collect(), now)?;
+                refused = large.into_iter().map(|(notice, _)| notice).collect();
             }
             if let Err(error) = self.log.append(NOTICE_TOPIC, 0, &records) {
                 // What can't be written down was not decided.
-                notices.iter().for_each(|notice| self.dispatcher.take_back(notice, now));
+                notices.iter().chain(&refused).for_each(|notice| self.dispatcher.take_back(notice, now));
                 return Err(error.into());
             }
         }
-        self.send(notices, false, now)
+        self.send(notices, false, now)?;
+        self.refuse(refused, now)
     }
 
     /// Gives up notices of groups that are too large to be written down.
@@ -235,8 +241,7 @@ impl Station {
     fn send(&mut self, notices: Vec<Notice>, again: bool, now: Timestamp) -> Result<(), StationError> {
         let (mut given_up, mut told) = (Vec::new(), Vec::new());
         for notice in notices {
-            let left_out = if again { self.outbox.push_again(notice) } else { self.outbox.push(notice) };
-            if let Some((notice, perhaps)) = left_out {
+            if let Some((notice, perhaps)) = self.outbox.push(notice, again) {
                 let known = self.dispatcher.gave_up(&notice, perhaps, now);
                 told.extend(known.map(|known| ((notice.group_key.clone(), notice.target.clone()), known)));
                 let error = Some("too many notices wait for this target".to_string());
@@ -258,17 +263,18 @@ impl Station {
     }
 
     /// What everybody was told before the start, the alerts as they stand, and the notices of which nobody knows whether they were
-    /// delivered. Those of a single engine are of the rest of a group that came after it.
+    /// delivered. The rest of a group tells for all: what a single engine told before it, and what shares told themselves, is its own.
     pub(super) fn restore_messages(&mut self, alerts: &[Alert], now: Timestamp) -> Result<(), StationError> {
         let name = self.tenure.part.name();
         let mut intents: Vec<(u64, Intent)> = Vec::new();
-        let mut told = Vec::new();
+        let mut told: BTreeMap<Place, Told> = BTreeMap::new();
         let mut moved = Vec::new();
         for (key, (offset, value)) in read_compacted(self.log.as_ref(), NOTICE_TOPIC)? {
             let text = String::from_utf8_lossy(&key).into_owned();
-            let bare = text.strip_prefix(&name).unwrap_or(&text);
+            let of_share = text.split_once('/').filter(|(part, _)| part.starts_with(SHARE));
+            let bare = of_share.map_or_else(|| text.strip_prefix(&name).unwrap_or(&text), |(_, bare)| bare);
             let of_single = !text.strip_prefix(TOLD).unwrap_or(&text).contains('/');
-            let comes = of_single && matches!(self.tenure.part, Part::Rest { .. });
+            let comes = (of_single || text.starts_with(SHARE)) && matches!(self.tenure.part, Part::Rest { .. });
             let is_ours = if name.is_empty() { of_single } else { text.starts_with(&name) };
             if !comes && !is_ours {
                 continue;
@@ -276,12 +282,13 @@ impl Station {
             let wrong = |problem: String| StationError::State { topic: NOTICE_TOPIC, offset, problem };
             if bare.starts_with(TOLD) {
                 let Kept { group_key, target, told: known } = unpacked(&value).map_err(wrong)?;
-                told.push(((group_key, target), known));
+                // Several shares may have told of one group.
+                told.entry((group_key, target)).or_insert_with(Told::default).join(known);
             } else {
                 intents.push((offset, unpacked(&value).map_err(wrong)?));
             }
             if comes {
-                let ours = [name.as_bytes(), &key].concat();
+                let ours = [name.as_bytes(), bare.as_bytes()].concat();
                 moved.push(Record { key: ours, headers: vec![], value: Some(value), timestamp: now });
                 moved.push(Record { key, headers: vec![], value: None, timestamp: now });
             }
@@ -289,7 +296,7 @@ impl Station {
         if !moved.is_empty() {
             self.log.append(NOTICE_TOPIC, 0, &moved)?;
         }
-        self.kept_told = told.iter().map(|(place, _)| place.clone()).collect();
+        self.kept_told = told.keys().cloned().collect();
         self.silences_known = self.silences.refresh()?;
         self.silences.all().into_iter().for_each(|silence| self.dispatcher.set_silence(silence));
         self.acks_known = self.acks.refresh()?;
@@ -317,9 +324,9 @@ impl Station {
             let mut records =
                 vec![Record { key: self.intent_key(&notice), headers: vec![], value: None, timestamp: now }];
             let place = (notice.group_key.clone(), notice.target.clone());
-            if let Some(known) = known {
-                self.kept_told.insert(place.clone());
-                records.push(self.told_record(place, known, now));
+            if let Some(record) = known.and_then(|known| self.told_record(place.clone(), known, now)) {
+                self.kept_told.insert(place);
+                records.push(record);
             }
             self.log.append(NOTICE_TOPIC, 0, &records)?;
         }
@@ -339,12 +346,13 @@ impl Station {
         self.send(again, true, now)
     }
 
-    /// The record of what a target was told.
-    fn told_record(&self, place: Place, told: Told, now: Timestamp) -> Record {
+    /// The record of what a target was told; none when no log takes it: after a restart it is told again then.
+    fn told_record(&self, place: Place, told: Told, now: Timestamp) -> Option<Record> {
         let key = self.told_key(&place).into_bytes();
         let (group_key, target) = place;
         let value = packed(&Kept { group_key, target, told });
-        Record { key, headers: vec![], value: Some(value), timestamp: now }
+        let fits = value.len() + SPARE_BYTES <= RECORD_BYTES;
+        fits.then_some(Record { key, headers: vec![], value: Some(value), timestamp: now })
     }
 
     /// Forgets what was told of groups that are gone, and alerts that nobody judges here any more.
@@ -352,9 +360,15 @@ impl Station {
         for alert in self.judge.alerts() {
             self.dispatcher.refresh(alert, now);
         }
-        let judged: BTreeSet<String> =
-            self.judge.alerts().filter(|alert| alert.state.is_alive()).map(Alert::fingerprint).collect();
-        self.dispatcher.retain_firing(&|fingerprint| judged.contains(fingerprint));
+        let alive = self.judge.alerts().chain(self.others()).filter(|alert| alert.state.is_alive());
+        let alive: BTreeSet<String> = alive.map(Alert::fingerprint).collect();
+        match self.follower {
+            Some(_) => {
+                self.end_missing(&alive, now);
+                self.dispatcher.retain_firing(&|_| true);
+            }
+            None => self.dispatcher.retain_firing(&|fingerprint| alive.contains(fingerprint)),
+        }
         let told: BTreeSet<Place> = self.dispatcher.told().map(|(place, _)| place.clone()).collect();
         let gone: Vec<Place> = self.kept_told.difference(&told).cloned().collect();
         if !gone.is_empty() {
@@ -403,6 +417,10 @@ impl Station {
                 Delivery::Delivered => None,
                 Delivery::Retry { error, .. } | Delivery::GiveUp { error } => Some(error.clone()),
             };
+            match &last_error {
+                None => drop(self.stats.target_errors.remove(&notice.target)),
+                Some(error) => drop(self.stats.target_errors.insert(notice.target.clone(), error.clone())),
+            }
             let (outcome, attempts, known) = match self.outbox.done(&notice.target, &notice.notice_id, &delivery, now) {
                 Progress::Delivered { attempts } => ("delivered", attempts, self.dispatcher.delivered(&notice, now)),
                 Progress::GaveUp { attempts, perhaps, .. } => {
@@ -432,7 +450,7 @@ impl Station {
             return Ok(());
         }
         let places: Vec<Place> = told.iter().map(|(place, _)| place.clone()).collect();
-        let known = told.into_iter().map(|(place, told)| self.told_record(place, told, now));
+        let known = told.into_iter().filter_map(|(place, told)| self.told_record(place, told, now));
         let mut records: Vec<Record> = known.collect();
         let forget = |outcome: &NoticeOutcome| Record {
             key: self.intent_key(&outcome.notice),

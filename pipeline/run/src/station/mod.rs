@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod change_tests;
+mod follow;
 mod letters;
 mod messages;
 #[cfg(test)]
@@ -174,6 +175,8 @@ pub struct Stats {
     pub notices: BTreeMap<&'static str, u64>,
     /// Notices that wait.
     pub notices_waiting: usize,
+    /// Targets whose last attempt failed, and why.
+    pub target_errors: BTreeMap<String, String>,
     /// Rows committed to the lake.
     pub lake_rows: u64,
     /// Bytes of hot files written.
@@ -219,6 +222,7 @@ impl Stats {
         self.evaluations += other.evaluations;
         self.transitions += other.transitions;
         self.notices_waiting += other.notices_waiting;
+        self.target_errors.extend(other.target_errors.clone());
         self.lake_rows += other.lake_rows;
         self.lake_bytes += other.lake_bytes;
         self.lake_waiting_rows += other.lake_waiting_rows;
@@ -236,6 +240,7 @@ impl Stats {
             lag: BTreeMap::new(),
             engine_bytes: BTreeMap::new(),
             notices_waiting: 0,
+            target_errors: BTreeMap::new(),
             lake_waiting_rows: 0,
             unsettled: vec![],
             trouble: None,
@@ -254,6 +259,8 @@ pub struct Station {
     watermarks: BTreeMap<&'static str, Watermark>,
     messages: Messages,
     dispatcher: Dispatcher,
+    /// Of the rest of a group: what the shares say.
+    follower: Option<follow::Follower>,
     silences: Arc<Silences>,
     acks: Arc<Acks>,
     /// Which silences and acks the dispatcher has, and when they are looked at again.
@@ -303,6 +310,8 @@ pub struct Station {
     figures_due: Timestamp,
     /// Rows and late rows of each table at the last look.
     looked_at: BTreeMap<String, (u64, u64)>,
+    /// Requests to Alertmanagers that failed, as whoever feeds them says.
+    feed_failures: f64,
     /// What was written of each before.
     written_figures: BTreeSet<(String, String)>,
     /// When the alerts of rules that are gone are ended.
@@ -366,6 +375,7 @@ impl Station {
                 .collect(),
             messages: Messages::start(parts.receivers, parts.inline),
             dispatcher: Dispatcher::new(parts.policy),
+            follower: None,
             silences: parts.silences,
             acks: parts.acks,
             silences_known: 0,
@@ -398,6 +408,7 @@ impl Station {
             watches_itself: parts.watches_itself,
             figures_due: now,
             looked_at: BTreeMap::new(),
+            feed_failures: 0.0,
             written_figures: BTreeSet::new(),
             removed_at: Some(now + REMOVED_AFTER),
             confirmations: BTreeMap::new(),
@@ -442,6 +453,7 @@ impl Station {
         }
         self.persist(now)?;
         self.look_at_silences(now)?;
+        self.follow(now)?;
         self.tell(now)?;
         self.send_due(now);
         self.maintain(now)?;
@@ -484,9 +496,14 @@ impl Station {
         &self.stats
     }
 
-    /// Alerts that are pending or firing.
+    /// Alerts that are pending or firing; the rest of a group knows those of all shares.
     pub fn live_alerts(&self) -> Vec<Alert> {
-        self.judge.alerts().filter(|alert| alert.state.is_alive()).cloned().collect()
+        self.judge.alerts().chain(self.others()).filter(|alert| alert.state.is_alive()).cloned().collect()
+    }
+
+    /// Requests to Alertmanagers that failed so far: a figure for rules to watch.
+    pub fn set_feed_failures(&mut self, failures: u64) {
+        self.feed_failures = failures as f64;
     }
 
     /// How the rules do that are judged here.
@@ -561,6 +578,12 @@ impl Station {
         let outcomes: BTreeMap<String, u64> =
             self.stats.notices.iter().map(|(outcome, count)| (outcome.to_string(), *count)).collect();
         figures.extend(of("tidewatch_notices_total", "outcome", &outcomes));
+        figures.push((
+            "tidewatch_alertmanager_failures_total".to_string(),
+            "part",
+            "feed".to_string(),
+            self.feed_failures,
+        ));
         let failures = ("tidewatch_lake_failures_total".to_string(), "part", "lake".to_string());
         figures.push((failures.0, failures.1, failures.2, self.stats.lake_failures as f64));
         for (rule, share) in self.judge.engine().budget_shares() {
@@ -590,10 +613,15 @@ impl Station {
             let (rows_before, late_before) =
                 self.looked_at.insert(table.clone(), (*rows, late)).unwrap_or((*rows, late));
             let fresh = rows.saturating_sub(rows_before);
-            let behind = self.stats.watermarks.get(table).filter(|_| fresh > 0);
-            let behind = behind.map_or(0.0, |watermark| (now - *watermark).max(Span::ZERO).as_seconds());
-            figures.push(("tidewatch_watermark_lag_seconds".to_string(), "table", table.clone(), behind));
-            let share = late.saturating_sub(late_before) as f64 / fresh.max(1) as f64;
+            if fresh == 0 {
+                // Of a table without rows nobody can say that it is well.
+                continue;
+            }
+            if let Some(watermark) = self.stats.watermarks.get(table) {
+                let behind = (now - *watermark).max(Span::ZERO).as_seconds();
+                figures.push(("tidewatch_watermark_lag_seconds".to_string(), "table", table.clone(), behind));
+            }
+            let share = late.saturating_sub(late_before) as f64 / fresh as f64;
             figures.push(("tidewatch_late_rows_ratio".to_string(), "table", table.clone(), share));
         }
         figures

@@ -17,6 +17,7 @@ use tidewatch_model::wire::{self, Origin};
 use tidewatch_model::{Alert, AlertState, Rule, Span, Timestamp, Transition};
 use tidewatch_sql::{History, Series};
 
+use super::follow::Follower;
 use super::scope::{Part, SHARE, Use};
 use super::source::Source;
 use super::{SAVE_INTERVAL, STATE_TOPIC, Station, StationError};
@@ -41,7 +42,12 @@ const LANES: u32 = 1 << 20;
 
 /// Frames of one window of a stream, at most: a window has 1 GiB then.
 const FRAMES_OF_WINDOW: u64 = 1 << 10;
-const POSITION_KEY: &str = "position";
+/// The end of the key of a position.
+pub(super) const POSITION_KEY: &str = "position";
+/// The beginning of the keys of alerts, behind the part's and the epoch's.
+pub(super) const ALERT_KEY: &str = "alert/";
+/// The same for alerts that others judge, and of which people were told here.
+const TOLD_KEY: &str = "told/";
 /// Transitions are looked for this far before the oldest position: rules that ended alerts exactly at a time in the past.
 const EVENT_SLACK: Span = Span::hours(1);
 
@@ -52,7 +58,10 @@ impl Station {
         let oldest = position.rules.values().min().copied().unwrap_or(Timestamp::MIN);
         self.known_events = read_event_ids(self.log.as_ref(), oldest.saturating_sub(EVENT_SLACK))?;
         self.judge.restore(alerts.clone(), &position.rules);
-        self.restore_messages(&alerts, now)?;
+        if self.tells() {
+            let all = self.with_others(alerts)?;
+            self.restore_messages(&all, now)?;
+        }
         self.reload_rules(self.tenure.part == Part::Whole, &position.rules);
         for (place, newest) in &position.watermarks {
             let Some((table, partition)) = place.split_once('/') else { continue };
@@ -135,6 +144,33 @@ impl Station {
         let is_left_out = |rule: &String| self.judge.rules().all(|known| known.name != *rule);
         let left_out = positions.iter().filter(|(rule, _)| is_left_out(rule) && has_alerts(rule));
         self.kept_positions = left_out.map(|(rule, ts)| (rule.clone(), *ts)).collect();
+    }
+
+    /// For the rest of a group: besides its own the alerts of all shares as they stand, and those that people were told of here and
+    /// that nobody has any more.
+    fn with_others(&mut self, own: Vec<Alert>) -> Result<Vec<Alert>, StationError> {
+        let name = self.tenure.part.name();
+        if !matches!(self.tenure.part, Part::Rest { .. }) {
+            return Ok(own);
+        }
+        let mut all: BTreeMap<String, Alert> = BTreeMap::new();
+        let records = read_compacted(self.log.as_ref(), STATE_TOPIC)?;
+        if let Some(prefix) = newest_prefixes(&records).get(&name) {
+            let told = format!("{prefix}{TOLD_KEY}");
+            for (key, (offset, value)) in records.iter().filter(|(key, _)| key.starts_with(told.as_bytes())) {
+                let wrong = |error: serde_json::Error| StationError::State {
+                    topic: STATE_TOPIC,
+                    offset: *offset,
+                    problem: format!("{}: {error}", String::from_utf8_lossy(key)),
+                };
+                let alert: Alert = serde_json::from_slice(value).map_err(wrong)?;
+                all.insert(alert.fingerprint(), alert);
+            }
+        }
+        self.follower = Some(Follower::start(self.log.as_ref())?);
+        let theirs: Vec<Alert> = self.others().cloned().collect();
+        all.extend(theirs.into_iter().chain(own).map(|alert| (alert.fingerprint(), alert)));
+        Ok(all.into_values().collect())
     }
 
     /// What this part does with a partition.
@@ -260,6 +296,22 @@ impl Station {
         self.stats.transitions += fresh.len() as u64;
         // From here on a failure must not write them again.
         self.known_events.extend(fresh.into_iter().map(|transition| transition.event_id));
+        if !self.tells() {
+            // One after the other: whoever tells for us hears of each.
+            let prefix = self.tenure.prefix();
+            let record = |transition: &Transition| {
+                let value = serde_json::to_vec(&transition.alert).unwrap_or_default();
+                state_record(&alert_key(&prefix, &transition.alert), Some(value), now)
+            };
+            let of_interest =
+                |transition: &&Transition| matches!(transition.to_state, AlertState::Firing | AlertState::Resolved);
+            let records: Vec<Record> = self.pending.iter().filter(of_interest).map(record).collect();
+            if !records.is_empty() {
+                self.log.append(STATE_TOPIC, 0, &records)?;
+            }
+            self.pending.clear();
+            return Ok(());
+        }
         let mut seen = HashSet::new();
         for transition in std::mem::take(&mut self.pending) {
             // What happened to an alert before, as when much is read at once, is told before.
@@ -303,10 +355,16 @@ impl Station {
         self.write_streams()?;
         self.tenure.check(self.log.as_ref())?;
         let prefix = self.tenure.prefix();
-        // An alert that is over is kept until everybody who heard of it has heard that too.
-        let told = self.dispatcher.alerts().filter(|alert| alert.state == AlertState::Resolved);
-        let alerts: BTreeMap<String, Alert> =
-            told.chain(self.judge.alerts()).map(|alert| (alert_key(&prefix, alert), alert.clone())).collect();
+        // An alert that is over is kept until everybody who heard of it has heard that too; one of a share, too, as long as it fires.
+        let told = self.dispatcher.alerts();
+        let mut alerts: BTreeMap<String, Alert> = match &self.follower {
+            None => told
+                .filter(|alert| alert.state == AlertState::Resolved)
+                .map(|alert| (alert_key(&prefix, alert), alert.clone()))
+                .collect(),
+            Some(_) => told.map(|alert| (told_key(&prefix, alert), alert.clone())).collect(),
+        };
+        alerts.extend(self.judge.alerts().map(|alert| (alert_key(&prefix, alert), alert.clone())));
         let mut records = Vec::new();
         for (key, alert) in &alerts {
             if self.saved_alerts.get(key) != Some(alert) {
@@ -422,7 +480,12 @@ fn newest_prefixes(records: &Compacted) -> BTreeMap<String, String> {
 }
 
 fn alert_key(prefix: &str, alert: &Alert) -> String {
-    format!("{prefix}alert/{}/{}", alert.rule, alert.fingerprint())
+    format!("{prefix}{ALERT_KEY}{}/{}", alert.rule, alert.fingerprint())
+}
+
+/// The key of an alert that people were told of here.
+fn told_key(prefix: &str, alert: &Alert) -> String {
+    format!("{prefix}{TOLD_KEY}{}/{}", alert.rule, alert.fingerprint())
 }
 
 fn state_record(key: &str, value: Option<Vec<u8>>, now: Timestamp) -> Record {
@@ -445,7 +508,7 @@ pub(super) type Compacted = BTreeMap<Vec<u8>, (u64, Vec<u8>)>;
 
 /// The alerts and the position under a prefix of the keys.
 fn parse_state(records: &Compacted, prefix: &str) -> Result<(Vec<Alert>, Position), StationError> {
-    let (position_key, alert_prefix) = (format!("{prefix}{POSITION_KEY}"), format!("{prefix}alert/"));
+    let (position_key, alert_prefix) = (format!("{prefix}{POSITION_KEY}"), format!("{prefix}{ALERT_KEY}"));
     let mut alerts = Vec::new();
     let mut position = Position::default();
     for (key, (offset, value)) in records {

@@ -57,6 +57,7 @@ pub const SILENCE_EVENT: Table = Table {
     columns: &[
         id("silence", "its id, a UUID"),
         text("action", "created, changed or expired"),
+        text("by", "who did it: the token's name, else who they say they are"),
         text("matchers", "what it mutes"),
         instant("starts_at", "the silence"),
         instant("ends_at", "the silence"),
