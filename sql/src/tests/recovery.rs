@@ -80,10 +80,14 @@ fn what_can_be_no_recovery_is_refused() {
             "SELECT host, max(temperature_celsius) AS t FROM HOP(gpu, ts, INTERVAL '10 seconds', INTERVAL '10 seconds') WHERE host <> 'x' AND power_watts > 9 GROUP BY host HAVING t > 85",
             "'power_watts > 9' in WHERE",
         ),
-        ("code < 9", "SELECT host, code FROM gpu_event WHERE code > 10", "expected a rule over samples"),
+        ("message = 'x'", "SELECT host, message FROM gpu_event WHERE message = 'y'", "expected a rule over samples"),
         ("t < 75", "SELECT host FROM gpu WHERE host = 'n1'", "expected a rule with a condition"),
     ] {
-        let text = format!("CREATE ALERT a WITH (recover_when = '{option}') AS {};", select.replace("{}", WINDOW));
+        let text = format!(
+            "CREATE ALERT a WITH (recover_when = '{}') AS {};",
+            option.replace('\'', "''"),
+            select.replace("{}", WINDOW)
+        );
         let loaded = load_any(&text);
         assert!(loaded.iter().any(|fault| fault.contains(problem)), "{text}: {loaded:?}");
     }
