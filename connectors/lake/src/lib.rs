@@ -6,6 +6,7 @@
 
 mod chain;
 mod error;
+mod kept;
 mod layout;
 mod local_store;
 mod ls;
@@ -22,6 +23,7 @@ pub mod contract;
 
 pub use chain::{Counts, Entry, HotFile, SourceSeq};
 pub use error::LakeError;
+pub use kept::KeptRows;
 pub use local_store::LocalStore;
 pub use ls::{LsEntry, ls};
 pub use scripted_store::{Fault, ScriptedStore};

@@ -75,7 +75,7 @@ impl Rows {
     }
 
     /// As they came, in chunks.
-    fn as_they_came(&self) -> impl Iterator<Item = Result<RecordBatch, LakeError>> {
+    pub fn as_they_came(&self) -> impl Iterator<Item = Result<RecordBatch, LakeError>> {
         let mut left = self.batches.as_slice();
         std::iter::from_fn(move || {
             let (mut rows, mut batches) = (0, 0);

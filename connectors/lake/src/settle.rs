@@ -11,6 +11,7 @@ use tidewatch_model::{Span, Timestamp};
 
 use crate::chain::HotFile;
 use crate::error::LakeError;
+use crate::kept::KeptRows;
 use crate::layout;
 use crate::parquet_files::{Form, Rows, footer_rows, from_bytes, to_bytes};
 use crate::view::{Claim, Input, Receipt, View, WindowKey, read_claim};
@@ -48,12 +49,19 @@ pub struct Settler {
     store: Arc<dyn Store>,
     options: SettleOptions,
     view: View,
+    kept: Option<KeptRows>,
 }
 
 impl Settler {
     /// A settler on a store.
     pub fn new(store: Arc<dyn Store>, options: SettleOptions) -> Self {
-        Settler { store, options, view: View::default() }
+        Settler { store, options, view: View::default(), kept: None }
+    }
+
+    /// The same; rows that a writer of this process has kept are not read again.
+    #[must_use]
+    pub fn with_kept(self, kept: KeptRows) -> Self {
+        Settler { kept: Some(kept), ..self }
     }
 
     /// Settles every window that is over; with `force`, every window with committed rows, as at a clean stop (rows that
@@ -169,6 +177,10 @@ impl Settler {
                 file.table == claim.table && file.window_start == claim.window_start && file.window == claim.window
             };
             for file in entry.files.iter().filter(mine) {
+                if let Some(rows) = self.kept.as_ref().and_then(|kept| kept.take(&file.path)) {
+                    batches.extend(rows);
+                    continue;
+                }
                 let bytes = self.store.get(&file.path)?;
                 if hex(&Sha256::digest(&bytes)) != file.sha256 {
                     let problem = "its content is not what was committed: the window stays unsettled".to_string();

@@ -15,6 +15,7 @@ use tidewatch_model::{Span, Timestamp};
 
 use crate::chain::{self, Counts, Entry, HotFile, SourceSeq};
 use crate::error::LakeError;
+use crate::kept::KeptRows;
 use crate::layout;
 use crate::parquet_files::{Form, Rows, time_range, to_bytes};
 
@@ -64,6 +65,7 @@ pub struct LakeWriter {
     options: LakeOptions,
     writer: String,
     partitions: BTreeMap<(String, u32), Partition>,
+    kept: KeptRows,
 }
 
 /// One partition: what is committed, and what waits.
@@ -83,7 +85,18 @@ impl LakeWriter {
     /// A writer with an identity of its own.
     pub fn new(store: Arc<dyn Store>, random: Arc<dyn Random>, options: LakeOptions) -> Self {
         let writer = format!("{:016x}{:016x}", random.next_u64(), random.next_u64());
-        LakeWriter { store, random, options, writer, partitions: BTreeMap::new() }
+        LakeWriter { store, random, options, writer, partitions: BTreeMap::new(), kept: KeptRows::default() }
+    }
+
+    /// The same; rows that it commits are kept there.
+    #[must_use]
+    pub fn with_kept(self, kept: KeptRows) -> Self {
+        LakeWriter { kept, ..self }
+    }
+
+    /// The rows that it commits, for a settler of the same process.
+    pub fn kept(&self) -> KeptRows {
+        self.kept.clone()
     }
 
     /// Where a partition is to be read from: after everything committed.
@@ -115,7 +128,7 @@ impl LakeWriter {
         if held.seq == 0 && held.next == 0 {
             (held.committed, held.next) = (offset, offset);
             let committer = Committer { store: store.as_ref(), random: random.as_ref(), window, writer: &writer };
-            held.seq = committer.commit(topic, partition, held, now)?.seq;
+            held.seq = committer.commit(topic, partition, held, now)?.0.seq;
         }
         Ok(())
     }
@@ -217,7 +230,8 @@ impl LakeWriter {
                 writer: &self.writer,
             };
             match committer.commit(topic, *partition, held, now) {
-                Ok(entry) => {
+                Ok((entry, rows)) => {
+                    entry.files.iter().zip(rows).for_each(|(file, rows)| self.kept.keep(&file.path, rows));
                     flushed.entries += 1;
                     flushed.rows += entry.counts.rows;
                     flushed.bytes += entry.files.iter().map(|file| file.bytes).sum::<u64>();
@@ -251,11 +265,20 @@ struct Committer<'a> {
 }
 
 impl Committer<'_> {
-    fn commit(&self, topic: &str, partition: u32, held: &Partition, now: Timestamp) -> Result<Entry, LakeError> {
+    /// The entry that was committed, and the rows of each of its files.
+    fn commit(
+        &self,
+        topic: &str,
+        partition: u32,
+        held: &Partition,
+        now: Timestamp,
+    ) -> Result<(Entry, Vec<Vec<RecordBatch>>), LakeError> {
         let seq = held.seq + 1;
-        let mut files = Vec::new();
+        let (mut files, mut kept) = (Vec::new(), Vec::new());
         for ((table, start), batches) in &held.waiting {
-            files.push(self.hot_file(topic, partition, seq, table, *start, batches)?);
+            let (file, rows) = self.hot_file(topic, partition, seq, table, *start, batches)?;
+            files.push(file);
+            kept.push(rows);
         }
         let counts = Counts { rows: files.iter().map(|file| file.rows).sum(), ..held.counts };
         let entry = Entry {
@@ -272,7 +295,7 @@ impl Committer<'_> {
             committed_at: now,
         };
         chain::append(self.store, &entry)?;
-        Ok(entry)
+        Ok((entry, kept))
     }
 
     fn hot_file(
@@ -283,8 +306,10 @@ impl Committer<'_> {
         table: &str,
         start: Timestamp,
         batches: &[RecordBatch],
-    ) -> Result<HotFile, LakeError> {
-        let rows = Rows::new(table, batches)?;
+    ) -> Result<(HotFile, Vec<RecordBatch>), LakeError> {
+        // Thousands of small batches are few large ones from here on.
+        let chunks = Rows::new(table, batches)?.as_they_came().collect::<Result<Vec<_>, _>>()?;
+        let rows = Rows::new(table, &chunks)?;
         let schema = schema_fingerprint(&rows.schema);
         self.register_schema(table, &schema, &rows.schema)?;
         let facts = [("table", table.to_string()), ("schema", schema.clone()), ("rows", rows.count().to_string())];
@@ -292,7 +317,7 @@ impl Committer<'_> {
         let path = layout::hot_file(table, topic, partition, seq, start, self.random.next_u64());
         self.store.create(&path, &bytes)?;
         let (min_ts, max_ts) = rows.time_range()?;
-        Ok(HotFile {
+        let file = HotFile {
             path,
             table: table.to_string(),
             window_start: start,
@@ -303,7 +328,8 @@ impl Committer<'_> {
             max_ts,
             sha256: hex(&Sha256::digest(&bytes)),
             schema,
-        })
+        };
+        Ok((file, chunks))
     }
 
     /// Writes down what a fingerprint stands for, the first time that it is used.

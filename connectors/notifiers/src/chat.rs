@@ -9,7 +9,7 @@ use tidewatch_model::{Notice, NoticeStatus, Severity};
 
 use crate::http::{Client, Request};
 use crate::payload::{common_labels, webhook_body};
-use crate::text::{Template, colour, severity, text_of, title};
+use crate::text::{Template, colour, text_of, title};
 
 /// What kind of channel, with what it needs.
 #[derive(Clone, PartialEq, Eq)]
@@ -148,7 +148,7 @@ impl ChatNotifier {
                 let labels = common_labels(notice);
                 let source =
                     labels.get("host").or(labels.get("alertname")).cloned().unwrap_or_else(|| "tidewatch".into());
-                let severity = match severity(notice) {
+                let severity = match notice.severity() {
                     Severity::Critical => "critical",
                     Severity::Warning => "warning",
                     Severity::Info => "info",
@@ -178,7 +178,7 @@ impl ChatNotifier {
                         &json!({"source": "tidewatch"}),
                     )
                 } else {
-                    let priority = match severity(notice) {
+                    let priority = match notice.severity() {
                         Severity::Critical => "P1",
                         Severity::Warning => "P3",
                         Severity::Info => "P5",

@@ -163,16 +163,9 @@ fn plain(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() && letter != '\n' { '\u{fffd}' } else { letter }).collect()
 }
 
-/// The most urgent of its alerts that fire, or of all when none does.
-pub fn severity(notice: &Notice) -> Severity {
-    let firing = notice.alerts.iter().filter(|alert| alert.state == AlertState::Firing);
-    let worst = firing.map(|alert| alert.severity).max();
-    worst.or_else(|| notice.alerts.iter().map(|alert| alert.severity).max()).unwrap_or(Severity::Info)
-}
-
 /// Red, orange, blue; green when it is over. As 0xRRGGBB.
 pub fn colour(notice: &Notice) -> u32 {
-    match (notice.status, severity(notice)) {
+    match (notice.status, notice.severity()) {
         (NoticeStatus::Resolved, _) => 0x002e_a44f,
         (_, Severity::Critical) => 0x00d7_3a49,
         (_, Severity::Warning) => 0x00f6_6a0a,

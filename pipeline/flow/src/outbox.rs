@@ -1,20 +1,24 @@
-//! Notices on their way: one in flight per target, in order, tried again with backoff, given up in the end.
+//! Notices on their way: some in flight per target, those of a group in order, tried again with backoff, given up in the end.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use tidewatch_model::limits::{NOTICES_WAITING, NOTIFY_BUDGET};
 use tidewatch_model::ports::Delivery;
-use tidewatch_model::{Notice, Span, Timestamp};
+use tidewatch_model::{Notice, Severity, Span, Timestamp};
 
 /// The shortest wait before another attempt; it doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Span = Span::seconds(1);
 /// The longest wait before another attempt, unless the other side asks for more.
 const LONGEST_WAIT: Span = Span::seconds(60);
 
+/// Notices that are handed to a target at once.
+pub const IN_FLIGHT: usize = 64;
+
 /// A notice that waits.
 #[derive(Debug, Clone, PartialEq)]
 struct Waiting {
     notice: Notice,
+    severity: Severity,
     /// When it was tried first.
     since: Option<Timestamp>,
     attempts: u32,
@@ -67,6 +71,7 @@ impl Outbox {
             return None;
         }
         queue.push_back(Waiting {
+            severity: notice.severity(),
             notice,
             since: None,
             attempts: 0,
@@ -81,7 +86,8 @@ impl Outbox {
         queue.remove(oldest).map(|waiting| (waiting.notice, waiting.perhaps))
     }
 
-    /// The notices to try now, marked as in flight until [`Outbox::done`] tells how it went.
+    /// The notices to try now, marked as in flight until [`Outbox::done`] tells how it went: for each target so many of different groups, the
+    /// most urgent first, and no more before all of them are done.
     pub fn due(&mut self, now: Timestamp) -> Vec<Notice> {
         let mut due = Vec::new();
         for queue in self.targets.values_mut() {
@@ -89,13 +95,13 @@ impl Outbox {
                 continue;
             }
             // One that waits for its next attempt holds up those of its own group only.
-            let mut held: BTreeSet<&str> = BTreeSet::new();
-            let free = queue.iter().position(|waiting| {
-                let is_free = waiting.not_before <= now && !held.contains(waiting.notice.group_key.as_str());
-                held.insert(&waiting.notice.group_key);
-                is_free
-            });
-            if let Some(next) = free.and_then(|index| queue.get_mut(index)) {
+            let mut held: HashSet<&str> = HashSet::new();
+            let heads = queue.iter().enumerate().filter(|(_, waiting)| held.insert(&waiting.notice.group_key));
+            let free = heads.filter(|(_, waiting)| waiting.not_before <= now);
+            let mut free: Vec<(Severity, usize)> = free.map(|(index, waiting)| (waiting.severity, index)).collect();
+            free.sort_by_key(|(severity, index)| (std::cmp::Reverse(*severity), *index));
+            for (_, index) in free.into_iter().take(IN_FLIGHT) {
+                let next = &mut queue[index];
                 next.in_flight = true;
                 next.attempts += 1;
                 next.since.get_or_insert(now);
@@ -103,6 +109,18 @@ impl Outbox {
             }
         }
         due
+    }
+
+    /// One that was in flight was not tried after all: the one before it failed.
+    pub fn put_back(&mut self, target: &str, notice_id: &str) {
+        let queue = self.targets.get_mut(target).into_iter().flatten();
+        if let Some(waiting) = queue.into_iter().find(|waiting| waiting.notice.notice_id == notice_id) {
+            waiting.in_flight = false;
+            waiting.attempts -= 1;
+            if waiting.attempts == 0 {
+                waiting.since = None;
+            }
+        }
     }
 
     /// An attempt ended. A delivery that fails waits longer each time; one that has failed for the whole budget is given
@@ -144,7 +162,7 @@ impl Outbox {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use tidewatch_model::NoticeStatus;
+    use tidewatch_model::{Alert, AlertState, NoticeStatus};
 
     fn notice(id: &str, target: &str) -> Notice {
         Notice {
@@ -157,6 +175,28 @@ mod tests {
             reason: String::new(),
             alerts: vec![],
             ts: Timestamp(0),
+        }
+    }
+
+    fn urgent() -> Alert {
+        Alert {
+            rule: String::new(),
+            rule_version: String::new(),
+            key: vec![],
+            labels: tidewatch_model::alert::Labels::new(),
+            state: AlertState::Firing,
+            severity: Severity::Critical,
+            active_at: Timestamp(0),
+            fired_at: None,
+            resolved_at: None,
+            keep_since: None,
+            last_match: Timestamp(0),
+            stale_since: None,
+            matches: 0,
+            swings: tidewatch_model::alert::Swings::default(),
+            flaps: false,
+            values: vec![],
+            annotations: BTreeMap::new(),
         }
     }
 
@@ -217,6 +257,29 @@ mod tests {
             let done = outbox.done(id, id, &refused, Timestamp(0));
             assert_eq!(done, Progress::GaveUp { attempts: 1, error: "no".to_string(), perhaps: again });
         }
+    }
+
+    #[test]
+    fn groups_go_together_the_most_urgent_first() {
+        let mut outbox = Outbox::default();
+        let now = Timestamp(0);
+        for index in 0..100 {
+            let mut notice = notice(&format!("{index:03}"), "x");
+            notice.group_key = format!("g{}", index % 90);
+            if index == 95 || index == 50 {
+                notice.alerts = vec![urgent()];
+            }
+            outbox.push(notice, false);
+        }
+        let first = ids(outbox.due(now));
+        assert_eq!((first.len(), first[0].as_str(), first[1].as_str()), (IN_FLIGHT, "050", "000"));
+        assert!(outbox.due(now).is_empty(), "not before these are done");
+        for id in &first[1..] {
+            outbox.done("x", id, &Delivery::Delivered, now);
+        }
+        outbox.put_back("x", "050");
+        // Of the fifth group the next is urgent, and has its turn.
+        assert_eq!(ids(outbox.due(now))[..2], ["050", "095"]);
     }
 
     #[test]

@@ -89,6 +89,8 @@ pub const EVENT_HOLD: Span = Span::minutes(10);
 pub const RESOLVED_KEPT: Span = Span::minutes(15);
 /// Arrow bytes that a lake writer holds per partition before it writes them out.
 pub const HOT_BYTES: usize = 64 << 20;
+/// Arrow bytes of rows that were committed and are kept until they are settled; beyond it the oldest are read from their files.
+pub const KEPT_ROWS_BYTES: usize = 192 << 20;
 /// Notices waiting for one receiver; beyond it the oldest are given up, counted.
 pub const NOTICES_WAITING: usize = 10_000;
 /// One attempt to tell somebody.

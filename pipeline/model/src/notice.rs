@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::alert::{Alert, Labels};
+use crate::alert::{Alert, AlertState, Labels};
+use crate::rule::Severity;
 use crate::time::Timestamp;
 
 /// Whether a notice tells of a fault or of its end; Alertmanager's words.
@@ -36,4 +37,13 @@ pub struct Notice {
     pub alerts: Vec<Alert>,
     /// Event time of the change.
     pub ts: Timestamp,
+}
+
+impl Notice {
+    /// The most urgent of its alerts that fire, or of all when none does.
+    pub fn severity(&self) -> Severity {
+        let firing = self.alerts.iter().filter(|alert| alert.state == AlertState::Firing);
+        let worst = firing.map(|alert| alert.severity).max();
+        worst.or_else(|| self.alerts.iter().map(|alert| alert.severity).max()).unwrap_or(Severity::Info)
+    }
 }

@@ -140,6 +140,8 @@ mod tests {
                 std::thread::sleep(Duration::from_millis(5));
             }
         };
+        // Many looks of the thread: before the engine has gone round once, nothing is said.
+        std::thread::sleep(Duration::from_millis(400));
         assert!(target.seen().is_empty(), "nothing runs yet");
         wait_for(&|| {
             heartbeat.alive(SystemClock.now());

@@ -222,12 +222,7 @@ fn secret(fields: &mut Fields, key: &'static str, file: &'static str, folder: &P
             node.error(format!("{key} is there too: expected one of them"));
             None
         }
-        (Some(node), None) => {
-            node.parse(|text| match text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) {
-                Some(name) => std::env::var(name).map_err(|_| format!("the environment has no {name}")),
-                None => Ok(text.to_string()),
-            })
-        }
+        (Some(node), None) => node.parse(from_environment),
         (None, Some(node)) => node.parse(|name| {
             let path = beside(folder, name);
             let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -272,7 +267,7 @@ pub fn read(
                 let send_resolved =
                     fields.get("send_resolved").and_then(|node| node.bool()).unwrap_or(kind.send_resolved);
                 let channel = (kind.read)(&mut fields, global, folder);
-                if kind.key != "webhook_configs" {
+                if !["webhook_configs", "http_configs"].contains(&kind.key) {
                     no_credentials(&mut fields);
                 }
                 fields.cannot(kind.cannot);
@@ -517,7 +512,15 @@ fn base64(bytes: &[u8]) -> String {
 
 fn headers(fields: &mut Fields) -> Vec<(String, String)> {
     let entries = fields.get("headers").into_iter().flat_map(|node| node.entries());
-    entries.filter_map(|(name, node)| node.text().map(|value| (name, value))).collect()
+    entries.filter_map(|(name, node)| node.parse(from_environment).map(|value| (name, value))).collect()
+}
+
+/// A text as it is, or `${NAME}` from the environment.
+fn from_environment(text: &str) -> Result<String, String> {
+    match text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) {
+        Some(name) => std::env::var(name).map_err(|_| format!("the environment has no {name}")),
+        None => Ok(text.to_string()),
+    }
 }
 
 fn slack(fields: &mut Fields, global: &Global, folder: &Path) -> Option<Channel> {
@@ -580,7 +583,8 @@ fn robot(fields: &mut Fields, folder: &Path, make: fn(String) -> Chat) -> Option
 fn gateway(fields: &mut Fields, _: &Global, folder: &Path) -> Option<Channel> {
     let url = url(fields, "url", "url_file", folder, None);
     let method = fields.get("method").and_then(|node| node.text()).unwrap_or_else(|| "POST".to_string());
-    let headers = headers(fields);
+    let mut headers = headers(fields);
+    headers.extend(authorization(fields, folder));
     chat(fields, "title", "body", url.map(|url| Chat::Gateway { url, method, headers }))
 }
 

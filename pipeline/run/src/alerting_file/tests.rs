@@ -238,3 +238,54 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_files_of_the_documentation_are_good() {
+    let page = include_str!("../../../../docs/alerting.md");
+    let blocks = page.split("```yaml\n").skip(1).map(|part| part.split("```").next().unwrap());
+    let files: Vec<&str> = blocks.filter(|block| block.contains("receivers:")).collect();
+    assert!(files.len() >= 2);
+    for text in files {
+        let folder = tempfile::tempdir().unwrap();
+        for named in text.split("_file: ").skip(1) {
+            let name: String = named.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
+            std::fs::write(folder.path().join(name), "http://127.0.0.1:1/secret").unwrap();
+        }
+        let (file, faults) = parse(text, folder.path());
+        assert!(file.is_some() && faults.is_empty(), "{faults:?}\n{text}");
+    }
+}
+
+/// A channel into the log: one record for each notice, whatever its size.
+#[test]
+fn notices_go_to_a_topic() {
+    use tidewatch_model::NoticeStatus;
+    use tidewatch_model::limits::RECORD_BYTES;
+    use tidewatch_model::ports::{Delivery, Log};
+
+    let scripted = std::sync::Arc::new(tidewatch_log::ScriptedLog::default());
+    let log: std::sync::Arc<dyn Log> = scripted.clone();
+    let notifier = Channel::Topic { topic: "alerts".to_string() }.notifier("programs", "http://here", &log).unwrap();
+    let mut notice = tidewatch_notifiers::sample(NoticeStatus::Firing);
+    (notice.notice_id, notice.group_key) = ("abc".to_string(), "{}:{}".to_string());
+    assert_eq!(notifier.notify(&notice), Delivery::Delivered);
+    let mut large = notice.clone();
+    let alert = |host: usize| {
+        let mut alert = notice.alerts[0].clone();
+        alert.labels = Labels::from([("host".to_string(), format!("n{host}"))]);
+        alert
+    };
+    large.alerts = (0..10_000).map(alert).collect();
+    assert_eq!(notifier.notify(&large), Delivery::Delivered);
+    let records = log.read("alerts", 0, 0, usize::MAX).unwrap().records;
+    let bodies: Vec<serde_json::Value> =
+        records.iter().map(|(_, record)| serde_json::from_slice(record.value.as_ref().unwrap()).unwrap()).collect();
+    assert_eq!((bodies[0]["status"].as_str(), bodies[0]["truncatedAlerts"].as_u64()), (Some("firing"), Some(0)));
+    assert_eq!(records[0].1.key, b"{}:{}");
+    assert_eq!(records[0].1.headers, [("Idempotency-Key".to_string(), b"abc".to_vec())]);
+    let shown = bodies[1]["alerts"].as_array().unwrap().len();
+    assert_eq!(bodies[1]["truncatedAlerts"].as_u64().unwrap() as usize + shown, 10_000, "what does not fit is counted");
+    assert!(shown > 500 && records[1].1.value.as_ref().unwrap().len() < RECORD_BYTES, "{shown}");
+    scripted.fail_appends([std::io::ErrorKind::StorageFull]);
+    assert!(matches!(notifier.notify(&notice), Delivery::Retry { perhaps: true, .. }));
+}

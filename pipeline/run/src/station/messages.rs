@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
@@ -13,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tidewatch_flow::alerting::{Place, Told};
-use tidewatch_flow::outbox::Progress;
+use tidewatch_flow::outbox::{IN_FLIGHT, Progress};
 use tidewatch_model::alert::hex;
 use tidewatch_model::limits::RECORD_BYTES;
 use tidewatch_model::ports::{Delivery, Notify, Record};
@@ -25,13 +26,16 @@ use super::{NOTICE_TOPIC, Part, SILENCES_INTERVAL, Station, StationError};
 use crate::alert_rows::{NoticeOutcome, notice_batch};
 
 /// Receivers by name, and where their answers go.
-type Inline = (BTreeMap<String, Arc<dyn Notify>>, Sender<(Notice, Delivery)>);
+type Inline = (BTreeMap<String, Arc<dyn Notify>>, Sender<Answer>);
+/// How an attempt ended; none, when it was not made, since the one before it failed.
+type Answer = (Notice, Option<Delivery>);
 
 /// The receivers' threads.
 pub struct Messages {
     receivers: BTreeMap<String, SyncSender<Notice>>,
-    answers: Receiver<(Notice, Delivery)>,
+    answers: Receiver<Answer>,
     threads: Vec<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
     /// In simulations telling is a part of the step.
     inline: Option<Inline>,
 }
@@ -40,22 +44,27 @@ impl Messages {
     /// A thread for each receiver; none in simulations, `inline`.
     pub fn start(receivers: Vec<Arc<dyn Notify>>, inline: bool) -> Messages {
         let (answer, answers) = channel();
-        let mut messages = Messages { receivers: BTreeMap::new(), answers, threads: vec![], inline: None };
+        let mut messages =
+            Messages { receivers: BTreeMap::new(), answers, threads: vec![], stop: Arc::default(), inline: None };
         if inline {
             let named = receivers.into_iter().map(|receiver| (receiver.target().to_string(), receiver));
             messages.inline = Some((named.collect(), answer));
             return messages;
         }
         for receiver in receivers {
-            // The outbox has one notice in flight per target.
-            let (sender, inbox) = sync_channel::<Notice>(1);
+            let (sender, inbox) = sync_channel::<Notice>(IN_FLIGHT);
             let name = receiver.target().to_string();
-            let answer: Sender<(Notice, Delivery)> = answer.clone();
+            let (answer, stop): (Sender<Answer>, _) = (answer.clone(), messages.stop.clone());
             let work = move || {
-                for notice in inbox {
+                while let Ok(notice) = inbox.recv() {
                     let delivery = receiver.notify(&notice);
-                    if answer.send((notice, delivery)).is_err() {
+                    let failed = matches!(delivery, Delivery::Retry { .. });
+                    if answer.send((notice, Some(delivery))).is_err() {
                         return;
+                    }
+                    // Nobody is asked sixty times what was just refused, and a stop waits for one attempt only.
+                    if failed || stop.load(Ordering::Relaxed) {
+                        inbox.try_iter().for_each(|untried| drop(answer.send((untried, None))));
                     }
                 }
             };
@@ -72,7 +81,7 @@ impl Messages {
         match &self.inline {
             Some((receivers, answer)) => receivers.get(&notice.target).is_some_and(|receiver| {
                 let delivery = receiver.notify(notice);
-                answer.send((notice.clone(), delivery)).is_ok()
+                answer.send((notice.clone(), Some(delivery))).is_ok()
             }),
             None => {
                 self.receivers.get(&notice.target).is_some_and(|receiver| receiver.try_send(notice.clone()).is_ok())
@@ -82,6 +91,7 @@ impl Messages {
 
     /// Ends the threads; each finishes the notice that it is at.
     pub fn stop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
         self.receivers.clear();
         for thread in self.threads.drain(..) {
             drop(thread.join());
@@ -283,7 +293,7 @@ impl Station {
             if bare.starts_with(TOLD) {
                 let Kept { group_key, target, told: known } = unpacked(&value).map_err(wrong)?;
                 // Several shares may have told of one group.
-                told.entry((group_key, target)).or_insert_with(Told::default).join(known);
+                told.entry((group_key, target)).or_default().join(known);
             } else {
                 intents.push((offset, unpacked(&value).map_err(wrong)?));
             }
@@ -413,6 +423,10 @@ impl Station {
         let mut outcomes = Vec::new();
         let mut told = Vec::new();
         while let Ok((notice, delivery)) = self.messages.answers.try_recv() {
+            let Some(delivery) = delivery else {
+                self.outbox.put_back(&notice.target, &notice.notice_id);
+                continue;
+            };
             let last_error = match &delivery {
                 Delivery::Delivered => None,
                 Delivery::Retry { error, .. } | Delivery::GiveUp { error } => Some(error.clone()),

@@ -366,7 +366,7 @@ impl Station {
         let rules = rules.into_iter().filter(is_judged).collect();
         let lake = LakeWriter::new(parts.store.clone(), parts.random.clone(), parts.lake);
         let mut station = Station {
-            settler: Settler::new(parts.store.clone(), SettleOptions::default()),
+            settler: Settler::new(parts.store.clone(), SettleOptions::default()).with_kept(lake.kept()),
             store: parts.store,
             judge: Judge::new(rules)?,
             watermarks: table::all()
