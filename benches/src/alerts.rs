@@ -2,7 +2,7 @@
 //! each with `for` 0 and the built-in route; Prometheus with Alertmanager, tuned to a second everywhere, beside it; and 10,000 GPUs
 //! that go down at once.
 //!
-//! `cargo build --release --workspace && target/release/alerts [ALERTS]`
+//! `cargo build --release --workspace && target/release/alerts [ALERTS]`; with 0 only what goes down at once.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -280,10 +280,12 @@ fn all_at_once(grouped: bool) {
 fn main() {
     let alerts = std::env::args().nth(1).map_or(100, |count| count.parse().unwrap());
     print_machine();
-    print("tidewatch, row rule, built-in route", one_by_one(ROW_RULE, alerts));
-    print("tidewatch, TUMBLE 1 s, delay 200ms, for 0, built-in route", one_by_one(WINDOW_RULE, alerts));
-    if let Some(seconds) = prometheus(alerts.min(40)) {
-        print("prometheus, scrape 1s, evaluate 1s, alertmanager group_wait 0s", seconds);
+    if alerts > 0 {
+        print("tidewatch, row rule, built-in route", one_by_one(ROW_RULE, alerts));
+        print("tidewatch, TUMBLE 1 s, delay 200ms, for 0, built-in route", one_by_one(WINDOW_RULE, alerts));
+        if let Some(seconds) = prometheus(alerts.min(40)) {
+            print("prometheus, scrape 1s, evaluate 1s, alertmanager group_wait 0s", seconds);
+        }
     }
     all_at_once(true);
     all_at_once(false);

@@ -61,9 +61,9 @@ impl State {
     fn forget(&mut self, path: &str) -> Option<Vec<RecordBatch>> {
         let (rows, bytes) = self.rows.remove(path)?;
         self.bytes -= bytes;
-        // Names of what was taken go when nothing is left before them.
-        while self.order.front().is_some_and(|front| !self.rows.contains_key(front)) {
-            self.order.pop_front();
+        // Names of what was taken go when they are most of them.
+        if self.order.len() > 2 * self.rows.len() + 64 {
+            self.order.retain(|path| self.rows.contains_key(path));
         }
         Some(rows)
     }

@@ -86,7 +86,8 @@ impl AlertBook {
                 };
                 let ts = positions.get(name).copied().unwrap_or(alert.last_match).max(alert.last_match);
                 let instant = Instant { ts, start: ts, end: ts };
-                if let (None, Some(rule)) = (ended, rule) {
+                // An alert without values is one whose rows are missing: nothing says that it is less urgent than it was.
+                if let (None, Some(rule), false) = (ended, rule, alert.values.is_empty()) {
                     let before = std::mem::replace(&mut alert.severity, rule.severity_of(&alert.values));
                     let reason = severity_change(before, alert.severity).filter(|_| alert.state == AlertState::Firing);
                     transitions.extend(reason.map(|reason| change(alert, AlertState::Firing, reason, instant)));

@@ -63,7 +63,7 @@ pub struct Outbox {
 impl Outbox {
     /// Takes a notice; one that is waiting already is not taken twice. `perhaps`: it may have been delivered before a restart, and nobody lived
     /// to hear the answer. Returns what had to be given up for it, because
-    /// too many wait for its target: the oldest that is not in flight, and whether it may have been
+    /// too many wait for its target: the oldest of the least urgent that are not in flight, and whether it may have been
     /// delivered.
     pub fn push(&mut self, notice: Notice, perhaps: bool) -> Option<(Notice, bool)> {
         let queue = self.targets.entry(notice.target.clone()).or_default();
@@ -82,8 +82,9 @@ impl Outbox {
         if queue.len() <= NOTICES_WAITING {
             return None;
         }
-        let oldest = queue.iter().position(|waiting| !waiting.in_flight)?;
-        queue.remove(oldest).map(|waiting| (waiting.notice, waiting.perhaps))
+        let free = queue.iter().enumerate().filter(|(_, waiting)| !waiting.in_flight);
+        let (least, _) = free.min_by_key(|(index, waiting)| (waiting.severity, *index))?;
+        queue.remove(least).map(|waiting| (waiting.notice, waiting.perhaps))
     }
 
     /// The notices to try now, marked as in flight until [`Outbox::done`] tells how it went: for each target so many of different groups, the

@@ -91,8 +91,8 @@ pub const RESOLVED_KEPT: Span = Span::minutes(15);
 pub const HOT_BYTES: usize = 64 << 20;
 /// Arrow bytes of rows that were committed and are kept until they are settled; beyond it the oldest are read from their files.
 pub const KEPT_ROWS_BYTES: usize = 192 << 20;
-/// Notices waiting for one receiver; beyond it the oldest are given up, counted.
-pub const NOTICES_WAITING: usize = 10_000;
+/// Notices waiting for one receiver; beyond it the oldest of the least urgent are given up, counted, and decided anew later.
+pub const NOTICES_WAITING: usize = 12_000;
 /// One attempt to tell somebody.
 pub const NOTIFY_TIMEOUT: Span = Span::seconds(10);
 /// How long a notice is tried before it is given up.

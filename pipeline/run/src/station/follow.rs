@@ -20,6 +20,8 @@ const FOLLOW_INTERVAL: Span = Span::millis(100);
 #[derive(Debug, Default)]
 pub(super) struct Follower {
     next: u64,
+    /// Up to there everything was heard before the start.
+    followed: u64,
     due: Timestamp,
     shares: BTreeMap<String, Share>,
     /// By fingerprint: each alert as it was heard of last, if it fires or is over.
@@ -54,13 +56,16 @@ impl News {
 }
 
 impl Follower {
-    /// What the shares' states are now, before anything is followed.
-    pub(super) fn start(log: &dyn Log) -> Result<Follower, StationError> {
-        let mut follower = Follower { next: log.range(STATE_TOPIC, 0)?.start, ..Follower::default() };
+    /// What the shares' states are now. What was followed up to an offset, by whoever was here before, was heard; what came after it is news.
+    pub(super) fn start(log: &dyn Log, followed: u64) -> Result<Follower, StationError> {
+        let mut follower = Follower { next: log.range(STATE_TOPIC, 0)?.start, followed, ..Follower::default() };
         follower.read(log)?;
-        // How things stand is asked for; how they came to it was told by whoever was here before.
-        follower.news.clear();
         Ok(follower)
+    }
+
+    /// The offset up to which everything was heard.
+    pub(super) fn position(&self) -> u64 {
+        self.next
     }
 
     /// Takes what came since. What was heard before something went wrong is not lost.
@@ -68,12 +73,13 @@ impl Follower {
         let range = log.range(STATE_TOPIC, 0)?;
         // Compaction may have moved the beginning beyond us.
         let from = self.next.clamp(range.start, range.end);
+        self.next = from;
         let mut wrong = None;
         if from < range.end {
             let read = read_to_end(log, STATE_TOPIC, 0, from, &mut |offset, record| {
                 let key = String::from_utf8_lossy(&record.key).into_owned();
                 match self.apply(&key, record.value.as_deref()) {
-                    Ok(heard) => self.news.extend(heard),
+                    Ok(heard) => self.news.extend(heard.filter(|_| offset >= self.followed)),
                     Err(problem) => {
                         wrong.get_or_insert(StationError::State { topic: STATE_TOPIC, offset, problem });
                     }
@@ -167,6 +173,7 @@ impl Station {
         follower.due = now + FOLLOW_INTERVAL;
         let read = follower.read(self.log.as_ref());
         let news = std::mem::take(&mut follower.news);
+        let is_news = !news.is_empty();
         let mut seen = BTreeSet::new();
         for heard in news {
             if self.judge.judges(&heard.alert().rule) {
@@ -183,6 +190,10 @@ impl Station {
                 }
                 News::Refreshed(alert) => self.dispatcher.refresh(&alert, now),
             }
+        }
+        if is_news {
+            // That it was heard is written down before anybody is told: whoever comes next tells nothing twice.
+            self.save_state(now)?;
         }
         read
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,9 @@ use super::state::read_compacted;
 use super::{NOTICE_TOPIC, Part, SILENCES_INTERVAL, Station, StationError};
 use crate::alert_rows::{NoticeOutcome, notice_batch};
 
+/// How long a target's thread works at what it was handed, besides the attempt that it is at.
+const BATCH_TIME: Duration = Duration::from_secs(1);
+
 /// Receivers by name, and where their answers go.
 type Inline = (BTreeMap<String, Arc<dyn Notify>>, Sender<Answer>);
 /// How an attempt ended; none, when it was not made, since the one before it failed.
@@ -32,7 +36,7 @@ type Answer = (Notice, Option<Delivery>);
 
 /// The receivers' threads.
 pub struct Messages {
-    receivers: BTreeMap<String, SyncSender<Notice>>,
+    receivers: BTreeMap<String, SyncSender<(Notice, Instant)>>,
     answers: Receiver<Answer>,
     threads: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
@@ -52,19 +56,20 @@ impl Messages {
             return messages;
         }
         for receiver in receivers {
-            let (sender, inbox) = sync_channel::<Notice>(IN_FLIGHT);
+            let (sender, inbox) = sync_channel::<(Notice, Instant)>(IN_FLIGHT);
             let name = receiver.target().to_string();
             let (answer, stop): (Sender<Answer>, _) = (answer.clone(), messages.stop.clone());
             let work = move || {
-                while let Ok(notice) = inbox.recv() {
+                while let Ok((notice, handed_at)) = inbox.recv() {
                     let delivery = receiver.notify(&notice);
                     let failed = matches!(delivery, Delivery::Retry { .. });
                     if answer.send((notice, Some(delivery))).is_err() {
                         return;
                     }
-                    // Nobody is asked sixty times what was just refused, and a stop waits for one attempt only.
-                    if failed || stop.load(Ordering::Relaxed) {
-                        inbox.try_iter().for_each(|untried| drop(answer.send((untried, None))));
+                    // Nobody is asked sixty times what was just refused, a stop waits for one attempt only, and what is urgent not for
+                    // sixty that are slow; nor is anything told that somebody else has decided otherwise since.
+                    if failed || stop.load(Ordering::Relaxed) || handed_at.elapsed() > BATCH_TIME {
+                        inbox.try_iter().for_each(|(untried, _)| drop(answer.send((untried, None))));
                     }
                 }
             };
@@ -83,9 +88,10 @@ impl Messages {
                 let delivery = receiver.notify(notice);
                 answer.send((notice.clone(), Some(delivery))).is_ok()
             }),
-            None => {
-                self.receivers.get(&notice.target).is_some_and(|receiver| receiver.try_send(notice.clone()).is_ok())
-            }
+            None => self
+                .receivers
+                .get(&notice.target)
+                .is_some_and(|receiver| receiver.try_send((notice.clone(), Instant::now())).is_ok()),
         }
     }
 
@@ -184,6 +190,19 @@ impl Station {
         Ok(())
     }
 
+    /// The alerts of which this part knows best: in a group those of rules that it judges.
+    fn own(&self) -> impl Iterator<Item = &Alert> {
+        self.judge.alerts().filter(|alert| self.follower.is_none() || self.judge.judges(&alert.rule))
+    }
+
+    /// Values and severities of alerts that go on.
+    fn refresh(&mut self, now: Timestamp) {
+        let own = self.judge.alerts();
+        for alert in own.filter(|alert| self.follower.is_none() || self.judge.judges(&alert.rule)) {
+            self.dispatcher.refresh(alert, now);
+        }
+    }
+
     /// Decides what is due to be told.
     pub(super) fn decide(&mut self, now: Timestamp) {
         let notices = self.dispatcher.tick(now);
@@ -197,9 +216,7 @@ impl Station {
         }
         if self.dispatcher.next_at() <= now {
             // Values and severities of alerts that go on.
-            for alert in self.judge.alerts() {
-                self.dispatcher.refresh(alert, now);
-            }
+            self.refresh(now);
             self.decide(now);
         }
         if !self.decided.is_empty() {
@@ -230,8 +247,8 @@ impl Station {
                 return Err(error.into());
             }
         }
-        self.send(notices, false, now)?;
-        self.refuse(refused, now)
+        self.refuse(refused, now)?;
+        self.send(notices, false, now)
     }
 
     /// Gives up notices of groups that are too large to be written down.
@@ -278,7 +295,7 @@ impl Station {
         let name = self.tenure.part.name();
         let mut intents: Vec<(u64, Intent)> = Vec::new();
         let mut told: BTreeMap<Place, Told> = BTreeMap::new();
-        let mut moved = Vec::new();
+        let (mut moved, mut joined) = (Vec::new(), false);
         for (key, (offset, value)) in read_compacted(self.log.as_ref(), NOTICE_TOPIC)? {
             let text = String::from_utf8_lossy(&key).into_owned();
             let of_share = text.split_once('/').filter(|(part, _)| part.starts_with(SHARE));
@@ -298,10 +315,18 @@ impl Station {
                 intents.push((offset, unpacked(&value).map_err(wrong)?));
             }
             if comes {
-                let ours = [name.as_bytes(), bare.as_bytes()].concat();
-                moved.push(Record { key: ours, headers: vec![], value: Some(value), timestamp: now });
+                if bare.starts_with(TOLD) {
+                    joined = true;
+                } else {
+                    let ours = [name.as_bytes(), bare.as_bytes()].concat();
+                    moved.push(Record { key: ours, headers: vec![], value: Some(value), timestamp: now });
+                }
                 moved.push(Record { key, headers: vec![], value: None, timestamp: now });
             }
+        }
+        if joined {
+            let all = told.iter().filter_map(|(place, told)| self.told_record(place.clone(), told.clone(), now));
+            moved.extend(all);
         }
         if !moved.is_empty() {
             self.log.append(NOTICE_TOPIC, 0, &moved)?;
@@ -367,15 +392,16 @@ impl Station {
 
     /// Forgets what was told of groups that are gone, and alerts that nobody judges here any more.
     pub(super) fn tidy_messages(&mut self, now: Timestamp) -> Result<(), StationError> {
-        for alert in self.judge.alerts() {
-            self.dispatcher.refresh(alert, now);
-        }
-        let alive = self.judge.alerts().chain(self.others()).filter(|alert| alert.state.is_alive());
+        self.refresh(now);
+        let alive = self.own().chain(self.others()).filter(|alert| alert.state.is_alive());
         let alive: BTreeSet<String> = alive.map(Alert::fingerprint).collect();
         match self.follower {
             Some(_) => {
                 self.end_missing(&alive, now);
-                self.dispatcher.retain_firing(&|_| true);
+                if self.removed_at.is_none() {
+                    // Every share has had the time to say what it has.
+                    self.dispatcher.retain_firing(&|_| true);
+                }
             }
             None => self.dispatcher.retain_firing(&|fingerprint| alive.contains(fingerprint)),
         }
@@ -396,6 +422,10 @@ impl Station {
 
     /// Hands the notices that are due to their receivers.
     pub(super) fn send_due(&mut self, now: Timestamp) {
+        // Whoever took the part over tells what is due.
+        if self.outbox.waiting() > 0 && self.tenure.check(self.log.as_ref()).is_err() {
+            return;
+        }
         for notice in self.outbox.due(now) {
             if !self.messages.send(&notice) {
                 let gone = Delivery::Retry {

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use tidewatch_flow::alerting::{Dispatcher, GroupView, Place, Policy};
 use tidewatch_flow::outbox::Outbox;
 use tidewatch_flow::watermark::Watermark;
-use tidewatch_lake::{LakeError, LakeOptions, LakeWriter, SettleOptions, Settler};
+use tidewatch_lake::{KeptRows, LakeError, LakeOptions, LakeWriter, SettleOptions, Settler};
 use tidewatch_model::limits::{LOG_RETENTION, LOG_RETENTION_BYTES};
 use tidewatch_model::ports::{Log, LogError, Notify, Random, Record, Store, TopicOptions};
 use tidewatch_model::table;
@@ -364,7 +364,9 @@ impl Station {
             parts.part.judges(&compiled.rule, &parts.mappings) && !suspended.contains(&compiled.rule.name)
         };
         let rules = rules.into_iter().filter(is_judged).collect();
-        let lake = LakeWriter::new(parts.store.clone(), parts.random.clone(), parts.lake);
+        // A share does not settle: it keeps nothing for it.
+        let kept = if parts.part.settles() { KeptRows::default() } else { KeptRows::within(0) };
+        let lake = LakeWriter::new(parts.store.clone(), parts.random.clone(), parts.lake).with_kept(kept);
         let mut station = Station {
             settler: Settler::new(parts.store.clone(), SettleOptions::default()).with_kept(lake.kept()),
             store: parts.store,

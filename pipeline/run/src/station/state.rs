@@ -35,6 +35,9 @@ pub(super) struct Position {
     offsets: BTreeMap<String, u64>,
     /// Event time by `table/partition`: where it goes on when no row comes any more.
     watermarks: BTreeMap<String, Timestamp>,
+    /// Of the rest of a group: up to where it has heard what shares wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    followed: Option<u64>,
 }
 
 /// More partitions than a topic has.
@@ -59,7 +62,7 @@ impl Station {
         self.known_events = read_event_ids(self.log.as_ref(), oldest.saturating_sub(EVENT_SLACK))?;
         self.judge.restore(alerts.clone(), &position.rules);
         if self.tells() {
-            let all = self.with_others(alerts)?;
+            let all = self.with_others(alerts, position.followed)?;
             self.restore_messages(&all, now)?;
         }
         self.reload_rules(self.tenure.part == Part::Whole, &position.rules);
@@ -148,7 +151,7 @@ impl Station {
 
     /// For the rest of a group: besides its own the alerts of all shares as they stand, and those that people were told of here and
     /// that nobody has any more.
-    fn with_others(&mut self, own: Vec<Alert>) -> Result<Vec<Alert>, StationError> {
+    fn with_others(&mut self, own: Vec<Alert>, followed: Option<u64>) -> Result<Vec<Alert>, StationError> {
         let name = self.tenure.part.name();
         if !matches!(self.tenure.part, Part::Rest { .. }) {
             return Ok(own);
@@ -167,9 +170,13 @@ impl Station {
                 all.insert(alert.fingerprint(), alert);
             }
         }
-        self.follower = Some(Follower::start(self.log.as_ref())?);
+        // The first of its kind hears of how things stand, and not of how they came to it.
+        let followed = followed.unwrap_or(self.log.range(STATE_TOPIC, 0)?.end);
+        self.follower = Some(Follower::start(self.log.as_ref(), followed)?);
         let theirs: Vec<Alert> = self.others().cloned().collect();
-        all.extend(theirs.into_iter().chain(own).map(|alert| (alert.fingerprint(), alert)));
+        // Of rules that are judged elsewhere now the shares know more.
+        let (own, left): (Vec<Alert>, Vec<Alert>) = own.into_iter().partition(|alert| self.judge.judges(&alert.rule));
+        all.extend(left.into_iter().chain(theirs).chain(own).map(|alert| (alert.fingerprint(), alert)));
         Ok(all.into_values().collect())
     }
 
@@ -309,7 +316,10 @@ impl Station {
             if !records.is_empty() {
                 self.log.append(STATE_TOPIC, 0, &records)?;
             }
-            self.pending.clear();
+            // What stands there is deleted when the alert is forgotten.
+            for transition in std::mem::take(&mut self.pending).into_iter().filter(|one| of_interest(&one)) {
+                self.saved_alerts.insert(alert_key(&prefix, &transition.alert), transition.alert);
+            }
             return Ok(());
         }
         let mut seen = HashSet::new();
@@ -392,6 +402,7 @@ impl Station {
                 });
                 each.collect()
             },
+            followed: self.follower.as_ref().map(Follower::position),
         };
         let value = serde_json::to_vec(&position).unwrap_or_default();
         records.push(state_record(&format!("{prefix}{POSITION_KEY}"), Some(value), now));
