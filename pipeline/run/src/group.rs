@@ -191,7 +191,7 @@ impl Stations {
             Division::Alone => true,
             Division::Group { shares, .. } => self.running.contains_key(&shares),
         };
-        tells && self.waiting.is_empty() && now - self.failed_at > WELL_AFTER
+        tells && self.waiting.is_empty() && self.failed_at.saturating_add(WELL_AFTER) < now
     }
 
     /// Requests to Alertmanagers that failed so far.
