@@ -12,7 +12,6 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -22,49 +21,18 @@ use tidewatch_log::{LocalLog, LocalLogOptions};
 use tidewatch_model::ports::{Clock, Log, TopicOptions};
 use tidewatch_model::time::SystemClock;
 use tidewatch_model::wire::{Origin, encode_split};
-use tidewatch_tests::peers::{Alertmanager, Peer, free_port};
+use tidewatch_tests::peers::{Alertmanager, Peer, free_port, webhooks};
 
 const ROW_RULE: &str =
     "CREATE ALERT hot AS SELECT host, temperature_celsius AS t FROM gpu WHERE temperature_celsius > 85;";
 const WINDOW_RULE: &str = "CREATE ALERT hot WITH (delay = '200ms') AS SELECT host, max(temperature_celsius) AS t
     FROM TUMBLE(gpu, ts, INTERVAL '1 second') GROUP BY host HAVING max(temperature_celsius) > 85;";
 
-/// Takes webhooks: when each came, and the hosts that fire in it.
-fn webhooks() -> (String, Receiver<(Instant, Vec<String>)>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/hook", listener.local_addr().unwrap());
-    let (sender, came) = channel();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let (mut stream, sender) = (stream.unwrap(), sender.clone());
-            std::thread::spawn(move || {
-                let (mut bytes, mut buffer) = (Vec::new(), vec![0; 1 << 20]);
-                loop {
-                    let count = stream.read(&mut buffer).unwrap_or(0);
-                    if count == 0 {
-                        return;
-                    }
-                    bytes.extend_from_slice(&buffer[..count]);
-                    let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
-                    let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
-                    let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
-                    let length: usize = length.map_or(0, |length| length.parse().unwrap());
-                    if bytes.len() < end + 4 + length {
-                        continue;
-                    }
-                    let at = Instant::now();
-                    let body = String::from_utf8_lossy(&bytes[end + 4..]).into_owned();
-                    drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"));
-                    // Bodies are ours and Alertmanager's: each alert says its status first.
-                    let alerts = body.split("\"status\":\"firing\",\"labels\":").skip(1);
-                    let hosts = alerts.filter_map(|text| text.split("\"host\":\"").nth(1)?.split('"').next());
-                    drop(sender.send((at, hosts.map(str::to_string).collect())));
-                    bytes.clear();
-                }
-            });
-        }
-    });
-    (url, came)
+/// The hosts that fire in a webhook's body, ours or Alertmanager's: each alert says its status first.
+fn hosts_in(body: &str) -> Vec<String> {
+    let alerts = body.split("\"status\":\"firing\",\"labels\":").skip(1);
+    let hosts = alerts.filter_map(|text| text.split("\"host\":\"").nth(1)?.split('"').next());
+    hosts.map(str::to_string).collect()
 }
 
 fn rows(ts: i64, hosts: &[(String, f64)]) -> RecordBatch {
@@ -129,7 +97,8 @@ fn print(name: &str, mut seconds: Vec<f64>) {
 /// One alert after the other, each of a host of its own, while 50 well hosts send a row ten times a second.
 fn one_by_one(rule: &str, alerts: usize) -> Vec<f64> {
     let folder = tempfile::tempdir().unwrap();
-    let (url, came) = webhooks();
+    let (address, came) = webhooks();
+    let url = format!("http://{address}/hook");
     let sender = Arc::new(Sender::new(folder.path()));
     let _up = up(folder.path(), rule, &["--webhook", &url]);
     let stop = Arc::new(AtomicBool::new(false));
@@ -151,8 +120,8 @@ fn one_by_one(rule: &str, alerts: usize) -> Vec<f64> {
         let host = format!("n{alert}");
         let sent = sender.send(&[(host.clone(), 95.0)]);
         loop {
-            let (at, hosts) = came.recv_timeout(Duration::from_secs(30)).unwrap();
-            if hosts.contains(&host) {
+            let (at, _, body) = came.recv_timeout(Duration::from_secs(30)).unwrap();
+            if hosts_in(&body).contains(&host) {
                 seconds.push((at - sent).as_secs_f64());
                 break;
             }
@@ -166,7 +135,8 @@ fn one_by_one(rule: &str, alerts: usize) -> Vec<f64> {
 /// Prometheus scrapes and evaluates each second and Alertmanager waits for nothing: from the value's change to the webhook.
 fn prometheus(alerts: usize) -> Option<Vec<f64>> {
     let folder = tempfile::tempdir().unwrap();
-    let (url, came) = webhooks();
+    let (address, came) = webhooks();
+    let url = format!("http://{address}/hook");
     let hot = Arc::new(AtomicI64::new(-1));
     let exporter = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = exporter.local_addr().unwrap();
@@ -209,8 +179,8 @@ fn prometheus(alerts: usize) -> Option<Vec<f64>> {
         hot.store(alert as i64, Ordering::Relaxed);
         let changed = Instant::now();
         loop {
-            let (at, hosts) = came.recv_timeout(Duration::from_secs(60)).unwrap();
-            if hosts.contains(&format!("n{alert}")) {
+            let (at, _, body) = came.recv_timeout(Duration::from_secs(60)).unwrap();
+            if hosts_in(&body).contains(&format!("n{alert}")) {
                 seconds.push((at - changed).as_secs_f64());
                 break;
             }
@@ -233,7 +203,8 @@ fn memory(pid: u32) -> (f64, f64) {
 fn all_at_once(grouped: bool) {
     const GPUS: usize = 10_000;
     let folder = tempfile::tempdir().unwrap();
-    let (url, came) = webhooks();
+    let (address, came) = webhooks();
+    let url = format!("http://{address}/hook");
     let sender = Sender::new(folder.path());
     let rules = format!(
         "{ROW_RULE} CREATE ALERT other WITH (severity = 'critical') AS SELECT host, temperature_celsius AS t FROM gpu WHERE temperature_celsius < 0;"
@@ -257,9 +228,9 @@ fn all_at_once(grouped: bool) {
     let other_sent = sender.send(&[("other".to_string(), -1.0)]);
     let (mut told, mut notices, mut other, mut last) = (BTreeSet::new(), 0, None, begun);
     while told.len() < GPUS || other.is_none() {
-        let (at, hosts) = came.recv_timeout(Duration::from_secs(120)).unwrap();
+        let (at, _, body) = came.recv_timeout(Duration::from_secs(120)).unwrap();
         notices += 1;
-        for host in hosts {
+        for host in hosts_in(&body) {
             if host == "other" {
                 other.get_or_insert(at - other_sent);
             } else {

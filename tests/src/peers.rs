@@ -1,10 +1,10 @@
 //! Real peers that tests start, on free ports of this machine; each ends with its value.
 
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use crate::{has_tool, must_be_there, target_folder};
@@ -61,6 +61,51 @@ impl Drop for Peer {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+    }
+}
+
+/// A request that came: when, to which path, and its body.
+pub type Posted = (Instant, String, String);
+
+/// A server that takes what is posted to it and answers 200: its address, and what came. It ends with the process.
+///
+/// # Panics
+/// There is no port.
+pub fn webhooks() -> (SocketAddr, Receiver<Posted>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, posted) = channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let sender = sender.clone();
+            std::thread::spawn(move || take_posts(stream, &sender));
+        }
+    });
+    (address, posted)
+}
+
+/// Takes one request after the other from a connection, until it is closed.
+fn take_posts(mut stream: TcpStream, posted: &Sender<Posted>) {
+    let (mut bytes, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
+    loop {
+        let count = stream.read(&mut buffer).unwrap_or(0);
+        if count == 0 {
+            return;
+        }
+        bytes.extend_from_slice(&buffer[..count]);
+        let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
+        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        let length = head.to_lowercase();
+        let length = length.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
+        let length: usize = length.map_or(0, |length| length.parse().unwrap());
+        if bytes.len() < end + 4 + length {
+            continue;
+        }
+        let path = head.split(' ').nth(1).unwrap_or_default().to_string();
+        let body = String::from_utf8_lossy(&bytes[end + 4..]).into_owned();
+        drop(posted.send((Instant::now(), path, body)));
+        drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"));
+        bytes.clear();
     }
 }
 
@@ -122,7 +167,7 @@ impl Alertmanager {
                 .arg("--log.level=error"),
         );
         let begun = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(begun.elapsed() < Duration::from_secs(20), "Alertmanager does not start");
             std::thread::sleep(Duration::from_millis(50));
         }

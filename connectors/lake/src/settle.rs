@@ -60,8 +60,8 @@ impl Settler {
 
     /// The same; rows that a writer of this process has kept are not read again.
     #[must_use]
-    pub fn with_kept(self, kept: KeptRows) -> Self {
-        Settler { kept: Some(kept), ..self }
+    pub fn with_kept(self, kept: Option<KeptRows>) -> Self {
+        Settler { kept, ..self }
     }
 
     /// Settles every window that is over; with `force`, every window with committed rows, as at a clean stop (rows that

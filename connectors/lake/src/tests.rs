@@ -312,11 +312,8 @@ fn kept_rows_are_those_of_the_files() {
         let store: Arc<ScriptedStore> = Arc::default();
         let mut writer = LakeWriter::new(store.clone(), Arc::new(SeededRandom::new(1)), options());
         let own = kept.map(KeptRows::within);
-        let mut settler = Settler::new(store.clone(), SettleOptions::default());
-        if let Some(kept) = &own {
-            writer = writer.with_kept(kept.clone());
-            settler = settler.with_kept(kept.clone());
-        }
+        writer = writer.with_kept(own.clone());
+        let mut settler = Settler::new(store.clone(), SettleOptions::default()).with_kept(own.clone());
         for offset in 0..20 {
             writer.rows(TOPIC, 0, "host", &batch(&rows(offset as i64 * 30), offset as usize * 50)).unwrap();
             let counts = Counts { records: 1, ..Counts::default() };

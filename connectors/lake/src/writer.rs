@@ -65,7 +65,7 @@ pub struct LakeWriter {
     options: LakeOptions,
     writer: String,
     partitions: BTreeMap<(String, u32), Partition>,
-    kept: KeptRows,
+    kept: Option<KeptRows>,
 }
 
 /// One partition: what is committed, and what waits.
@@ -85,18 +85,13 @@ impl LakeWriter {
     /// A writer with an identity of its own.
     pub fn new(store: Arc<dyn Store>, random: Arc<dyn Random>, options: LakeOptions) -> Self {
         let writer = format!("{:016x}{:016x}", random.next_u64(), random.next_u64());
-        LakeWriter { store, random, options, writer, partitions: BTreeMap::new(), kept: KeptRows::default() }
+        LakeWriter { store, random, options, writer, partitions: BTreeMap::new(), kept: None }
     }
 
-    /// The same; rows that it commits are kept there.
+    /// The same; rows that it commits are kept there, for a settler of the same process.
     #[must_use]
-    pub fn with_kept(self, kept: KeptRows) -> Self {
+    pub fn with_kept(self, kept: Option<KeptRows>) -> Self {
         LakeWriter { kept, ..self }
-    }
-
-    /// The rows that it commits, for a settler of the same process.
-    pub fn kept(&self) -> KeptRows {
-        self.kept.clone()
     }
 
     /// Where a partition is to be read from: after everything committed.
@@ -231,7 +226,9 @@ impl LakeWriter {
             };
             match committer.commit(topic, *partition, held, now) {
                 Ok((entry, rows)) => {
-                    entry.files.iter().zip(rows).for_each(|(file, rows)| self.kept.keep(&file.path, rows));
+                    if let Some(kept) = &self.kept {
+                        entry.files.iter().zip(rows).for_each(|(file, rows)| kept.keep(&file.path, rows));
+                    }
                     flushed.entries += 1;
                     flushed.rows += entry.counts.rows;
                     flushed.bytes += entry.files.iter().map(|file| file.bytes).sum::<u64>();

@@ -5,7 +5,7 @@
 
 mod process;
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -19,6 +19,7 @@ use tidewatch_model::ports::{Clock, Log, Random, Record};
 use tidewatch_model::scripted::SeededRandom;
 use tidewatch_model::time::SystemClock;
 use tidewatch_tests::kafka::Cluster;
+use tidewatch_tests::peers::webhooks;
 
 #[test]
 fn kills_lose_nothing_and_a_firing_alert_keeps_its_start() {
@@ -373,44 +374,14 @@ fn help_has_examples() {
     assert!(good(folder.path(), &["tables", "gpu", "--format", "csv"]).contains("power_watts,Float64,,watts,"));
 }
 
-/// A server that takes webhooks: the bodies that came.
-fn webhooks() -> (String, std::sync::mpsc::Receiver<serde_json::Value>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/hook", listener.local_addr().unwrap());
-    let (sender, bodies) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let (mut stream, sender) = (stream.unwrap(), sender.clone());
-            std::thread::spawn(move || {
-                let (mut text, mut buffer) = (String::new(), [0; 16 << 10]);
-                loop {
-                    let count = stream.read(&mut buffer).unwrap_or(0);
-                    if count == 0 {
-                        return;
-                    }
-                    text.push_str(&String::from_utf8_lossy(&buffer[..count]));
-                    let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-                    let head = head.to_lowercase();
-                    let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
-                    if length.is_some_and(|length| body.len() >= length.parse::<usize>().unwrap()) {
-                        drop(sender.send(serde_json::from_str(body).unwrap()));
-                        drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"));
-                        text.clear();
-                    }
-                }
-            });
-        }
-    });
-    (url, bodies)
-}
-
 /// Everything around an alert, as an operator uses it: routes from a file, a heartbeat, TLS and roles, acks, silences, the timeline.
 #[test]
 fn an_alert_is_told_acknowledged_silenced_and_shown() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../connectors/serve/testdata");
-    let (url, bodies) = webhooks();
+    let (address, posted) = webhooks();
+    let url = format!("http://{address}/hook");
     let routes = format!(
         "route: {{receiver: ops, group_by: [alertname], group_wait: 0s}}\nheartbeat: {{receiver: switch, interval: 1s}}\nreceivers:\n  - name: ops\n    webhook_configs: [{{url: '{url}'}}]\n  - name: switch\n    webhook_configs: [{{url: '{url}'}}]\n"
     );
@@ -461,7 +432,8 @@ fn an_alert_is_told_acknowledged_silenced_and_shown() {
     };
     let mut told = std::collections::BTreeSet::new();
     while told.len() < 2 {
-        let body = bodies.recv_timeout(Duration::from_secs(60)).expect("an alert and a heartbeat come");
+        let (_, _, body) = posted.recv_timeout(Duration::from_secs(60)).expect("an alert and a heartbeat come");
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
         told.insert(body["alerts"][0]["labels"]["alertname"].as_str().unwrap().to_string());
     }
     assert_eq!(told.into_iter().collect::<Vec<_>>(), ["Watchdog", "hot"]);

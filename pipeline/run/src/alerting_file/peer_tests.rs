@@ -7,9 +7,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
-use std::net::TcpListener;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -21,7 +18,7 @@ use tidewatch_model::time::SystemClock;
 use tidewatch_model::{Alert, AlertState, NoticeStatus, Severity, Timestamp};
 use tidewatch_notifiers::sample;
 use tidewatch_serve::{Asking, ask};
-use tidewatch_tests::peers::Alertmanager;
+use tidewatch_tests::peers::{Alertmanager, webhooks};
 
 use super::*;
 
@@ -151,44 +148,6 @@ fn labels(number: usize, name: &str, host: &str) -> Labels {
     pairs.map(|(name, value)| (name.to_string(), value.to_string())).into()
 }
 
-/// Takes webhooks until the end of the test: the receiver's number, and what it got.
-fn listen(begun: Instant) -> (u16, Arc<Mutex<Vec<(usize, Got)>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let got: Arc<Mutex<Vec<(usize, Got)>>> = Arc::default();
-    let taken = got.clone();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let (mut stream, taken) = (stream.unwrap(), taken.clone());
-            std::thread::spawn(move || {
-                let mut text = String::new();
-                let mut buffer = [0; 16 << 10];
-                loop {
-                    let Ok(count) = stream.read(&mut buffer) else { return };
-                    if count == 0 {
-                        return;
-                    }
-                    text.push_str(&String::from_utf8_lossy(&buffer[..count]));
-                    let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-                    let length = head.to_lowercase();
-                    let length = length.split("content-length: ").nth(1).unwrap().split("\r\n").next().unwrap();
-                    let length: usize = length.parse().unwrap();
-                    if body.len() < length {
-                        continue;
-                    }
-                    let number = head.split(' ').nth(1).unwrap().trim_start_matches('/').parse().unwrap();
-                    let body: Value = serde_json::from_str(&body[..length]).unwrap();
-                    let at = begun.elapsed().as_millis() as u64;
-                    taken.lock().unwrap().push((number, got_of(&body, at)));
-                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
-                    text.clear();
-                }
-            });
-        }
-    });
-    (port, got)
-}
-
 fn got_of(body: &Value, at: u64) -> Got {
     let named = |status: &str| {
         let alerts = body["alerts"].as_array().unwrap().iter().filter(|alert| alert["status"] == status);
@@ -216,8 +175,8 @@ fn silence(number: usize, host: &str, now: Timestamp) -> Silence {
 /// What Alertmanager tells, with real time.
 fn theirs(scenarios: &[Scenario]) -> Option<Vec<(usize, Got)>> {
     let begun = Instant::now();
-    let (port, got) = listen(begun);
-    let peer = Alertmanager::start(&file(scenarios, port))?;
+    let (address, posted) = webhooks();
+    let peer = Alertmanager::start(&file(scenarios, address.port()))?;
     let post = |path: &str, body: &Value| -> Value {
         let (status, text) = ask("POST", &format!("{}{path}", peer.url), Asking::default(), Some(body)).unwrap();
         assert_eq!(status, 200, "{text}");
@@ -261,8 +220,11 @@ fn theirs(scenarios: &[Scenario]) -> Option<Vec<(usize, Got)>> {
         }
     }
     std::thread::sleep((Duration::from_millis(offset) + LASTS).saturating_sub(begun.elapsed()));
-    let got = got.lock().unwrap().clone();
-    Some(got.into_iter().map(|(number, got)| (number, Got { at: got.at - offset, ..got })).collect())
+    let got = posted.try_iter().map(|(came, path, body)| {
+        let at = (came - begun).as_millis() as u64 - offset;
+        (path.trim_start_matches('/').parse().unwrap(), got_of(&serde_json::from_str(&body).unwrap(), at))
+    });
+    Some(got.collect())
 }
 
 /// What we tell.

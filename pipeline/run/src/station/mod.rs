@@ -365,10 +365,10 @@ impl Station {
         };
         let rules = rules.into_iter().filter(is_judged).collect();
         // A share does not settle: it keeps nothing for it.
-        let kept = if parts.part.settles() { KeptRows::default() } else { KeptRows::within(0) };
-        let lake = LakeWriter::new(parts.store.clone(), parts.random.clone(), parts.lake).with_kept(kept);
+        let kept = parts.part.settles().then(KeptRows::default);
+        let lake = LakeWriter::new(parts.store.clone(), parts.random.clone(), parts.lake).with_kept(kept.clone());
         let mut station = Station {
-            settler: Settler::new(parts.store.clone(), SettleOptions::default()).with_kept(lake.kept()),
+            settler: Settler::new(parts.store.clone(), SettleOptions::default()).with_kept(kept),
             store: parts.store,
             judge: Judge::new(rules)?,
             watermarks: table::all()
