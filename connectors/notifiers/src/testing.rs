@@ -14,23 +14,14 @@ pub fn notice(state: AlertState) -> Notice {
     let labels =
         BTreeMap::from([("alertname".to_string(), "gpu_hot".to_string()), ("host".to_string(), "n1".to_string())]);
     let alert = Alert {
-        rule: "gpu_hot".to_string(),
         rule_version: "v1".to_string(),
         key: vec!["host".to_string()],
-        labels,
         state,
-        severity: Severity::Critical,
-        active_at: Timestamp::from_seconds(60),
         fired_at: Some(Timestamp::from_seconds(120)),
         resolved_at: (state == AlertState::Resolved).then_some(Timestamp::from_seconds(300)),
-        keep_since: None,
         last_match: Timestamp::from_seconds(240),
-        stale_since: None,
-        matches: 0,
-        swings: Default::default(),
-        flaps: false,
-        values: vec![],
         annotations: BTreeMap::from([("summary".to_string(), "hot\u{1b}[2J".to_string())]),
+        ..Alert::new(labels, Severity::Critical, Timestamp::from_seconds(60))
     };
     let status = if state == AlertState::Resolved { NoticeStatus::Resolved } else { NoticeStatus::Firing };
     Notice {

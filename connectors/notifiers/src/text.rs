@@ -82,23 +82,12 @@ pub fn sample(status: NoticeStatus) -> Notice {
     let (ts, text) = (Timestamp(0), |text: &str| text.to_string());
     let labels: Labels = [(text("alertname"), text("sample")), (text("host"), text("n1"))].into();
     let alert = Alert {
-        rule: text("sample"),
-        rule_version: String::new(),
         key: vec![text("host")],
-        labels: labels.clone(),
         state: if status == NoticeStatus::Firing { AlertState::Firing } else { AlertState::Resolved },
-        severity: Severity::Critical,
-        active_at: ts,
         fired_at: Some(ts),
         resolved_at: (status == NoticeStatus::Resolved).then_some(ts),
-        keep_since: None,
-        last_match: ts,
-        stale_since: None,
-        matches: 0,
-        swings: Default::default(),
-        flaps: false,
-        values: vec![],
         annotations: [(text("summary"), text("a sample"))].into(),
+        ..Alert::new(labels.clone(), Severity::Critical, ts)
     };
     Notice {
         notice_id: String::new(),

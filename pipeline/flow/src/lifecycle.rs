@@ -343,23 +343,10 @@ fn begin(
 ) -> Vec<Transition> {
     let before = alerts.get(&fingerprint).map(|alert| alert.swings).unwrap_or_default();
     let mut alert = Alert {
-        rule: rule.name.clone(),
         rule_version: rule.version.clone(),
         key: rule.key.clone(),
-        labels,
-        state: AlertState::Inactive,
-        severity: rule.severity_of(&values),
-        active_at: at.ts,
-        fired_at: None,
-        resolved_at: None,
-        keep_since: None,
-        last_match: at.ts,
-        stale_since: None,
-        matches: 0,
         swings: before,
-        flaps: false,
-        values: Values::new(),
-        annotations: BTreeMap::new(),
+        ..Alert::new(labels, rule.severity_of(&values), at.ts)
     };
     describe(rule, &mut alert, values);
     if let (true, true, Some(spec)) = (rule.options.flap_detection, before.is_unknown(), rule.shape.window()) {

@@ -181,23 +181,8 @@ mod tests {
 
     fn urgent() -> Alert {
         Alert {
-            rule: String::new(),
-            rule_version: String::new(),
-            key: vec![],
-            labels: tidewatch_model::alert::Labels::new(),
             state: AlertState::Firing,
-            severity: Severity::Critical,
-            active_at: Timestamp(0),
-            fired_at: None,
-            resolved_at: None,
-            keep_since: None,
-            last_match: Timestamp(0),
-            stale_since: None,
-            matches: 0,
-            swings: tidewatch_model::alert::Swings::default(),
-            flaps: false,
-            values: vec![],
-            annotations: BTreeMap::new(),
+            ..Alert::new(tidewatch_model::alert::Labels::new(), Severity::Critical, Timestamp(0))
         }
     }
 

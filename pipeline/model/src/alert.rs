@@ -177,6 +177,38 @@ pub struct Transition {
 }
 
 impl Alert {
+    /// An alert of which only its identity is known, how urgent it is, and since when its condition has held: nobody was told anything. Its
+    /// rule is the label `alertname`.
+    ///
+    /// ```
+    /// use tidewatch_model::alert::Labels;
+    /// use tidewatch_model::{Alert, AlertState, Severity, Timestamp};
+    /// let labels = Labels::from([("alertname".to_string(), "gpu_hot".to_string())]);
+    /// let alert = Alert::new(labels, Severity::Critical, Timestamp::from_seconds(60));
+    /// assert_eq!((alert.rule.as_str(), alert.state, alert.fired_at), ("gpu_hot", AlertState::Inactive, None));
+    /// ```
+    pub fn new(labels: Labels, severity: Severity, active_at: Timestamp) -> Alert {
+        Alert {
+            rule: labels.get("alertname").cloned().unwrap_or_default(),
+            rule_version: String::new(),
+            key: vec![],
+            labels,
+            state: AlertState::Inactive,
+            severity,
+            active_at,
+            fired_at: None,
+            resolved_at: None,
+            keep_since: None,
+            last_match: active_at,
+            stale_since: None,
+            matches: 0,
+            swings: Swings::default(),
+            flaps: false,
+            values: Values::new(),
+            annotations: BTreeMap::new(),
+        }
+    }
+
     /// Its labels as receivers know them: severity is an attribute of its state here and a label there.
     pub fn wire_labels(&self) -> Labels {
         let mut labels = self.labels.clone();

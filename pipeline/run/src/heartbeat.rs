@@ -89,23 +89,10 @@ fn notice(target: &str, now: Timestamp) -> Notice {
     let labels = Labels::from([("alertname".to_string(), WATCHDOG.to_string())]);
     let summary = "Tidewatch is alive: when this stops coming, it is not".to_string();
     let alert = Alert {
-        rule: WATCHDOG.to_string(),
-        rule_version: String::new(),
-        key: vec![],
-        labels: labels.clone(),
         state: AlertState::Firing,
-        severity: Severity::Info,
-        active_at: now,
         fired_at: Some(now),
-        resolved_at: None,
-        keep_since: None,
-        last_match: now,
-        stale_since: None,
-        matches: 0,
-        swings: tidewatch_model::alert::Swings::default(),
-        flaps: false,
-        values: vec![],
         annotations: [("summary".to_string(), summary)].into(),
+        ..Alert::new(labels.clone(), Severity::Info, now)
     };
     Notice {
         notice_id: format!("heartbeat-{}", now.0),

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use tidewatch_flow::alerting::{Matcher, Silence};
-use tidewatch_model::alert::{Swings, event_id};
+use tidewatch_model::alert::event_id;
 use tidewatch_model::ports::{Scan, ScanError, Snapshot};
 use tidewatch_model::{
     Alert, AlertState, Notice, NoticeStatus, Reason, Severity, Span, Timestamp, Transition, Value, table,
@@ -47,23 +47,10 @@ fn alert(rule: &str, host: &str) -> Alert {
     };
     let labels = [("alertname", rule), ("host", host), ("team", team)];
     Alert {
-        rule: rule.to_string(),
         rule_version: "1".to_string(),
         key: vec!["host".to_string()],
-        labels: labels.map(|(name, value)| (name.to_string(), value.to_string())).into(),
         state: AlertState::Firing,
-        severity,
-        active_at: Timestamp(0),
-        fired_at: None,
-        resolved_at: None,
-        keep_since: None,
-        last_match: Timestamp(0),
-        stale_since: None,
-        matches: 0,
-        swings: Swings::default(),
-        flaps: false,
-        values: vec![],
-        annotations: std::collections::BTreeMap::new(),
+        ..Alert::new(labels.map(|(name, value)| (name.to_string(), value.to_string())).into(), severity, Timestamp(0))
     }
 }
 

@@ -19,23 +19,12 @@ fn at(seconds: i64) -> Timestamp {
 fn alert(name: &str, host: &str, severity: Severity, fired: i64, resolved: Option<i64>) -> Alert {
     let labels = [("alertname", name), ("host", host)].map(|(name, value)| (name.to_string(), value.to_string()));
     Alert {
-        rule: name.to_string(),
         rule_version: "1".to_string(),
         key: vec!["host".to_string()],
-        labels: Labels::from(labels),
         state: if resolved.is_some() { AlertState::Resolved } else { AlertState::Firing },
-        severity,
-        active_at: at(fired),
         fired_at: Some(at(fired)),
         resolved_at: resolved.map(at),
-        keep_since: None,
-        last_match: at(fired),
-        stale_since: None,
-        matches: 0,
-        swings: Default::default(),
-        flaps: false,
-        values: vec![],
-        annotations: BTreeMap::new(),
+        ..Alert::new(Labels::from(labels), severity, at(fired))
     }
 }
 

@@ -15,23 +15,17 @@ use super::*;
 
 fn alert(name: &str, host: &str, state: AlertState) -> Alert {
     Alert {
-        rule: name.to_string(),
         rule_version: "1".to_string(),
         key: vec!["host".to_string()],
-        labels: Labels::from([("alertname", name), ("host", host)].map(|(k, v)| (k.to_string(), v.to_string()))),
         state,
-        severity: Severity::Critical,
-        active_at: Timestamp::from_seconds(60),
         fired_at: Some(Timestamp::from_seconds(120)),
-        resolved_at: None,
-        keep_since: None,
         last_match: Timestamp::from_seconds(180),
-        stale_since: None,
-        matches: 0,
-        swings: Default::default(),
-        flaps: false,
-        values: vec![],
         annotations: [("summary".to_string(), "it is hot".to_string())].into(),
+        ..Alert::new(
+            Labels::from([("alertname", name), ("host", host)].map(|(k, v)| (k.to_string(), v.to_string()))),
+            Severity::Critical,
+            Timestamp::from_seconds(60),
+        )
     }
 }
 

@@ -4,7 +4,7 @@
 //! A share writes each change of an alert into the topic of states, in order, before its state as a whole. Of each share the state
 //! with the highest epoch counts, and what a process writes that lost its share is not listened to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use tidewatch_model::ports::{Log, read_to_end};
 use tidewatch_model::{Alert, AlertState, Span, Timestamp};
@@ -174,20 +174,13 @@ impl Station {
         let read = follower.read(self.log.as_ref());
         let news = std::mem::take(&mut follower.news);
         let is_news = !news.is_empty();
-        let mut seen = BTreeSet::new();
+        let mut seen = HashSet::new();
         for heard in news {
             if self.judge.judges(&heard.alert().rule) {
                 continue;
             }
             match heard {
-                News::Changed(alert) => {
-                    // What happened to an alert before is told before.
-                    if !seen.insert(alert.fingerprint()) {
-                        self.decide(now);
-                        seen.clear();
-                    }
-                    self.dispatcher.observe(&alert, now);
-                }
+                News::Changed(alert) => self.observe(&alert, &mut seen, now),
                 News::Refreshed(alert) => self.dispatcher.refresh(&alert, now),
             }
         }

@@ -4,7 +4,7 @@
 //! intent, so that after a crash it is sent again under the same key; when it was delivered, what was told is written with the end
 //! of the intent, in one append.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -25,6 +25,7 @@ use super::scope::SHARE;
 use super::state::read_compacted;
 use super::{NOTICE_TOPIC, Part, SILENCES_INTERVAL, Station, StationError};
 use crate::alert_rows::{NoticeOutcome, notice_batch};
+use crate::judge::Judge;
 
 /// How long a target's thread works at what it was handed, besides the attempt that it is at.
 const BATCH_TIME: Duration = Duration::from_secs(1);
@@ -163,6 +164,11 @@ fn unpacked<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     serde_json::from_slice(&text).map_err(|error| error.to_string())
 }
 
+/// The alerts of which a part knows best: where it follows others, those of rules that it judges.
+fn own(judge: &Judge, follows: bool) -> impl Iterator<Item = &Alert> {
+    judge.alerts().filter(move |alert| !follows || judge.judges(&alert.rule))
+}
+
 /// For tests: the alerts that an intent says fire.
 #[cfg(test)]
 pub(super) fn promised_in(record: &[u8]) -> Option<Vec<String>> {
@@ -190,17 +196,20 @@ impl Station {
         Ok(())
     }
 
-    /// The alerts of which this part knows best: in a group those of rules that it judges.
-    fn own(&self) -> impl Iterator<Item = &Alert> {
-        self.judge.alerts().filter(|alert| self.follower.is_none() || self.judge.judges(&alert.rule))
-    }
-
     /// Values and severities of alerts that go on.
     fn refresh(&mut self, now: Timestamp) {
-        let own = self.judge.alerts();
-        for alert in own.filter(|alert| self.follower.is_none() || self.judge.judges(&alert.rule)) {
+        for alert in own(&self.judge, self.follower.is_some()) {
             self.dispatcher.refresh(alert, now);
         }
+    }
+
+    /// Takes a change of an alert. What happened to it before (`seen`), as when much is read at once, is told before.
+    pub(super) fn observe(&mut self, alert: &Alert, seen: &mut HashSet<String>, now: Timestamp) {
+        if !seen.insert(alert.fingerprint()) {
+            self.decide(now);
+            seen.clear();
+        }
+        self.dispatcher.observe(alert, now);
     }
 
     /// Decides what is due to be told.
@@ -393,7 +402,8 @@ impl Station {
     /// Forgets what was told of groups that are gone, and alerts that nobody judges here any more.
     pub(super) fn tidy_messages(&mut self, now: Timestamp) -> Result<(), StationError> {
         self.refresh(now);
-        let alive = self.own().chain(self.others()).filter(|alert| alert.state.is_alive());
+        let alive =
+            own(&self.judge, self.follower.is_some()).chain(self.others()).filter(|alert| alert.state.is_alive());
         let alive: BTreeSet<String> = alive.map(Alert::fingerprint).collect();
         match self.follower {
             Some(_) => {

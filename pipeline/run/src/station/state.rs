@@ -324,12 +324,7 @@ impl Station {
         }
         let mut seen = HashSet::new();
         for transition in std::mem::take(&mut self.pending) {
-            // What happened to an alert before, as when much is read at once, is told before.
-            if !seen.insert(transition.alert.fingerprint()) {
-                self.decide(now);
-                seen.clear();
-            }
-            self.dispatcher.observe(&transition.alert, now);
+            self.observe(&transition.alert, &mut seen, now);
         }
         Ok(())
     }
