@@ -1,5 +1,7 @@
 //! `alerting.yml`: routes and receivers, with Alertmanager's names and defaults.
 
+mod alertmanagers;
+mod email;
 #[cfg(test)]
 mod peer_tests;
 mod receivers;
@@ -14,7 +16,8 @@ use tidewatch_flow::alerting::{GroupBy, InhibitRule, Matcher, Policy, Route, Tim
 use tidewatch_model::Span;
 use tidewatch_sql::Level;
 
-pub use receivers::{Alertmanager, Channel};
+pub use alertmanagers::Alertmanager;
+pub use receivers::Channel;
 pub use yaml::Fault;
 use yaml::{Fields, Node};
 
@@ -95,7 +98,7 @@ fn file(root: &Node, folder: &Path) -> Option<AlertingFile> {
         }
         Some(node) => route(node, &Inherited::default(), true, &targets, &intervals),
     };
-    let alertmanagers = fields.get("alertmanagers").map(|node| receivers::alertmanagers(&node, folder));
+    let alertmanagers = fields.get("alertmanagers").map(|node| alertmanagers::read(&node, folder));
     let heartbeat = fields.get("heartbeat").and_then(|node| heartbeat(&node, &targets));
     fields.cannot(&["tracing"]);
     fields.finish();

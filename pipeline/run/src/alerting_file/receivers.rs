@@ -9,13 +9,11 @@ use tidewatch_flow::alerting::Target;
 use tidewatch_model::Span;
 use tidewatch_model::ports::{Log, Notify};
 use tidewatch_notifiers::{
-    Chat, ChatNotifier, CommandNotifier, Email, EmailNotifier, Feed, IMPLICIT_TLS, Template, TopicNotifier,
-    WebhookNotifier, addresses,
+    Chat, ChatNotifier, CommandNotifier, Email, EmailNotifier, Template, TopicNotifier, WebhookNotifier,
 };
 
 use super::beside;
 use super::yaml::{Fields, Node};
-use crate::config::redact;
 
 /// How a target is reached. What is secret in it is never shown.
 pub enum Channel {
@@ -96,63 +94,6 @@ impl Channel {
     }
 }
 
-/// An Alertmanager that gets every alert.
-#[derive(Clone, PartialEq)]
-pub struct Alertmanager {
-    url: String,
-    headers: Vec<(String, String)>,
-    timeout: Option<Span>,
-}
-
-impl Alertmanager {
-    /// At a URL.
-    pub fn at(url: &str) -> Alertmanager {
-        Alertmanager { url: url.to_string(), headers: vec![], timeout: None }
-    }
-
-    /// What sends it alerts.
-    pub fn feed(self, external_url: &str) -> Feed {
-        Feed::new(&self.url, self.headers, external_url, self.timeout)
-    }
-
-    /// Its URL, whose user and password are never shown.
-    pub fn shown(&self) -> String {
-        redact(&self.url)
-    }
-}
-
-impl fmt::Debug for Alertmanager {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown())
-    }
-}
-
-/// Reads Prometheus' list of Alertmanagers.
-pub fn alertmanagers(node: &Node, folder: &Path) -> Vec<Alertmanager> {
-    let mut found = Vec::new();
-    for node in node.list() {
-        let Some(mut fields) = node.fields() else { continue };
-        let scheme = fields.get("scheme").and_then(|node| node.text()).unwrap_or_else(|| "http".to_string());
-        let prefix = fields.get("path_prefix").and_then(|node| node.text()).unwrap_or_default();
-        let timeout = fields.get("timeout").and_then(|node| node.span());
-        let headers: Vec<(String, String)> = credentials(&mut fields, folder).into_iter().collect();
-        drop((fields.get("api_version"), fields.get("follow_redirects"), fields.get("enable_http2")));
-        fields.must_not(&["tls_config", "proxy_url", "oauth2", "sigv4"]);
-        fields.cannot(&["relabel_configs", "alert_relabel_configs"]);
-        for node in fields.get("static_configs").into_iter().flat_map(|node| node.list()) {
-            let Some(mut config) = node.fields() else { continue };
-            for target in config.get("targets").into_iter().flat_map(|node| node.list()) {
-                let url = target.text().map(|target| format!("{scheme}://{target}/{}", prefix.trim_matches('/')));
-                found.extend(url.map(|url| Alertmanager { url, headers: headers.clone(), timeout }));
-            }
-            config.cannot(&["labels"]);
-            config.finish();
-        }
-        fields.finish();
-    }
-    found
-}
-
 /// What receivers have in common.
 #[derive(Default)]
 pub struct Global {
@@ -161,18 +102,18 @@ pub struct Global {
     opsgenie_api_key: Option<String>,
     pagerduty_url: Option<String>,
     telegram_api_url: Option<String>,
-    smtp: Smtp,
+    pub(super) smtp: Smtp,
 }
 
 /// How e-mail goes out, where a receiver does not say.
 #[derive(Clone, Default)]
-struct Smtp {
-    from: Option<String>,
-    smarthost: Option<String>,
-    hello: Option<String>,
-    username: Option<String>,
-    password: Option<String>,
-    require_tls: Option<bool>,
+pub(super) struct Smtp {
+    pub(super) from: Option<String>,
+    pub(super) smarthost: Option<String>,
+    pub(super) hello: Option<String>,
+    pub(super) username: Option<String>,
+    pub(super) password: Option<String>,
+    pub(super) require_tls: Option<bool>,
 }
 
 impl Global {
@@ -215,7 +156,7 @@ impl Global {
 }
 
 /// A text that may be secret: as it is, from a file, or `${NAME}` from the environment.
-fn secret(fields: &mut Fields, key: &'static str, file: &'static str, folder: &Path) -> Option<String> {
+pub(super) fn secret(fields: &mut Fields, key: &'static str, file: &'static str, folder: &Path) -> Option<String> {
     let (plain, from_file) = (fields.get(key), fields.get(file));
     match (plain, from_file) {
         (Some(_), Some(node)) => {
@@ -382,7 +323,12 @@ const KINDS: [Kind; 15] = [
         read: |fields, _, folder| robot(fields, folder, |url| Chat::WeCom { url }),
         cannot: &[],
     },
-    Kind { key: "email_configs", send_resolved: false, read: email, cannot: &["auth_secret", "auth_identity"] },
+    Kind {
+        key: "email_configs",
+        send_resolved: false,
+        read: super::email::email,
+        cannot: &["auth_secret", "auth_identity"],
+    },
     Kind { key: "kafka_configs", send_resolved: true, read: topic, cannot: &[] },
     Kind { key: "http_configs", send_resolved: true, read: gateway, cannot: &[] },
     Kind { key: "command_configs", send_resolved: true, read: command, cannot: &[] },
@@ -408,18 +354,18 @@ fn url(
 }
 
 /// A template of ours; one of Go's is left out with a warning, and the default stands in for it.
-fn template(fields: &mut Fields, key: &'static str) -> Template {
+pub(super) fn template(fields: &mut Fields, key: &'static str) -> Template {
     let Some(node) = fields.get(key) else { return Template::default() };
     let Some(text) = node.text() else { return Template::default() };
     read_template(&node, &text)
 }
 
-fn read_template(node: &Node, text: &str) -> Template {
+pub(super) fn read_template(node: &Node, text: &str) -> Template {
     read_with(node, Template::new(text))
 }
 
 /// The same for HTML, in which what comes from rows is escaped.
-fn read_html(node: &Node, text: &str) -> Template {
+pub(super) fn read_html(node: &Node, text: &str) -> Template {
     read_with(node, Template::html(text))
 }
 
@@ -457,7 +403,7 @@ fn authorization(fields: &mut Fields, folder: &Path) -> Option<(String, String)>
 }
 
 /// The header with the credentials that `basic_auth` or `authorization` ask for.
-fn credentials(config: &mut Fields, folder: &Path) -> Option<(String, String)> {
+pub(super) fn credentials(config: &mut Fields, folder: &Path) -> Option<(String, String)> {
     let mut value = None;
     if let Some(mut basic) = config.get("basic_auth").and_then(|node| node.fields()) {
         let user = basic.get("username").and_then(|node| node.text()).unwrap_or_default();
@@ -586,100 +532,6 @@ fn gateway(fields: &mut Fields, _: &Global, folder: &Path) -> Option<Channel> {
     let mut headers = headers(fields);
     headers.extend(authorization(fields, folder));
     chat(fields, "title", "body", url.map(|url| Chat::Gateway { url, method, headers }))
-}
-
-fn email(fields: &mut Fields, global: &Global, folder: &Path) -> Option<Channel> {
-    let mut text = |key| fields.get(key).and_then(|node: Node| node.text());
-    let smtp = &global.smtp;
-    let from = text("from").or_else(|| smtp.from.clone());
-    let smarthost = text("smarthost").or_else(|| smtp.smarthost.clone());
-    let hello = text("hello").or_else(|| smtp.hello.clone());
-    let username = text("auth_username").or_else(|| smtp.username.clone());
-    let to = fields.get("to").and_then(|node| node.parse(addresses));
-    let password = secret(fields, "auth_password", "auth_password_file", folder).or_else(|| smtp.password.clone());
-    let require_tls = fields.get("require_tls").and_then(|node| node.bool()).or(smtp.require_tls).unwrap_or(true);
-    let html = fields.get("html").and_then(|node| node.text().map(|text| (node, text)));
-    let html = html
-        .filter(|(_, text)| !text.is_empty())
-        .map(|(node, text)| read_html(&node, &text))
-        .filter(Template::is_given);
-    let body = template(fields, "text");
-    let (mut subject, mut more) = (Template::default(), Vec::new());
-    for (name, node) in fields.get("headers").into_iter().flat_map(|node| node.entries()) {
-        let Some(value) = node.text() else { continue };
-        if name.eq_ignore_ascii_case("subject") {
-            subject = read_template(&node, &value);
-        } else if ["to", "from"].iter().any(|own| name.eq_ignore_ascii_case(own)) {
-            node.warning("is not supported and left out");
-        } else if value.contains("{{") {
-            node.warning("templates are read in Subject only; left out");
-        } else {
-            more.push((name, value));
-        }
-    }
-    let (mut ca, mut server_name, mut insecure_skip_verify) = (None, None, false);
-    if let Some(mut tls) = fields.get("tls_config").and_then(|node| node.fields()) {
-        tls.must_not(&["cert_file", "key_file", "cert", "key"]);
-        let read = |name: &str| {
-            let path = beside(folder, name);
-            std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
-        };
-        ca = tls.get("ca_file").and_then(|node| node.parse(read));
-        server_name = tls.get("server_name").and_then(|node| node.text());
-        insecure_skip_verify = tls.get("insecure_skip_verify").and_then(|node| node.bool()).unwrap_or(false);
-        tls.cannot(&["min_version", "max_version"]);
-        tls.finish();
-    }
-    let node = fields.node().clone();
-    let from = match from.as_deref().map(addresses) {
-        Some(Ok(mut found)) if found.len() == 1 => Some(found.remove(0)),
-        Some(Ok(_)) => {
-            node.error("from: expected one address");
-            None
-        }
-        Some(Err(problem)) => {
-            node.error(format!("from: {problem}"));
-            None
-        }
-        None => {
-            node.error("expected from, or smtp_from in global");
-            None
-        }
-    };
-    let place = smarthost.as_deref().and_then(|text| text.rsplit_once(':'));
-    let place =
-        place.and_then(|(host, port)| Some((host.trim_matches(['[', ']']).to_string(), port.parse::<u16>().ok()?)));
-    if place.is_none() {
-        node.error("expected smarthost, or smtp_smarthost in global: HOST:PORT");
-    }
-    if to.is_none() && !fields.has("to") {
-        node.error("expected to");
-    }
-    let (host, port) = place?;
-    let credentials = username.zip(password);
-    let has_tls = require_tls || port == IMPLICIT_TLS;
-    if credentials.is_some() && !has_tls && !["localhost", "127.0.0.1", "::1"].contains(&host.as_str()) {
-        node.error("a password is not sent without TLS: expected require_tls");
-    }
-    let (from, to, text) = (from?, to?, body);
-    Some(Channel::Email {
-        email: Box::new(Email {
-            to,
-            from,
-            host,
-            port,
-            hello,
-            credentials,
-            require_tls,
-            server_name,
-            ca,
-            insecure_skip_verify,
-            subject,
-            text,
-            html,
-            headers: more,
-        }),
-    })
 }
 
 fn topic(fields: &mut Fields, _: &Global, _: &Path) -> Option<Channel> {

@@ -13,5 +13,6 @@ pub mod rules;
 pub mod silence;
 pub mod simulate;
 pub mod tables;
+mod telling;
 pub mod test;
 pub mod up;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,28 +11,25 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tidewatch_collect::{Pump, Roots, gpu_collectors, host_collectors, host_name};
-use tidewatch_flow::alerting::{Policy, Target};
 use tidewatch_kafka::KafkaMembership;
 use tidewatch_lake::{LakeOptions, LakeScan, LocalStore};
 use tidewatch_model::limits::SYNC_INTERVAL;
-use tidewatch_model::ports::{Clock, Log, LogError, Notify, Random};
+use tidewatch_model::ports::{Clock, Log, LogError, Random};
 use tidewatch_model::time::SystemClock;
 use tidewatch_model::{Alert, Rule, Span, Timestamp};
-use tidewatch_notifiers::{TerminalNotifier, WebhookNotifier};
-use tidewatch_serve::{Access, Server, Tls};
+use tidewatch_serve::Server;
 use tidewatch_sql::{Dimensions, Level, Renewed};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::alerting_file::{self, Alertmanager};
+use super::telling::{Told, access, external_url, tls, told};
 use crate::api::{Api, ApiParts};
-use crate::config::{Config, redact};
+use crate::config::Config;
 use crate::dimension_files::Watched;
 use crate::failure::Failure;
 use crate::feeds::Feeds;
 use crate::group::{Division, Stations};
 use crate::heartbeat::Heartbeat;
 use crate::log_choice::LogChoice;
-use crate::output::colour;
 use crate::randomness::OsRandom;
 use crate::rule_watch::{self, News, RuleWatch};
 use crate::said::{Acks, Silences};
@@ -320,7 +317,7 @@ fn division(parts: &Parts, log: &LogChoice, config: &Config) -> Result<Result<Di
     Ok(joined.map(|membership| Division::Group { membership: Box::new(membership), shares }))
 }
 
-fn say(on_screen: bool, line: &str) {
+pub(super) fn say(on_screen: bool, line: &str) {
     if on_screen {
         println!("{line}");
     } else {
@@ -534,100 +531,6 @@ impl LoopState<'_> {
         }
         stations.set_trouble(Some(message));
         self.shown.set(stations.stats(), &stations.live_alerts(), self.log.corrupt_frames());
-    }
-}
-
-/// Whom to tell.
-struct Told {
-    policy: Policy,
-    receivers: Vec<Arc<dyn Notify>>,
-    alertmanagers: Vec<Alertmanager>,
-    /// Who gets heartbeats, and how often.
-    heartbeat: (Vec<Arc<dyn Notify>>, Span),
-}
-
-fn external_url(config: &Config) -> String {
-    let scheme = if config.http_tls_cert_file.is_some() { "https" } else { "http" };
-    format!("{scheme}://{}", config.http_address)
-}
-
-/// The terminal and the flag's webhook of everything at once, and whom the file names as it says.
-fn told(config: &Config, log: &Arc<dyn Log>, on_screen: bool, recent: &RecentLines) -> Result<Told, Failure> {
-    let out: Box<dyn Write + Send> = if on_screen { Box::new(recent.clone()) } else { Box::new(std::io::stdout()) };
-    let with_colour = colour(on_screen);
-    let mut receivers: Vec<Arc<dyn Notify>> = vec![Arc::new(TerminalNotifier::new(out, with_colour))];
-    let external = external_url(config);
-    let mut heartbeat: (Vec<Arc<dyn Notify>>, Span) = (vec![], config.heartbeat_interval);
-    if let Some(url) = &config.heartbeat_url {
-        heartbeat.0.push(Arc::new(WebhookNotifier::new("heartbeat", url, &external)));
-    }
-    let mut alertmanagers: Vec<Alertmanager> =
-        config.alerting_alertmanagers.iter().map(|url| Alertmanager::at(url)).collect();
-    if let Some(url) = &config.webhook_url {
-        receivers.push(Arc::new(WebhookNotifier::new("webhook", url, &external)));
-        say(on_screen, &format!("tidewatch: alerts go to {}", redact(url)));
-    }
-    let targets = receivers.iter().map(|notify| Target { name: notify.target().to_string(), send_resolved: true });
-    let mut policy = Policy::built_in(targets.collect());
-    if let Some(path) = &config.alerting_file {
-        let (file, faults) = alerting_file::load(path).map_err(Failure::usage)?;
-        let lines: Vec<String> = faults.iter().map(|fault| format!("{}:{fault}", path.display())).collect();
-        let Some(file) = file else { return Err(Failure::usage(lines.join("\n"))) };
-        lines.iter().for_each(|line| eprintln!("{line}"));
-        say(
-            on_screen,
-            &format!("tidewatch: alerts are routed by {} to {} targets", path.display(), file.channels.len()),
-        );
-        let taken = |name: &str| receivers.iter().any(|known| known.target() == name);
-        if let Some(name) = file.channels.keys().find(|name| taken(name)) {
-            let message = format!(
-                "{}: a receiver is called '{name}', and so is one of ours: expected another name",
-                path.display()
-            );
-            return Err(Failure::usage(message));
-        }
-        policy = policy.beside(file.policy);
-        alertmanagers.extend(file.alertmanagers);
-        let switch: Vec<String> = match &file.heartbeat {
-            Some((receiver, interval)) => {
-                heartbeat.1 = *interval;
-                let targets = policy.receivers.get(receiver).into_iter().flatten();
-                targets.map(|target| target.name.clone()).collect()
-            }
-            None => vec![],
-        };
-        for (target, channel) in file.channels {
-            let notifier = channel.notifier(&target, &external, log).map_err(Failure::usage)?;
-            heartbeat.0.extend(switch.contains(&target).then(|| notifier.clone()));
-            receivers.push(notifier);
-        }
-    }
-    for alertmanager in &alertmanagers {
-        say(on_screen, &format!("tidewatch: every alert goes to {}", alertmanager.shown()));
-    }
-    Ok(Told { policy, receivers, alertmanagers, heartbeat })
-}
-
-fn tls(config: &Config) -> Result<Option<Tls>, Failure> {
-    let (Some(certificates), Some(key)) = (&config.http_tls_cert_file, &config.http_tls_key_file) else {
-        return Ok(None);
-    };
-    Tls::from_files(certificates, key).map(Some).map_err(Failure::usage)
-}
-
-fn access(config: &Config) -> Result<Access, Failure> {
-    if let Some(file) = &config.http_tokens_file {
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| Failure::usage(format!("http.tokens_file: {}: {error}", file.display())))?;
-        return Access::tokens(&text)
-            .map_err(|problem| Failure::usage(format!("http.tokens_file: {}: {problem}", file.display())));
-    }
-    let Some(file) = &config.http_token_file else { return Ok(Access::Open) };
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Failure::usage(format!("http.token_file: {}: {error}", file.display())))?;
-    match text.trim() {
-        "" => Err(Failure::usage(format!("http.token_file: {} is empty", file.display()))),
-        token => Ok(Access::token(token)),
     }
 }
 

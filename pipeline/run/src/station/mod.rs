@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod change_tests;
+mod figures;
 mod follow;
 mod letters;
 mod messages;
@@ -15,6 +16,7 @@ mod scope;
 mod sight;
 mod source;
 mod state;
+mod stats;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -32,7 +34,6 @@ use tidewatch_model::wire::{Origin, WireError};
 use tidewatch_model::{Alert, Notice, Rule, Span, Timestamp, Transition};
 use tidewatch_sql::{CompiledRule, Dimensions, EngineError, QueryError};
 
-use crate::alert_rows::figure_rows;
 use crate::api::RuleHealth;
 use crate::judge::Judge;
 use crate::mapping::{From, Mapping};
@@ -42,6 +43,7 @@ use messages::Messages;
 pub use renewal::RuleSet;
 pub use scope::{ENGINE_TOPIC, Part, Tenure, shares};
 use source::Source;
+pub use stats::Stats;
 
 /// Why the station can't go on, or could not begin.
 #[derive(Debug, thiserror::Error)]
@@ -134,119 +136,6 @@ pub struct Parts {
     pub memory_limit: u64,
     /// Whether it writes figures about itself into the table `metrics`, where rules watch them.
     pub watches_itself: bool,
-}
-
-/// What happened since the start, for people and metrics.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Stats {
-    /// Rows taken, by table.
-    pub rows: BTreeMap<String, u64>,
-    /// Records that can't be read, by topic.
-    pub dead_letters: BTreeMap<String, u64>,
-    /// Rows too far ahead or behind, by table.
-    pub odd_time_rows: BTreeMap<String, u64>,
-    /// Rows that came after the windows that wanted them, by table.
-    pub late_rows: BTreeMap<String, u64>,
-    /// Bytes that the engine holds of rows and windows, by table.
-    pub engine_bytes: BTreeMap<String, u64>,
-    /// Rows that the engine did not watch, since there were too many, by table.
-    pub overflow_rows: BTreeMap<String, u64>,
-    /// Rows of groups that no rule watches, since there are too many.
-    pub overflow_groups: u64,
-    /// Rows of an identity of which a worse row of the same time speaks, by rule.
-    pub repeated_rows: BTreeMap<String, u64>,
-    /// Records read twice.
-    pub duplicates: u64,
-    /// Offsets that the log could not give.
-    pub missing: u64,
-    /// Watermarks, by table.
-    pub watermarks: BTreeMap<String, Timestamp>,
-    /// Records not yet read, by table.
-    pub lag: BTreeMap<String, u64>,
-    /// Evaluations made.
-    pub evaluations: u64,
-    /// Evaluations that failed, by rule.
-    pub rule_failures: BTreeMap<String, u64>,
-    /// The last error of each rule that failed.
-    pub rule_errors: BTreeMap<String, String>,
-    /// Transitions.
-    pub transitions: u64,
-    /// Notices by outcome.
-    pub notices: BTreeMap<&'static str, u64>,
-    /// Notices that wait.
-    pub notices_waiting: usize,
-    /// Targets whose last attempt failed, and why.
-    pub target_errors: BTreeMap<String, String>,
-    /// Rows committed to the lake.
-    pub lake_rows: u64,
-    /// Bytes of hot files written.
-    pub lake_bytes: u64,
-    /// Rows that wait for the next commit.
-    pub lake_waiting_rows: usize,
-    /// Commits to the lake that failed.
-    pub lake_failures: u64,
-    /// Rows settled into public files.
-    pub settled_rows: u64,
-    /// Windows of the lake that can't be settled, and why.
-    pub unsettled: Vec<String>,
-    /// When the lake was last written.
-    pub last_flush: Option<Timestamp>,
-    /// What is wrong right now, if anything.
-    pub trouble: Option<String>,
-}
-
-impl Stats {
-    /// Takes another part's figures into the sum: counts add up, and the slowest watermark counts.
-    pub fn add(&mut self, other: &Stats) {
-        let sum = |into: &mut BTreeMap<String, u64>, from: &BTreeMap<String, u64>| {
-            from.iter().for_each(|(name, count)| *into.entry(name.clone()).or_default() += count);
-        };
-        sum(&mut self.rows, &other.rows);
-        sum(&mut self.dead_letters, &other.dead_letters);
-        sum(&mut self.odd_time_rows, &other.odd_time_rows);
-        sum(&mut self.late_rows, &other.late_rows);
-        sum(&mut self.engine_bytes, &other.engine_bytes);
-        sum(&mut self.overflow_rows, &other.overflow_rows);
-        self.overflow_groups += other.overflow_groups;
-        sum(&mut self.repeated_rows, &other.repeated_rows);
-        sum(&mut self.lag, &other.lag);
-        sum(&mut self.rule_failures, &other.rule_failures);
-        self.rule_errors.extend(other.rule_errors.clone());
-        other.notices.iter().for_each(|(outcome, count)| *self.notices.entry(outcome).or_default() += count);
-        for (table, watermark) in &other.watermarks {
-            let slowest = self.watermarks.entry(table.clone()).or_insert(*watermark);
-            *slowest = (*slowest).min(*watermark);
-        }
-        self.duplicates += other.duplicates;
-        self.missing += other.missing;
-        self.evaluations += other.evaluations;
-        self.transitions += other.transitions;
-        self.notices_waiting += other.notices_waiting;
-        self.target_errors.extend(other.target_errors.clone());
-        self.lake_rows += other.lake_rows;
-        self.lake_bytes += other.lake_bytes;
-        self.lake_waiting_rows += other.lake_waiting_rows;
-        self.lake_failures += other.lake_failures;
-        self.settled_rows += other.settled_rows;
-        self.unsettled.extend(other.unsettled.iter().cloned());
-        self.last_flush = self.last_flush.max(other.last_flush);
-        self.trouble = self.trouble.take().or_else(|| other.trouble.clone());
-    }
-
-    /// What is left of a station that is closed: its counts, and nothing of how things stood.
-    pub fn counts_only(&self) -> Stats {
-        Stats {
-            watermarks: BTreeMap::new(),
-            lag: BTreeMap::new(),
-            engine_bytes: BTreeMap::new(),
-            notices_waiting: 0,
-            target_errors: BTreeMap::new(),
-            lake_waiting_rows: 0,
-            unsettled: vec![],
-            trouble: None,
-            ..self.clone()
-        }
-    }
 }
 
 /// The loop's body and everything it holds.
@@ -558,75 +447,6 @@ impl Station {
             }
         }
         Ok(())
-    }
-
-    /// Looks at itself: keeps the engine within its memory, and writes what rules are to watch.
-    fn write_figures(&mut self, now: Timestamp) -> Result<(), StationError> {
-        if now < self.figures_due {
-            return Ok(());
-        }
-        self.figures_due = now + FIGURES_INTERVAL;
-        self.stats.engine_bytes = self.judge.keep_within(self.memory_limit);
-        if !self.watches_itself {
-            return Ok(());
-        }
-        let mut figures = Vec::new();
-        let of = |name: &str, label: &'static str, values: &BTreeMap<String, u64>| -> Vec<_> {
-            values.iter().map(|(of, value)| (name.to_string(), label, of.clone(), *value as f64)).collect()
-        };
-        figures.extend(of("tidewatch_rule_failures_total", "rule", &self.stats.rule_failures));
-        figures.extend(of("tidewatch_engine_overflow_rows_total", "table", &self.stats.overflow_rows));
-        figures.extend(of("tidewatch_lag_records", "table", &self.stats.lag));
-        let outcomes: BTreeMap<String, u64> =
-            self.stats.notices.iter().map(|(outcome, count)| (outcome.to_string(), *count)).collect();
-        figures.extend(of("tidewatch_notices_total", "outcome", &outcomes));
-        figures.push((
-            "tidewatch_alertmanager_failures_total".to_string(),
-            "part",
-            "feed".to_string(),
-            self.feed_failures,
-        ));
-        let failures = ("tidewatch_lake_failures_total".to_string(), "part", "lake".to_string());
-        figures.push((failures.0, failures.1, failures.2, self.stats.lake_failures as f64));
-        for (rule, share) in self.judge.engine().budget_shares() {
-            figures.push(("tidewatch_rule_budget_ratio".to_string(), "rule", rule.to_string(), share));
-        }
-        figures.extend(self.time_figures(now));
-        let groups = ("tidewatch_engine_overflow_groups_total".to_string(), "table", "all".to_string());
-        figures.push((groups.0, groups.1, groups.2, self.stats.overflow_groups as f64));
-        let part = self.tenure.part.name();
-        // A counter that was not there was 0: without that its first value would be no increase.
-        let mut rows = Vec::new();
-        for (name, label, of, value) in figures {
-            if name.ends_with("_total") && self.written_figures.insert((name.clone(), of.clone())) && value > 0.0 {
-                rows.push((now - Span::millis(1), name.clone(), label, of.clone(), 0.0));
-            }
-            rows.push((now, name, label, of, value));
-        }
-        let rows = figure_rows(&rows, &part)?;
-        self.append_rows("metrics", &rows)
-    }
-
-    /// By table that had rows since the last look: how far event time lies behind the clock, and which share of the rows came late.
-    fn time_figures(&mut self, now: Timestamp) -> Vec<(String, &'static str, String, f64)> {
-        let mut figures = Vec::new();
-        for (table, rows) in &self.stats.rows {
-            let late = self.stats.late_rows.get(table).copied().unwrap_or(0);
-            let (rows_before, late_before) =
-                self.looked_at.insert(table.clone(), (*rows, late)).unwrap_or((*rows, late));
-            let fresh = rows.saturating_sub(rows_before);
-            if fresh == 0 {
-                // Of a table without rows nobody can say that it is well.
-                continue;
-            }
-            if let Some(watermark) = self.stats.watermarks.get(table) {
-                let behind = (now - *watermark).max(Span::ZERO).as_seconds();
-                figures.push(("tidewatch_watermark_lag_seconds".to_string(), "table", table.clone(), behind));
-            }
-            let share = late.saturating_sub(late_before) as f64 / fresh as f64;
-            figures.push(("tidewatch_late_rows_ratio".to_string(), "table", table.clone(), share));
-        }
-        figures
     }
 
     fn settle(&mut self, now: Timestamp, force: bool) -> Result<(), StationError> {
