@@ -61,7 +61,7 @@ impl Control {
         }
     }
 
-    /// How often a function was called on a GPU.
+    /// How often a function was called on a GPU; of waiting for its events, how often that failed.
     ///
     /// # Errors
     /// The library is not the stub.

@@ -51,6 +51,8 @@ static MACHINE: Mutex<Option<Machine>> = Mutex::new(None);
 static TOLD: Condvar = Condvar::new();
 /// How often a waiting call looks at a clock of its own.
 const LOOK: Duration = Duration::from_millis(10);
+/// What waiting for events is called.
+const WAIT: &str = "nvmlEventSetWait_v2";
 
 type Guard = MutexGuard<'static, Option<Machine>>;
 
@@ -73,7 +75,7 @@ pub fn set_clock(now_ms: u64) {
     TOLD.notify_all();
 }
 
-/// How often a function was called on a GPU.
+/// How often a function was called on a GPU; of waiting for its events, how often that failed.
 pub fn calls(gpu: usize, name: &str) -> u64 {
     with(|machine| machine.calls.get(&(gpu, name.to_string())).copied().unwrap_or(0))
 }
@@ -134,7 +136,7 @@ pub fn call<T>(gpu: usize, name: &str, look: impl FnOnce(&View) -> Result<T, i32
     let mut guard = lock();
     let machine = guard.get_or_insert_with(Machine::default);
     let begun = machine.now_ms();
-    *machine.calls.entry((gpu, name.to_string())).or_default() += 1;
+    machine.count(gpu, name);
     loop {
         let machine = guard.get_or_insert_with(Machine::default);
         let hangs = |step: &&Step| step.gpu == gpu && step.at_ms <= begun && begun < step.at_ms + step.hang_ms;
@@ -196,12 +198,9 @@ pub fn new_set() -> usize {
     })
 }
 
-/// Registers a GPU's events, from now on.
-pub fn register(set: usize, gpu: usize) {
-    with(|machine| {
-        let until_ms = machine.now_ms();
-        machine.events.push(Registered { set, gpu, until_ms });
-    });
+/// Registers a GPU's events after a moment: that of the call, since the clock may go on before this is reached.
+pub fn register(set: usize, gpu: usize, until_ms: u64) {
+    with(|machine| machine.events.push(Registered { set, gpu, until_ms }));
 }
 
 /// Frees a set.
@@ -219,7 +218,8 @@ pub fn next_event(set: usize, wait: Duration) -> Result<(usize, u64), i32> {
         if let Some(found) = machine.take_event(set) {
             return Ok(found);
         }
-        if let Some(error) = machine.event_failure(set) {
+        if let Some((gpu, error)) = machine.event_failure(set) {
+            machine.count(gpu, WAIT);
             return Err(error);
         }
         let left = deadline.saturating_duration_since(Instant::now());
@@ -231,6 +231,10 @@ pub fn next_event(set: usize, wait: Duration) -> Result<(usize, u64), i32> {
 }
 
 impl Machine {
+    fn count(&mut self, gpu: usize, name: &str) {
+        *self.calls.entry((gpu, name.to_string())).or_default() += 1;
+    }
+
     fn now_ms(&self) -> u64 {
         match self.clock {
             Clock::Real(since) => since.elapsed().as_millis() as u64,
@@ -271,12 +275,12 @@ impl Machine {
     }
 
     /// What waiting for a set's events fails with: that one of its GPUs is gone, or as the scenario says.
-    fn event_failure(&self, set: usize) -> Option<i32> {
+    fn event_failure(&self, set: usize) -> Option<(usize, i32)> {
         let now_ms = self.now_ms();
         let gpus = self.events.iter().filter(|registered| registered.set == set).map(|registered| registered.gpu);
         gpus.filter_map(|gpu| match self.is_there(gpu, now_ms) {
-            true => self.gpus().get(gpu)?.failure("nvmlEventSetWait_v2", now_ms, self.steps(), gpu),
-            false => Some(code_of("GPU_IS_LOST")),
+            true => Some((gpu, self.gpus().get(gpu)?.failure(WAIT, now_ms, self.steps(), gpu)?)),
+            false => Some((gpu, code_of("GPU_IS_LOST"))),
         })
         .next()
     }

@@ -483,8 +483,8 @@ pub unsafe extern "C" fn nvmlDeviceRegisterEvents(
     set: nvmlEventSet_t,
 ) -> u32 {
     let (gpu, _) = place(device);
-    let allowed = machine::call(gpu, "nvmlDeviceRegisterEvents", |_| Ok(()));
-    done(allowed.map(|()| machine::register(set as usize, gpu)))
+    let allowed = machine::call(gpu, "nvmlDeviceRegisterEvents", |view| Ok(view.now_ms));
+    done(allowed.map(|now_ms| machine::register(set as usize, gpu, now_ms)))
 }
 
 #[unsafe(no_mangle)]

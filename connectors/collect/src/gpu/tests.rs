@@ -333,14 +333,10 @@ fn xids_are_heard_again_after_a_gpu_was_lost() {
     let mut steps = vec![Step { fail: lost.into(), ..step(3, 0) }, Step { fail: well.into(), ..step(6, 0) }];
     steps.push(Step { xid: Some(48), ..step(9, 0) });
     let mut machine = Machine::start(&scenario(1, steps));
-    let registered = |machine: &Machine| machine.control.calls(0, "nvmlDeviceRegisterEvents").unwrap();
-    machine.until(0, |machine, _| registered(machine) == 1);
-    let mut refused = 0;
-    machine.until(3, |_, _| {
-        refused += 1;
-        refused > 3
-    });
-    machine.until(6, |machine, _| registered(machine) == 2);
+    let calls = |machine: &Machine, name| machine.control.calls(0, name).unwrap();
+    machine.until(0, |machine, _| calls(machine, "nvmlDeviceRegisterEvents") == 1);
+    machine.until(3, |machine, _| calls(machine, "nvmlEventSetWait_v2") == 1 && !machine.events.is_empty());
+    machine.until(6, |machine, _| calls(machine, "nvmlDeviceRegisterEvents") == 2);
     machine.until(9, |machine, _| machine.events.iter().any(|event| event.code == Some(48)));
 }
 
