@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tidewatch_model::ports::{Created, Store, StoreError};
 use tidewatch_model::{Span, Timestamp};
 
+use crate::claim::WindowKey;
 use crate::error::LakeError;
 use crate::layout;
 
@@ -32,6 +33,13 @@ pub struct HotFile {
     pub sha256: String,
     /// Fingerprint of its schema.
     pub schema: String,
+}
+
+impl HotFile {
+    /// The window of its rows.
+    pub fn key(&self) -> WindowKey {
+        (self.table.clone(), self.window_start, self.window)
+    }
 }
 
 /// What became of the records of an entry.
@@ -85,6 +93,21 @@ pub struct Entry {
     pub committed_at: Timestamp,
 }
 
+/// Where a chain begins: entries up to `seq` are no part of it, whether they still lie there or not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Floor {
+    /// Version of this form.
+    pub version: u32,
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
+    /// The last entry that is no part of the chain.
+    pub seq: u64,
+    /// The offset after that entry's last.
+    pub to: u64,
+}
+
 /// Reads an entry.
 pub fn read_entry(store: &dyn Store, path: &str) -> Result<Entry, LakeError> {
     let bytes = store.get(path)?;
@@ -100,16 +123,56 @@ pub fn read_entry(store: &dyn Store, path: &str) -> Result<Entry, LakeError> {
     Ok(entry)
 }
 
-/// The newest entry of a chain, if it has any.
+/// The newest entry of a chain, if it has any. It is never deleted: a floor lies below it.
 pub fn newest(store: &dyn Store, topic: &str, partition: u32) -> Result<Option<Entry>, LakeError> {
-    match store.list(&layout::chain_folder(topic, partition))?.last() {
-        Some((path, _)) => read_entry(store, path).map(Some),
-        None => Ok(None),
+    let chain = layout::chain_folder(topic, partition);
+    for _ in 0..MOST_LOOKS {
+        let listed = store.list(&chain)?;
+        let floor = floor_among(&listed);
+        let entries = listed.iter().filter(|(path, _)| !layout::is_floor(path));
+        match entries.filter_map(|(path, _)| Some((layout::number(path)?, path))).max() {
+            Some((seq, path)) if seq > floor => match read_entry(store, path) {
+                // It was the newest, and is old and gone: whoever asks has slept.
+                Err(LakeError::Store(StoreError::NotFound(_))) => {}
+                entry => return entry.map(Some),
+            },
+            _ if floor > 0 => {
+                let problem = "the chain has no entry after its floor".to_string();
+                return Err(LakeError::Damaged { path: layout::floor(&chain, floor), problem });
+            }
+            _ => return Ok(None),
+        }
     }
+    Err(LakeError::Damaged { path: chain, problem: "the newest entry is deleted whenever it is read".to_string() })
 }
 
-/// Appends an entry. Whatever a put answers, what lies there decides: ours, somebody else's, or nothing.
+/// How often something is looked for that is replaced meanwhile.
+pub const MOST_LOOKS: usize = 10;
+
+/// The floor of a chain: the number of the last entry that is no part of it, or 0.
+pub fn floor(store: &dyn Store, chain: &str) -> Result<u64, LakeError> {
+    Ok(floor_among(&store.list(&layout::floor_folder(chain))?))
+}
+
+fn floor_among(listed: &[(String, u64)]) -> u64 {
+    let floors = listed.iter().filter(|(path, _)| layout::is_floor(path));
+    floors.filter_map(|(path, _)| layout::number(path)).max().unwrap_or(0)
+}
+
+/// Appends an entry. Whatever a put answers, what lies there decides: ours, somebody else's, or nothing. An entry that lies
+/// below the chain's floor is one that nobody sees: it fills the place of one that was deleted while its writer slept.
 pub fn append(store: &dyn Store, entry: &Entry) -> Result<(), LakeError> {
+    put(store, entry)?;
+    let floor = floor(store, &layout::chain_folder(&entry.topic, entry.partition))?;
+    if floor < entry.seq { Ok(()) } else { Err(fenced(entry, "others, and has been deleted since")) }
+}
+
+fn fenced(entry: &Entry, writer: &str) -> LakeError {
+    let (topic, writer) = (entry.topic.clone(), writer.to_string());
+    LakeError::Fenced { topic, partition: entry.partition, seq: entry.seq, writer }
+}
+
+fn put(store: &dyn Store, entry: &Entry) -> Result<(), LakeError> {
     let path = layout::chain_entry(&entry.topic, entry.partition, entry.seq);
     let bytes = serde_json::to_vec_pretty(entry)
         .map_err(|error| LakeError::Damaged { path: path.clone(), problem: error.to_string() })?;
@@ -120,10 +183,10 @@ pub fn append(store: &dyn Store, entry: &Entry) -> Result<(), LakeError> {
     match (store.get(&path), answer) {
         (Ok(found), _) if found == bytes => Ok(()),
         (Ok(_), _) => {
-            let writer =
-                read_entry(store, &path).map_or_else(|_| "an unreadable entry".to_string(), |found| found.writer);
-            Err(LakeError::Fenced { topic: entry.topic.clone(), partition: entry.partition, seq: entry.seq, writer })
+            let writer = read_entry(store, &path).map(|found| found.writer);
+            Err(fenced(entry, writer.as_deref().unwrap_or("an unreadable entry")))
         }
+        (Err(StoreError::NotFound(_)), Ok(_)) => Err(fenced(entry, "others, and has been deleted since")),
         (Err(StoreError::NotFound(_)), Err(error)) => Err(error.into()),
         (Err(error), _) => Err(error.into()),
     }

@@ -10,6 +10,10 @@ pub const HOT: &str = "internal/hot/";
 pub const LOG: &str = "internal/log/";
 /// Claims.
 pub const SETTLE: &str = "internal/settle/";
+/// Manifests: lists of settled files whose claims are gone.
+pub const MANIFEST: &str = "internal/manifest/";
+/// Days that are not kept any more.
+pub const RETENTION: &str = "internal/retention/";
 /// Schemas.
 pub const SCHEMA: &str = "internal/schema/";
 
@@ -17,6 +21,9 @@ pub const SCHEMA: &str = "internal/schema/";
 pub fn compact_time(ts: Timestamp) -> String {
     ts.utc().format("%Y%m%dT%H%M%SZ").to_string()
 }
+
+/// Between a chain's folder and the names of its floors.
+const FLOOR: &str = "/_floor";
 
 fn partition_name(topic: &str, partition: u32) -> String {
     format!("{topic}-{partition:05}")
@@ -30,6 +37,38 @@ pub fn chain_folder(topic: &str, partition: u32) -> String {
 /// One entry of a chain.
 pub fn chain_entry(topic: &str, partition: u32, seq: u64) -> String {
     format!("{}{seq:020}.json", chain_folder(topic, partition))
+}
+
+/// The chain of an entry or a floor, by its path: the folder of both.
+pub fn chain_of(path: &str) -> &str {
+    path.find(FLOOR).or(path.rfind('/')).map_or("", |end| &path[..=end])
+}
+
+/// The chain of a hot file, by its path.
+pub fn chain_of_hot(path: &str) -> Option<String> {
+    let partition = path.strip_prefix(HOT)?.split('/').nth(1)?;
+    Some(format!("{LOG}{partition}/"))
+}
+
+/// The folder of a chain's floors.
+pub fn floor_folder(chain: &str) -> String {
+    format!("{}{FLOOR}/", chain.trim_end_matches('/'))
+}
+
+/// A floor of a chain: entries up to `seq` are no part of it.
+pub fn floor(chain: &str, seq: u64) -> String {
+    format!("{}{seq:020}.json", floor_folder(chain))
+}
+
+/// Whether a path is that of a floor.
+pub fn is_floor(path: &str) -> bool {
+    path.contains(FLOOR)
+}
+
+/// The number in the name of an entry, a floor, a hot file or a manifest.
+pub fn number(path: &str) -> Option<u64> {
+    let name = path.rsplit('/').next()?;
+    name.split(['.', '-']).next()?.parse().ok()
 }
 
 /// A hot file; `random` keeps names of different attempts apart.
@@ -51,19 +90,57 @@ pub fn claim(table: &str, window_start: Timestamp, window: Span, generation: u32
     format!("{}g{generation:04}.json", claim_folder(table, window_start, window))
 }
 
-/// What came of a claim: size and hash of its output.
-pub fn receipt(table: &str, window_start: Timestamp, window: Span, generation: u32) -> String {
-    format!("{}g{generation:04}.done", claim_folder(table, window_start, window))
+/// Whether a path is that of a claim.
+pub fn is_claim(path: &str) -> bool {
+    path.ends_with(".json")
+}
+
+/// What came of a claim, by the claim's path: size and hash of its output.
+pub fn receipt(claim: &str) -> String {
+    format!("{}.done", claim.trim_end_matches(".json"))
 }
 
 /// A settled file.
 pub fn settled_file(table: &str, window_start: Timestamp, window: Span, generation: u32, hash: &str) -> String {
-    let date = window_start.date();
     format!(
-        "{PUBLIC}{table}/dt={date}/{table}-{}-{window}-g{generation:02}-000-{}.parquet",
+        "{}dt={}/{table}-{}-{window}-g{generation:02}-000-{}.parquet",
+        table_folder(table),
+        window_start.date(),
         compact_time(window_start),
         &hash[..8]
     )
+}
+
+/// The folder of the lists of settled files of a table's day.
+pub fn manifest_folder(table: &str, day: &str) -> String {
+    format!("{MANIFEST}{table}/{day}/")
+}
+
+/// A list of them; the one with the largest number counts.
+pub fn manifest(table: &str, day: &str, number: u64) -> String {
+    format!("{}{number:08}.json", manifest_folder(table, day))
+}
+
+/// The table and the day in the path of a manifest or of a word on retention, both below a root.
+pub fn table_and_day<'a>(root: &str, path: &'a str) -> Option<(&'a str, &'a str)> {
+    let (table, rest) = path.strip_prefix(root)?.split_once('/')?;
+    Some((table, rest.split(['/', '.']).next()?))
+}
+
+/// Says that days of a table before this one are not kept.
+pub fn retention(table: &str, day: &str) -> String {
+    format!("{RETENTION}{table}/{day}.json")
+}
+
+/// The folder of a table's settled files.
+pub fn table_folder(table: &str) -> String {
+    format!("{PUBLIC}{table}/")
+}
+
+/// The table and the day in the path of a settled file.
+pub fn table_and_day_of_public(path: &str) -> Option<(&str, &str)> {
+    let (table, rest) = path.strip_prefix(PUBLIC)?.split_once('/')?;
+    Some((table, rest.strip_prefix("dt=")?.split('/').next()?))
 }
 
 /// A registered schema.

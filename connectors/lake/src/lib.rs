@@ -5,7 +5,9 @@
 //! immutable public file. A crash at any point leaves orphans that nobody reads, never a lost or doubled row.
 
 mod chain;
+mod claim;
 mod error;
+mod janitor;
 mod kept;
 mod layout;
 mod local_store;
@@ -22,7 +24,9 @@ mod writer;
 pub mod contract;
 
 pub use chain::{Counts, Entry, HotFile, SourceSeq};
+pub use claim::SettledFile;
 pub use error::LakeError;
+pub use janitor::{Janitor, JanitorOptions, JanitorReport};
 pub use kept::KeptRows;
 pub use local_store::LocalStore;
 pub use ls::{LsEntry, ls};
@@ -32,5 +36,7 @@ pub use snapshot::LakeScan;
 pub use verify::{VerifyReport, verify};
 pub use writer::{Flushed, LakeOptions, LakeWriter, Progress};
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

@@ -43,16 +43,16 @@ pub fn ls(
 ) -> Result<Vec<LsEntry>, LakeError> {
     let mut view = View::default();
     view.refresh(store)?;
-    let settled = view.settled().map(|claim| LsEntry {
-        table: claim.table.clone(),
-        path: claim.output.clone(),
+    let settled = view.settled().into_values().map(|file| LsEntry {
+        table: file.table.clone(),
+        path: file.path.clone(),
         settled: true,
-        window_start: claim.window_start,
-        window: claim.window,
-        rows: claim.rows,
-        bytes: view.public.get(&claim.output).copied().unwrap_or(0),
-        min_ts: claim.min_ts,
-        max_ts: claim.max_ts,
+        window_start: file.window_start,
+        window: file.window,
+        rows: file.rows,
+        bytes: file.bytes,
+        min_ts: file.min_ts,
+        max_ts: file.max_ts,
     });
     let hot = view.uncovered().into_iter().filter(|_| fresh).map(|file| LsEntry {
         table: file.table.clone(),

@@ -10,11 +10,12 @@ use tidewatch_model::ports::Store;
 use tidewatch_model::{Span, Timestamp};
 
 use crate::chain::HotFile;
+use crate::claim::{self, Claim, Input, Receipt, SettledFile, WindowKey};
 use crate::error::LakeError;
 use crate::kept::KeptRows;
 use crate::layout;
 use crate::parquet_files::{Form, Rows, footer_rows, from_bytes, to_bytes};
-use crate::view::{Claim, Input, Receipt, View, WindowKey, read_claim};
+use crate::view::View;
 
 /// When a window is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,22 +85,18 @@ impl Settler {
         if report.claims > 0 {
             self.view.refresh(self.store.as_ref())?;
         }
-        let mut written = Vec::new();
-        for claim in self.view.claims.values() {
-            // Inputs are let go of when the output was seen; a file that is gone since then was deleted on purpose.
-            if self.view.public.contains_key(&claim.output) || claim.inputs.is_empty() {
-                continue;
-            }
-            match self.execute(claim) {
-                Ok(bytes) => {
+        let mut receipts = Vec::new();
+        for (path, claim) in self.view.unsettled() {
+            match self.execute(path, claim, now) {
+                Ok(receipt) => {
                     report.files += 1;
                     report.rows += claim.rows;
-                    written.push((claim.output.clone(), bytes));
+                    receipts.push((path.clone(), receipt));
                 }
                 Err(error) => report.problems.push(error.to_string()),
             }
         }
-        self.view.public.extend(written);
+        self.view.receipts.extend(receipts);
         self.view.forget_settled();
         Ok(report)
     }
@@ -114,8 +111,10 @@ impl Settler {
         let claimed = self.view.claimed();
         let mut open: BTreeMap<WindowKey, Vec<(Input, HotFile)>> = BTreeMap::new();
         for (input, file) in self.view.hot_files() {
-            let key = (file.table.clone(), file.window_start, file.window);
-            if !claimed.get(&key).is_some_and(|inputs| inputs.contains(&input)) {
+            let key = file.key();
+            if !self.view.is_expired(&file.table, file.window_start)
+                && !claimed.get(&key).is_some_and(|inputs| inputs.contains(&input))
+            {
                 open.entry(key).or_default().push((input, file.clone()));
             }
         }
@@ -128,13 +127,9 @@ impl Settler {
         by_rows || now >= end + self.options.after_clock
     }
 
-    fn claim(&self, (table, start, window): &WindowKey, inputs: &[(Input, HotFile)]) -> Result<(), LakeError> {
-        let taken = self
-            .view
-            .claims
-            .values()
-            .filter(|claim| (&claim.table, &claim.window_start, &claim.window) == (table, start, window));
-        let generation = taken.map(|claim| claim.generation).max().unwrap_or(0) + 1;
+    fn claim(&self, key: &WindowKey, inputs: &[(Input, HotFile)]) -> Result<(), LakeError> {
+        let (table, start, window) = key;
+        let generation = self.view.generation(key) + 1;
         let mut named: Vec<Input> = inputs.iter().map(|(input, _)| input.clone()).collect();
         named.dedup();
         let hash = hex(&Sha256::digest(serde_json::to_vec(&named).unwrap_or_default()));
@@ -154,29 +149,52 @@ impl Settler {
             max_ts,
         };
         let path = layout::claim(table, *start, *window, generation);
-        let bytes = serde_json::to_vec_pretty(&claim)
-            .map_err(|error| LakeError::Damaged { path: path.clone(), problem: error.to_string() })?;
-        let answer = self.store.create(&path, &bytes);
+        let answer = self.store.create(&path, &claim::bytes(&path, &claim)?);
         // Whoever's claim lies there is the claim; only when none does has the put failed.
-        match (read_claim(self.store.as_ref(), &path), answer) {
+        match (claim::read::<Claim>(self.store.as_ref(), &path), answer) {
             (Ok(_), _) => Ok(()),
             (Err(_), Err(error)) => Err(error.into()),
             (Err(error), Ok(_)) => Err(error),
         }
     }
 
-    /// Writes a claim's output; returns its size.
-    fn execute(&self, claim: &Claim) -> Result<u64, LakeError> {
+    /// Writes a claim's output, and says so.
+    fn execute(&self, claim_path: &str, claim: &Claim, now: Timestamp) -> Result<Receipt, LakeError> {
+        let bytes = self.output(claim)?;
+        self.store.create(&claim.output, &bytes)?;
+        // Whoever was first has written it, perhaps with another version of the encoder: what lies there is what counts.
+        let bytes = self.store.get(&claim.output)?;
+        if footer_rows(&claim.output, bytes.clone())? != claim.rows {
+            let problem = format!("its footer does not say {} rows, as its claim does", claim.rows);
+            return Err(LakeError::Damaged { path: claim.output.clone(), problem });
+        }
+        let file = SettledFile {
+            path: claim.output.clone(),
+            table: claim.table.clone(),
+            window_start: claim.window_start,
+            window: claim.window,
+            generation: claim.generation,
+            rows: claim.rows,
+            bytes: bytes.len() as u64,
+            min_ts: claim.min_ts,
+            max_ts: claim.max_ts,
+            sha256: hex(&Sha256::digest(&bytes)),
+        };
+        let receipt = Receipt { version: 1, settled_at: now, file };
+        let path = layout::receipt(claim_path);
+        self.store.create(&path, &claim::bytes(&path, &receipt)?)?;
+        Ok(receipt)
+    }
+
+    /// What a claim's inputs become.
+    fn output(&self, claim: &Claim) -> Result<Vec<u8>, LakeError> {
         let mut batches = Vec::new();
         for input in &claim.inputs {
             let path = layout::chain_entry(&input.topic, input.partition, input.seq);
             let missing =
                 || LakeError::Damaged { path: path.clone(), problem: "a claim names it and it is missing".into() };
             let entry = self.view.entries.get(&path).ok_or_else(missing)?;
-            let mine = |file: &&HotFile| {
-                file.table == claim.table && file.window_start == claim.window_start && file.window == claim.window
-            };
-            for file in entry.files.iter().filter(mine) {
+            for file in entry.files.iter().filter(|file| file.key() == claim.key()) {
                 if let Some(rows) = self.kept.as_ref().and_then(|kept| kept.take(&file.path)) {
                     batches.extend(rows);
                     continue;
@@ -202,14 +220,10 @@ impl Settler {
             ("rows", claim.rows.to_string()),
         ];
         let bytes = to_bytes(&rows, Form::Settled, &facts)?;
-        if rows.count() as u64 != claim.rows || footer_rows(&claim.output, bytes.clone())? != claim.rows {
+        if rows.count() as u64 != claim.rows {
             let problem = format!("{} rows came out of a claim of {}", rows.count(), claim.rows);
             return Err(LakeError::Damaged { path: claim.output.clone(), problem });
         }
-        self.store.create(&claim.output, &bytes)?;
-        let receipt = Receipt { bytes: bytes.len() as u64, sha256: hex(&Sha256::digest(&bytes)) };
-        let path = layout::receipt(&claim.table, claim.window_start, claim.window, claim.generation);
-        self.store.create(&path, &serde_json::to_vec(&receipt).unwrap_or_default())?;
-        Ok(receipt.bytes)
+        Ok(bytes)
     }
 }

@@ -1,5 +1,6 @@
 //! The lake as tables for SQL: settled files, and hot files that none of them covers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -30,23 +31,19 @@ impl LakeScan {
 impl Scan for LakeScan {
     fn tables(&self) -> Result<Vec<String>, ScanError> {
         let view = self.view()?;
-        let mut tables: Vec<String> = view.hot_files().map(|(_, file)| file.table.clone()).collect();
-        tables.sort();
-        tables.dedup();
-        Ok(tables)
+        let hot = view.hot_files().map(|(_, file)| file.table.clone());
+        let tables: BTreeSet<String> = hot.chain(view.settled().values().map(|file| file.table.clone())).collect();
+        Ok(tables.into_iter().collect())
     }
 
     fn snapshot(&self, name: &str) -> Result<Snapshot, ScanError> {
         let view = self.view()?;
         let known = table::find(name).ok_or_else(|| ScanError::NoSuchTable(name.to_string()))?;
-        let settled = view.settled().filter(|claim| claim.table == name).map(|claim| {
-            (
-                claim.output.clone(),
-                claim.rows,
-                view.public.get(&claim.output).copied().unwrap_or(0),
-                (claim.min_ts, claim.max_ts),
-            )
-        });
+        let settled = view
+            .settled()
+            .into_values()
+            .filter(|file| file.table == name)
+            .map(|file| (file.path.clone(), file.rows, file.bytes, (file.min_ts, file.max_ts)));
         let hot = view
             .uncovered()
             .into_iter()

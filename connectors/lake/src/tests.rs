@@ -21,7 +21,7 @@ use crate::*;
 const TOPIC: &str = "tidewatch.host";
 
 /// Rows of `host`: (ts in seconds, host); load1 is the row's number.
-fn batch(rows: &[(i64, usize)], first: usize) -> RecordBatch {
+pub fn batch(rows: &[(i64, usize)], first: usize) -> RecordBatch {
     let schema = table::find("host").unwrap().schema();
     let columns = schema.fields().iter().map(|field| -> ArrayRef {
         match field.name().as_str() {
@@ -47,7 +47,8 @@ fn all_numbers(log: &Log) -> Vec<usize> {
     (0..log.iter().map(Vec::len).sum()).collect()
 }
 
-fn numbers(batches: &[RecordBatch]) -> Vec<usize> {
+/// The numbers of rows.
+pub fn numbers(batches: &[RecordBatch]) -> Vec<usize> {
     let columns = batches
         .iter()
         .flat_map(|batch| batch.column_by_name("load1").unwrap().as_primitive::<Float64Type>().values().iter());
@@ -218,6 +219,46 @@ fn a_failed_flush_is_tried_again() {
     assert_eq!(snapshot_numbers(&store), [0, 1]);
 }
 
+/// Days go in two steps: nobody reads them from the word on, and their files stay for those who had begun to.
+#[test]
+fn days_that_are_not_kept_go_in_two_steps() {
+    let store = Arc::new(ScriptedStore::default());
+    const DAY: i64 = 86_400;
+    let log: Log = (0..6).map(|day| vec![(day * DAY + 10, 1), (day * DAY + 50_000, 2)]).collect();
+    live(&store, &log, 1, 1).unwrap();
+    let options = |retention| JanitorOptions { grace: Span::hours(2), retention };
+    let hour = |hour: i64| Timestamp::from_seconds(6 * DAY + hour * 3_600);
+    let all = all_numbers(&log);
+    let mut keeps_all = Janitor::new(store.clone(), options(None));
+    for round in 0..5 {
+        keeps_all.run(hour(3 * round)).unwrap();
+    }
+    assert_eq!((snapshot_numbers(&store), glob_numbers(&store)), (all.clone(), all.clone()));
+    assert_eq!(store.list("internal/hot/").unwrap(), []);
+    assert!(store.list("internal/manifest/host/").unwrap().len() >= 5, "claims became manifests");
+    // On day 6 at 20 o'clock, three days back is day 3.
+    let mut janitor = Janitor::new(store.clone(), options(Some(Span::days(3))));
+    assert_eq!(janitor.run(hour(20)).unwrap().expired_files, 0);
+    assert_eq!((snapshot_numbers(&store), glob_numbers(&store)), (all[6..].to_vec(), all.clone()));
+    assert_eq!(janitor.run(hour(21)).unwrap().expired_files, 0, "a question may have begun at the last moment");
+    assert_eq!(verify(store.as_ref()).unwrap().problems, Vec::<String>::new());
+    assert_eq!(janitor.run(hour(23)).unwrap().expired_files, 6);
+    assert_eq!((snapshot_numbers(&store), glob_numbers(&store)), (all[6..].to_vec(), all[6..].to_vec()));
+    let days: Vec<String> = store.list("internal/manifest/host/").unwrap().into_iter().map(|(path, _)| path).collect();
+    assert!(days.iter().all(|path| path.as_str() > "internal/manifest/host/1970-01-04"), "{days:?}");
+    assert_eq!(verify(store.as_ref()).unwrap().problems, Vec::<String>::new());
+    // A row of a day that is gone is committed, and settled nowhere.
+    let mut late = log.clone();
+    late.push(vec![(10, 3)]);
+    live(&store, &late, 1, 2).unwrap();
+    assert_eq!((snapshot_numbers(&store), glob_numbers(&store)), (all[6..].to_vec(), all[6..].to_vec()));
+    for round in 0..4 {
+        janitor.run(hour(26 + 3 * round)).unwrap();
+    }
+    assert_eq!(store.list("internal/hot/").unwrap(), []);
+    assert_eq!(verify(store.as_ref()).unwrap().problems, Vec::<String>::new());
+}
+
 #[test]
 fn a_damaged_file_holds_up_its_own_window_only() {
     let store = Arc::new(ScriptedStore::default());
@@ -262,7 +303,17 @@ fn verify_notices_what_is_done_to_a_lake() {
     check(&|store| store.tamper(&paths(store, "lake/")[0], flip), "is not what was settled");
     check(&|store| store.tamper(&paths(store, "internal/hot/")[0], flip), "is not what was committed");
     check(&|store| store.delete(&paths(store, "lake/")[0]).unwrap(), "was settled and is missing");
-    check(&|store| store.delete(&paths(store, "internal/hot/")[0]).unwrap(), "is committed and missing");
+    check(
+        &|store| {
+            // Of what is settled nothing is missed.
+            store.delete(&paths(store, "internal/hot/")[0]).unwrap();
+            assert_eq!(verify(store).unwrap().problems, Vec::<String>::new());
+            store
+                .delete(&paths(store, "internal/settle/").into_iter().find(|path| path.ends_with(".done")).unwrap())
+                .unwrap();
+        },
+        "is committed and missing",
+    );
     check(&|store| assert!(store.create("lake/host/x.parquet", b"x").is_ok()), "no claim has this file");
     check(&|store| store.delete(&paths(store, "internal/log/")[0]).unwrap(), "entry 1 is missing before it");
     check(

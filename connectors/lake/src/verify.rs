@@ -8,10 +8,11 @@ use tidewatch_model::alert::hex;
 use tidewatch_model::ports::{Store, StoreError};
 
 use crate::chain::Entry;
+use crate::claim::{Input, SettledFile, WindowKey};
 use crate::error::LakeError;
 use crate::layout;
 use crate::parquet_files::footer_rows;
-use crate::view::{Claim, Input, Receipt, View, WindowKey};
+use crate::view::View;
 
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -52,7 +53,8 @@ pub fn verify(store: &dyn Store) -> Result<VerifyReport, LakeError> {
     }
     check_chains(&view, &mut report);
     check_hot_files(store, &view, &mut report)?;
-    check_claims(store, &view, &mut report)?;
+    check_claims(&view, &mut report);
+    check_settled(store, &view, &mut report)?;
     check_strays(store, &view, &mut report)?;
     Ok(report)
 }
@@ -64,12 +66,14 @@ fn check_chains(view: &View, report: &mut VerifyReport) {
     }
     report.partitions = chains.len() as u64;
     for ((topic, partition), entries) in chains {
-        let (mut seq, mut to) = (0, 0);
+        // Below the floor it is settled and gone.
+        let floor = view.floors.get(&layout::chain_folder(topic, partition)).copied().unwrap_or(0);
+        let (mut seq, mut to) = (floor, 0);
         for entry in entries {
             let at = format!("{topic}/{partition}, entry {}", entry.seq);
             if entry.seq != seq + 1 {
                 report.problems.push(format!("{at}: entry {} is missing before it", seq + 1));
-            } else if entry.from != to && entry.seq > 1 {
+            } else if entry.from != to && entry.seq > floor + 1 {
                 // A chain may begin behind what nobody asked for.
                 report.problems.push(format!("{at}: begins at offset {}, the one before ends at {to}", entry.from));
             }
@@ -96,15 +100,18 @@ fn check_chains(view: &View, report: &mut VerifyReport) {
 }
 
 fn check_hot_files(store: &dyn Store, view: &View, report: &mut VerifyReport) -> Result<(), LakeError> {
+    let needed: HashSet<&str> = view.uncovered().into_iter().map(|file| file.path.as_str()).collect();
     for (_, file) in view.hot_files() {
-        report.hot_files += 1;
         let bytes = match store.get(&file.path) {
             Err(StoreError::NotFound(_)) => {
-                report.problems.push(format!("{}: is committed and missing", file.path));
+                if needed.contains(file.path.as_str()) {
+                    report.problems.push(format!("{}: is committed and missing", file.path));
+                }
                 continue;
             }
             bytes => bytes?,
         };
+        report.hot_files += 1;
         if hex(&Sha256::digest(&bytes)) != file.sha256 {
             report.problems.push(format!("{}: its content is not what was committed", file.path));
         } else if footer_rows(&file.path, bytes).ok() != Some(file.rows) {
@@ -114,71 +121,75 @@ fn check_hot_files(store: &dyn Store, view: &View, report: &mut VerifyReport) ->
     Ok(())
 }
 
-fn check_claims(store: &dyn Store, view: &View, report: &mut VerifyReport) -> Result<(), LakeError> {
+fn check_claims(view: &View, report: &mut VerifyReport) {
     let mut rows: HashMap<(WindowKey, Input), u64> = HashMap::new();
     for (input, file) in view.hot_files() {
-        *rows.entry(((file.table.clone(), file.window_start, file.window), input)).or_default() += file.rows;
+        *rows.entry((file.key(), input)).or_default() += file.rows;
     }
     let mut claimed: HashSet<(WindowKey, &Input)> = HashSet::new();
-    for (path, claim) in &view.claims {
-        let key = (claim.table.clone(), claim.window_start, claim.window);
-        let mut sum = 0;
+    for (path, claim) in view.claims.iter().filter(|(path, claim)| !view.is_void(path, claim)) {
+        let (mut sum, mut is_trimmed) = (0, false);
         for input in &claim.inputs {
-            if !claimed.insert((key.clone(), input)) {
+            if !claimed.insert((claim.key(), input)) {
                 report.problems.push(format!(
                     "{path}: {}/{} entry {} is in another claim too",
                     input.topic, input.partition, input.seq
                 ));
             }
-            match rows.get(&(key.clone(), input.clone())) {
+            match rows.get(&(claim.key(), input.clone())) {
                 Some(count) => sum += count,
+                None if view.is_trimmed(input) => is_trimmed = true,
                 None => report.problems.push(format!(
                     "{path}: {}/{} entry {} has no rows of the window",
                     input.topic, input.partition, input.seq
                 )),
             }
         }
-        if sum != claim.rows {
+        if sum != claim.rows && !is_trimmed {
             report.problems.push(format!("{path}: claims {} rows, its inputs have {sum}", claim.rows));
         }
-        check_output(store, claim, report)?;
+        if let Some(receipt) = view.receipts.get(path)
+            && (&receipt.file.path, receipt.file.rows) != (&claim.output, claim.rows)
+        {
+            report
+                .problems
+                .push(format!("{path}: its receipt is for {} rows in {}", receipt.file.rows, receipt.file.path));
+        }
     }
-    Ok(())
 }
 
-fn check_output(store: &dyn Store, claim: &Claim, report: &mut VerifyReport) -> Result<(), LakeError> {
-    let receipt = layout::receipt(&claim.table, claim.window_start, claim.window, claim.generation);
-    let receipt: Option<Receipt> = match store.get(&receipt) {
-        Err(StoreError::NotFound(_)) => None,
-        bytes => serde_json::from_slice(&bytes?).ok(),
-    };
-    // The store is asked again, since the output may have come after the list was made.
-    let bytes = match store.get(&claim.output) {
-        Err(StoreError::NotFound(_)) => {
-            if receipt.is_some() {
-                report.problems.push(format!("{}: was settled and is missing", claim.output));
+fn check_settled(store: &dyn Store, view: &View, report: &mut VerifyReport) -> Result<(), LakeError> {
+    for SettledFile { path, rows, bytes: size, sha256, .. } in view.settled().into_values() {
+        let bytes = match store.get(path) {
+            Err(StoreError::NotFound(_)) => {
+                report.problems.push(format!("{path}: was settled and is missing"));
+                continue;
             }
-            return Ok(());
+            bytes => bytes?,
+        };
+        report.settled_files += 1;
+        report.settled_rows += rows;
+        if hex(&Sha256::digest(&bytes)) != *sha256 || bytes.len() as u64 != *size {
+            report.problems.push(format!("{path}: its content is not what was settled"));
+        } else if footer_rows(path, bytes).ok() != Some(*rows) {
+            report.problems.push(format!("{path}: its footer does not say {rows} rows"));
         }
-        bytes => bytes?,
-    };
-    report.settled_files += 1;
-    report.settled_rows += claim.rows;
-    let hash = hex(&Sha256::digest(&bytes));
-    if receipt.is_some_and(|receipt| receipt.sha256 != hash || receipt.bytes != bytes.len() as u64) {
-        report.problems.push(format!("{}: its content is not what was settled", claim.output));
-    } else if footer_rows(&claim.output, bytes).ok() != Some(claim.rows) {
-        report.problems.push(format!("{}: its footer does not say {} rows", claim.output, claim.rows));
     }
     Ok(())
 }
 
 fn check_strays(store: &dyn Store, view: &View, report: &mut VerifyReport) -> Result<(), LakeError> {
-    let outputs: BTreeSet<&str> = view.claims.values().map(|claim| claim.output.as_str()).collect();
-    for path in view.public.keys().filter(|path| !outputs.contains(path.as_str())) {
-        report
-            .problems
-            .push(format!("{path}: no claim has this file: a glob over the lake reads rows that were never committed"));
+    let settled = view.settled();
+    let outputs: HashSet<&str> = view.unsettled().map(|(_, claim)| claim.output.as_str()).collect();
+    for (path, _) in store.list(layout::PUBLIC)? {
+        let expired = layout::table_and_day_of_public(&path)
+            .and_then(|(table, day)| Some(day < view.first_kept.get(table)?.as_str()))
+            .unwrap_or(false);
+        if !settled.contains_key(path.as_str()) && !outputs.contains(path.as_str()) && !expired {
+            report.problems.push(format!(
+                "{path}: no claim has this file: a glob over the lake reads rows that were never committed"
+            ));
+        }
     }
     let committed: BTreeSet<&str> = view.hot_files().map(|(_, file)| file.path.as_str()).collect();
     for (path, _) in store.list(layout::HOT)? {

@@ -1,108 +1,187 @@
-//! What the lake holds, read once: chains, claims, and which public files exist.
+//! What the lake holds, read once: chains, claims, and which settled files count.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use serde::{Deserialize, Serialize};
-use tidewatch_model::ports::Store;
-use tidewatch_model::{Span, Timestamp};
+use tidewatch_model::Timestamp;
+use tidewatch_model::ports::{Store, StoreError};
 
-use crate::chain::{Entry, HotFile, read_entry};
+use crate::chain::{self, Entry, HotFile, read_entry};
+use crate::claim::{self, Claim, Input, Manifest, Receipt, SettledFile, WindowKey};
 use crate::error::LakeError;
 use crate::layout;
-
-/// An entry of a chain, by which inputs of a claim are known.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Input {
-    /// The topic.
-    pub topic: String,
-    /// The partition.
-    pub partition: u32,
-    /// The entry.
-    pub seq: u64,
-}
-
-/// A claim: these inputs of this window become this file, and nothing else ever does.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claim {
-    /// Version of this form.
-    pub version: u32,
-    /// The table.
-    pub table: String,
-    /// Start of the window.
-    pub window_start: Timestamp,
-    /// Its length.
-    pub window: Span,
-    /// 1 for the first, then one more for each lot of late rows.
-    pub generation: u32,
-    /// What goes in.
-    pub inputs: Vec<Input>,
-    /// What comes out.
-    pub output: String,
-    /// Rows of the inputs.
-    pub rows: u64,
-    /// Smallest ts.
-    pub min_ts: Timestamp,
-    /// Largest ts.
-    pub max_ts: Timestamp,
-}
-
-/// Size and hash of a settled file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Receipt {
-    /// Its bytes.
-    pub bytes: u64,
-    /// SHA-256 of its content.
-    pub sha256: String,
-}
-
-/// A window of a table.
-pub type WindowKey = (String, Timestamp, Span);
 
 /// The lake at a moment.
 #[derive(Debug, Default)]
 pub struct View {
-    /// Entries by path, hence by partition and number.
+    /// Entries by path, hence by partition and number; only those above the floors.
     pub entries: BTreeMap<String, Entry>,
     /// Claims by path.
     pub claims: BTreeMap<String, Claim>,
-    /// Public files and their sizes.
-    pub public: BTreeMap<String, u64>,
+    /// Receipts, by the path of their claim.
+    pub receipts: BTreeMap<String, Receipt>,
+    /// Manifests by path: the newest of each table and day.
+    pub manifests: BTreeMap<String, Manifest>,
+    /// Generations of windows that are in manifests.
+    folded: HashMap<WindowKey, BTreeSet<u32>>,
+    /// The first day of a table that is kept.
+    pub first_kept: BTreeMap<String, String>,
+    /// Floors of the chains, by their folders.
+    pub floors: HashMap<String, u64>,
     /// The last entry read of each chain, by its folder: entries come in order, and those before it are not read again.
-    read_to: BTreeMap<String, String>,
+    read_to: HashMap<String, String>,
     /// Newest row of each table in each chain.
     newest: HashMap<String, BTreeMap<String, Timestamp>>,
 }
 
 impl View {
-    /// Reads what is new since the last time; entries and claims never change. What depends on another is listed before
-    /// it, so that a view taken beside a writer and a settler is consistent: the claims of every public file, and the
-    /// entries of every claim.
+    /// Reads what is new since the last time; entries, claims and receipts never change. What depends on another is listed before
+    /// it, so that a view taken beside a writer, a settler and a janitor is consistent: the entries of every claim, and for every
+    /// claim that is gone its place in a manifest, or below a floor.
     ///
     /// # Errors
     /// The store's, or a damaged file.
     pub fn refresh(&mut self, store: &dyn Store) -> Result<(), LakeError> {
-        self.public = store.list(layout::PUBLIC)?.into_iter().collect();
-        for (path, _) in store.list(layout::SETTLE)? {
-            if path.ends_with(".json") && !self.claims.contains_key(&path) {
-                let claim = read_claim(store, &path)?;
-                self.claims.insert(path, claim);
+        self.refresh_claims(store)?;
+        self.refresh_manifests(store)?;
+        for (path, _) in store.list(layout::RETENTION)? {
+            if let Some((table, day)) = layout::table_and_day(layout::RETENTION, &path) {
+                let first = self.first_kept.entry(table.to_string()).or_default();
+                if day > first.as_str() {
+                    *first = day.to_string();
+                }
             }
         }
-        for (path, _) in store.list(layout::LOG)? {
-            let chain = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-            if self.read_to.get(chain).is_some_and(|last| path <= *last) {
+        self.refresh_chains(store)?;
+        self.look_again(store)
+    }
+
+    /// A claim without a receipt of which inputs are gone was made in vain, or was carried out while this view was taken.
+    fn look_again(&mut self, store: &dyn Store) -> Result<(), LakeError> {
+        let doubtful = self.claims.iter().filter(|(path, claim)| self.is_void(path, claim));
+        for path in doubtful.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
+            if let Some(receipt) = gone(claim::read(store, &layout::receipt(&path)))? {
+                self.receipts.insert(path, receipt);
+            } else if gone(store.get(&path).map_err(LakeError::from))?.is_none() {
+                self.claims.remove(&path);
+            }
+        }
+        Ok(())
+    }
+
+    fn refresh_claims(&mut self, store: &dyn Store) -> Result<(), LakeError> {
+        let listed: HashSet<String> = store.list(layout::SETTLE)?.into_iter().map(|(path, _)| path).collect();
+        // What a janitor deleted is in a manifest that is read below.
+        self.claims.retain(|path, _| listed.contains(path));
+        self.receipts.retain(|path, _| listed.contains(path));
+        for path in listed.iter().filter(|path| layout::is_claim(path)) {
+            if !self.claims.contains_key(path) {
+                match gone(claim::read(store, path))? {
+                    Some(claim) => self.claims.insert(path.clone(), claim),
+                    None => continue,
+                };
+            }
+            let receipt = layout::receipt(path);
+            if !self.receipts.contains_key(path)
+                && listed.contains(&receipt)
+                && let Some(receipt) = gone(claim::read(store, &receipt))?
+            {
+                self.receipts.insert(path.clone(), receipt);
+            }
+        }
+        Ok(())
+    }
+
+    fn refresh_manifests(&mut self, store: &dyn Store) -> Result<(), LakeError> {
+        // One that is replaced while it is looked for is found at the next look.
+        for _ in 0..chain::MOST_LOOKS {
+            let mut newest: BTreeMap<String, String> = BTreeMap::new();
+            for (path, _) in store.list(layout::MANIFEST)? {
+                let folder = path.rfind('/').map_or("", |end| &path[..=end]).to_string();
+                newest.insert(folder, path);
+            }
+            let wanted: BTreeSet<String> = newest.into_values().collect();
+            self.manifests.retain(|path, _| wanted.contains(path));
+            let mut is_whole = true;
+            for path in wanted {
+                if self.manifests.contains_key(&path) {
+                    continue;
+                }
+                match gone(claim::read(store, &path))? {
+                    Some(manifest) => drop(self.manifests.insert(path, manifest)),
+                    None => is_whole = false,
+                }
+            }
+            if is_whole {
+                let files = self.manifests.values().flat_map(|manifest| &manifest.files);
+                self.folded.clear();
+                for file in files {
+                    self.folded.entry(file.key()).or_default().insert(file.generation);
+                }
+                return Ok(());
+            }
+        }
+        Err(LakeError::Damaged {
+            path: layout::MANIFEST.to_string(),
+            problem: "manifests are replaced faster than they can be read".to_string(),
+        })
+    }
+
+    fn refresh_chains(&mut self, store: &dyn Store) -> Result<(), LakeError> {
+        let listed = store.list(layout::LOG)?;
+        for (path, _) in listed.iter().filter(|(path, _)| layout::is_floor(path)) {
+            let floor = self.floors.entry(layout::chain_of(path).to_string()).or_default();
+            *floor = (*floor).max(layout::number(path).unwrap_or(0));
+        }
+        for (path, _) in listed.iter().filter(|(path, _)| !layout::is_floor(path)) {
+            let chain = layout::chain_of(path);
+            let is_known = self.read_to.get(chain).is_some_and(|last| path <= last);
+            if is_known || self.is_below_floor(path) {
                 continue;
             }
-            let entry = read_entry(store, &path)?;
+            let Some(entry) = gone(read_entry(store, path))? else {
+                let floor = chain::floor(store, chain)?;
+                if layout::number(path).is_some_and(|seq| seq <= floor) {
+                    self.floors.insert(chain.to_string(), floor);
+                    continue;
+                }
+                return Err(StoreError::NotFound(path.clone()).into());
+            };
             for file in &entry.files {
                 let of_table = self.newest.entry(file.table.clone()).or_default();
                 let newest = of_table.entry(chain.to_string()).or_insert(file.max_ts);
                 *newest = (*newest).max(file.max_ts);
             }
             self.read_to.insert(chain.to_string(), path.clone());
-            self.entries.insert(path, entry);
+            self.entries.insert(path.clone(), entry);
         }
+        let floors = &self.floors;
+        self.entries.retain(|path, entry| floors.get(layout::chain_of(path)).is_none_or(|floor| entry.seq > *floor));
         Ok(())
+    }
+
+    fn is_below_floor(&self, path: &str) -> bool {
+        let floor = self.floors.get(layout::chain_of(path));
+        floor.zip(layout::number(path)).is_some_and(|(floor, seq)| seq <= *floor)
+    }
+
+    /// Whether an entry is no part of its chain any more.
+    pub fn is_trimmed(&self, input: &Input) -> bool {
+        let chain = layout::chain_folder(&input.topic, input.partition);
+        self.floors.get(&chain).is_some_and(|floor| input.seq <= *floor)
+    }
+
+    /// Whether a claim counts for nothing: its inputs were settled, and gone, before it was made, or it has taken the place of one
+    /// that is in a manifest. Only a process that slept through all of that makes one. [`View::refresh`] has made sure that the
+    /// receipt was not just missed.
+    pub fn is_void(&self, path: &str, claim: &Claim) -> bool {
+        !self.receipts.contains_key(path)
+            && (claim.inputs.iter().any(|input| self.is_trimmed(input))
+                || self.folded.get(&claim.key()).is_some_and(|known| known.contains(&claim.generation)))
+    }
+
+    /// Whether a window is of a day that is not kept.
+    pub fn is_expired(&self, table: &str, window_start: Timestamp) -> bool {
+        self.first_kept.get(table).is_some_and(|first| window_start.date() < *first)
     }
 
     /// The oldest of the chains' newest rows of a table: all of them have come that far.
@@ -110,16 +189,22 @@ impl View {
         self.newest.get(table)?.values().min().copied()
     }
 
+    /// Claims that nothing was made of yet.
+    pub fn unsettled(&self) -> impl Iterator<Item = (&String, &Claim)> {
+        self.claims.iter().filter(|(path, claim)| {
+            !self.receipts.contains_key(*path)
+                && !self.is_void(path, claim)
+                && !self.is_expired(&claim.table, claim.window_start)
+        })
+    }
+
     /// Lets go of what settled claims have taken in: a settler that runs for months remembers what is open.
     pub fn forget_settled(&mut self) {
-        for claim in self.claims.values_mut().filter(|claim| self.public.contains_key(&claim.output)) {
+        for (_, claim) in self.claims.iter_mut().filter(|(path, _)| self.receipts.contains_key(*path)) {
             for input in std::mem::take(&mut claim.inputs) {
                 let path = layout::chain_entry(&input.topic, input.partition, input.seq);
                 if let Some(entry) = self.entries.get_mut(&path) {
-                    entry.files.retain(|file| {
-                        (&file.table, file.window_start, file.window)
-                            != (&claim.table, claim.window_start, claim.window)
-                    });
+                    entry.files.retain(|file| file.key() != claim.key());
                 }
             }
         }
@@ -131,12 +216,38 @@ impl View {
 
     /// Inputs of each window that some claim already has.
     pub fn claimed(&self) -> HashMap<WindowKey, BTreeSet<&Input>> {
-        let mut claimed: HashMap<WindowKey, BTreeSet<&Input>> = HashMap::new();
-        for claim in self.claims.values() {
-            let key = (claim.table.clone(), claim.window_start, claim.window);
-            claimed.entry(key).or_default().extend(&claim.inputs);
+        self.inputs_of(|path, claim| !self.is_void(path, claim))
+    }
+
+    /// Inputs of each window that are in a settled file, of claims of which the path is like this.
+    pub fn covered(&self, counts: impl Fn(&str) -> bool) -> HashMap<WindowKey, BTreeSet<&Input>> {
+        self.inputs_of(|path, _| self.receipts.contains_key(path) && counts(path))
+    }
+
+    /// The newest entry of each chain, by its folder.
+    pub fn ends(&self) -> HashMap<String, u64> {
+        let mut ends = HashMap::new();
+        for (path, entry) in &self.entries {
+            // In order of their numbers.
+            ends.insert(layout::chain_of(path).to_string(), entry.seq);
         }
-        claimed
+        ends
+    }
+
+    fn inputs_of(&self, counts: impl Fn(&str, &Claim) -> bool) -> HashMap<WindowKey, BTreeSet<&Input>> {
+        let mut inputs: HashMap<WindowKey, BTreeSet<&Input>> = HashMap::new();
+        for (_, claim) in self.claims.iter().filter(|(path, claim)| counts(path, claim)) {
+            inputs.entry(claim.key()).or_default().extend(&claim.inputs);
+        }
+        inputs
+    }
+
+    /// The largest generation of a window so far, or 0.
+    pub fn generation(&self, key: &WindowKey) -> u32 {
+        let folder = layout::claim_folder(&key.0, key.1, key.2);
+        let claims = self.claims.range(folder.clone()..).take_while(|(path, _)| path.starts_with(&folder));
+        let folded = self.folded.get(key).and_then(BTreeSet::last);
+        claims.map(|(_, claim)| claim.generation).chain(folded.copied()).max().unwrap_or(0)
     }
 
     /// Committed hot files with their inputs, in order of the chains.
@@ -147,33 +258,29 @@ impl View {
         })
     }
 
-    /// Claims whose output is there.
-    pub fn settled(&self) -> impl Iterator<Item = &Claim> {
-        self.claims.values().filter(|claim| self.public.contains_key(&claim.output))
+    /// Settled files that count, each once, by path.
+    pub fn settled(&self) -> BTreeMap<&str, &SettledFile> {
+        let receipts = self.receipts.values().map(|receipt| &receipt.file);
+        let files = receipts.chain(self.manifests.values().flat_map(|manifest| &manifest.files));
+        let kept = files.filter(|file| !self.is_expired(&file.table, file.window_start));
+        kept.map(|file| (file.path.as_str(), file)).collect()
     }
 
-    /// Hot files that no settled output covers.
+    /// Hot files that no settled file covers.
     pub fn uncovered(&self) -> Vec<&HotFile> {
-        let mut covered: HashMap<WindowKey, BTreeSet<&Input>> = HashMap::new();
-        for claim in self.settled() {
-            covered.entry((claim.table.clone(), claim.window_start, claim.window)).or_default().extend(&claim.inputs);
-        }
+        let covered = self.covered(|_| true);
         let is_covered = |input: &Input, file: &HotFile| {
-            covered
-                .get(&(file.table.clone(), file.window_start, file.window))
-                .is_some_and(|inputs| inputs.contains(input))
+            self.is_expired(&file.table, file.window_start)
+                || covered.get(&file.key()).is_some_and(|inputs| inputs.contains(input))
         };
         self.hot_files().filter(|(input, file)| !is_covered(input, file)).map(|(_, file)| file).collect()
     }
 }
 
-/// Reads a claim.
-pub fn read_claim(store: &dyn Store, path: &str) -> Result<Claim, LakeError> {
-    let damaged = |problem: String| LakeError::Damaged { path: path.to_string(), problem };
-    let claim: Claim =
-        serde_json::from_slice(&store.get(path)?).map_err(|error| damaged(format!("not a claim: {error}")))?;
-    if claim.version != 1 {
-        return Err(damaged(format!("version {}: expected 1", claim.version)));
+/// What was read, or nothing when it is gone.
+fn gone<T>(read: Result<T, LakeError>) -> Result<Option<T>, LakeError> {
+    match read {
+        Err(LakeError::Store(StoreError::NotFound(_))) => Ok(None),
+        read => read.map(Some),
     }
-    Ok(claim)
 }

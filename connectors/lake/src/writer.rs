@@ -79,6 +79,40 @@ struct Partition {
     waiting: BTreeMap<(String, Timestamp), Vec<RecordBatch>>,
     bytes: usize,
     since: Option<Timestamp>,
+    /// An entry whose files are written and whose commit got no answer: it may be there, so nothing else may take its place.
+    attempt: Option<Attempt>,
+}
+
+/// An entry, and the rows of each of its files.
+struct Attempt {
+    entry: Entry,
+    rows: Vec<Vec<RecordBatch>>,
+}
+
+impl Partition {
+    /// Commits what is under way and then what waits, and hands on what was committed.
+    fn commit(
+        &mut self,
+        (topic, partition): (&str, u32),
+        by: &Committer,
+        now: Timestamp,
+        mut done: impl FnMut(Attempt),
+    ) -> Result<(), LakeError> {
+        loop {
+            if self.attempt.is_none() && self.next > self.committed {
+                self.attempt = Some(by.prepare(topic, partition, self, now)?);
+                (self.counts, self.bytes, self.since) = (Counts::default(), 0, None);
+                self.waiting.clear();
+            }
+            let Some(attempt) = self.attempt.take() else { return Ok(()) };
+            if let Err(error) = chain::append(by.store, &attempt.entry) {
+                self.attempt = Some(attempt);
+                return Err(error);
+            }
+            (self.seq, self.committed) = (attempt.entry.seq, attempt.entry.to);
+            done(attempt);
+        }
+    }
 }
 
 impl LakeWriter {
@@ -123,7 +157,8 @@ impl LakeWriter {
         if held.seq == 0 && held.next == 0 {
             (held.committed, held.next) = (offset, offset);
             let committer = Committer { store: store.as_ref(), random: random.as_ref(), window, writer: &writer };
-            held.seq = committer.commit(topic, partition, held, now)?.0.seq;
+            held.attempt = Some(committer.prepare(topic, partition, held, now)?);
+            held.commit((topic, partition), &committer, now, drop)?;
         }
         Ok(())
     }
@@ -203,11 +238,13 @@ impl LakeWriter {
 
     /// Rows that wait, of all partitions.
     pub fn waiting_rows(&self) -> usize {
-        let batches = self.partitions.values().flat_map(|held| held.waiting.values().flatten());
-        batches.map(RecordBatch::num_rows).sum()
+        let waiting = self.partitions.values().flat_map(|held| held.waiting.values());
+        let attempts = self.partitions.values().flat_map(|held| held.attempt.iter().flat_map(|attempt| &attempt.rows));
+        waiting.chain(attempts).flatten().map(RecordBatch::num_rows).sum()
     }
 
-    /// Writes and commits everything that waits. What fails is kept, and the next flush tries again under new names.
+    /// Writes and commits everything that waits. What fails is kept and tried again at the next flush: files under new names, an
+    /// entry that may be there already as it was.
     ///
     /// # Errors
     /// The first failure; partitions after it are tried all the same.
@@ -215,35 +252,24 @@ impl LakeWriter {
         let mut flushed = Flushed::default();
         let mut failure = None;
         for ((topic, partition), held) in &mut self.partitions {
-            if held.next == held.committed {
-                continue;
-            }
             let committer = Committer {
                 store: self.store.as_ref(),
                 random: self.random.as_ref(),
                 window: self.options.window,
                 writer: &self.writer,
             };
-            match committer.commit(topic, *partition, held, now) {
-                Ok((entry, rows)) => {
-                    if let Some(kept) = &self.kept {
-                        entry.files.iter().zip(rows).for_each(|(file, rows)| kept.keep(&file.path, rows));
-                    }
-                    flushed.entries += 1;
-                    flushed.rows += entry.counts.rows;
-                    flushed.bytes += entry.files.iter().map(|file| file.bytes).sum::<u64>();
-                    held.seq = entry.seq;
-                    held.committed = entry.to;
-                    held.counts = Counts::default();
-                    held.waiting.clear();
-                    held.bytes = 0;
-                    held.since = None;
+            let committed = held.commit((topic, *partition), &committer, now, |Attempt { entry, rows }| {
+                if let Some(kept) = &self.kept {
+                    entry.files.iter().zip(rows).for_each(|(file, rows)| kept.keep(&file.path, rows));
                 }
-                Err(error) => {
-                    // Not before the next interval: a full disk is not asked again at every row.
-                    held.since = Some(now);
-                    failure.get_or_insert(error);
-                }
+                flushed.entries += 1;
+                flushed.rows += entry.counts.rows;
+                flushed.bytes += entry.files.iter().map(|file| file.bytes).sum::<u64>();
+            });
+            if let Err(error) = committed {
+                // Not before the next interval: a full disk is not asked again at every row.
+                held.since = Some(now);
+                failure.get_or_insert(error);
             }
         }
         match failure {
@@ -262,14 +288,8 @@ struct Committer<'a> {
 }
 
 impl Committer<'_> {
-    /// The entry that was committed, and the rows of each of its files.
-    fn commit(
-        &self,
-        topic: &str,
-        partition: u32,
-        held: &Partition,
-        now: Timestamp,
-    ) -> Result<(Entry, Vec<Vec<RecordBatch>>), LakeError> {
+    /// Writes the files of the next entry.
+    fn prepare(&self, topic: &str, partition: u32, held: &Partition, now: Timestamp) -> Result<Attempt, LakeError> {
         let seq = held.seq + 1;
         let (mut files, mut kept) = (Vec::new(), Vec::new());
         for ((table, start), batches) in &held.waiting {
@@ -291,8 +311,7 @@ impl Committer<'_> {
             writer: self.writer.to_string(),
             committed_at: now,
         };
-        chain::append(self.store, &entry)?;
-        Ok((entry, kept))
+        Ok(Attempt { entry, rows: kept })
     }
 
     fn hot_file(
