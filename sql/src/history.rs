@@ -8,17 +8,16 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use datafusion::common::DataFusionError;
 use datafusion::datasource::MemTable;
-use datafusion::datasource::file_format::parquet::ParquetFormat;
-use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 use datafusion::execution::context::{SQLOptions, SessionContext};
 use datafusion::sql::parser::DFParserBuilder;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
-use tidewatch_model::ports::{Scan, ScanError, ScanFile};
+use tidewatch_model::ports::{Scan, ScanError};
 use tidewatch_model::table;
 use tokio::runtime::Runtime;
 
 use crate::dimension::Dimensions;
 use crate::fault::suggestion;
+use crate::lake_table::LakeTable;
 use crate::session::{history_session, stream};
 use futures::StreamExt;
 
@@ -108,14 +107,14 @@ impl History {
             return Err(QueryError::Question(format!("expected one statement, found {}", statements.len())));
         }
         let asked = context.state().resolve_table_references(&statements[0]).map_err(question)?;
-        let stored = self.scan.tables()?;
-        for reference in asked {
-            let name = reference.table();
-            if reference.schema().is_some() {
-                continue;
-            }
-            if stored.iter().any(|table| table == name) {
-                self.register_stored(context, name)?;
+        let bare = asked.iter().filter(|reference| reference.schema().is_none());
+        let names: Vec<String> = bare.map(|reference| reference.table().to_string()).collect();
+        let mut stored = self.scan.snapshot(&names)?;
+        for name in &names {
+            let name = name.as_str();
+            if let Some(snapshot) = stored.remove(name) {
+                let table = LakeTable::new(snapshot, self.scan.clone());
+                context.register_table(name, Arc::new(table)).map_err(question)?;
             } else if let Some(known) = table::find(name) {
                 let empty = MemTable::try_new(known.schema(), vec![vec![]]).map_err(question)?;
                 context.register_table(name, Arc::new(empty)).map_err(question)?;
@@ -124,18 +123,6 @@ impl History {
                 context.register_table(name, Arc::new(memory)).map_err(question)?;
             }
         }
-        Ok(())
-    }
-
-    fn register_stored(&self, context: &SessionContext, name: &str) -> Result<(), QueryError> {
-        let snapshot = self.scan.snapshot(name)?;
-        if snapshot.files.is_empty() {
-            let memory = MemTable::try_new(snapshot.schema, vec![snapshot.batches]).map_err(question)?;
-            context.register_table(name, Arc::new(memory)).map_err(question)?;
-            return Ok(());
-        }
-        let table = file_table(&snapshot.schema, &snapshot.files).map_err(question)?;
-        context.register_table(name, Arc::new(table)).map_err(question)?;
         Ok(())
     }
 
@@ -154,17 +141,6 @@ impl History {
 
 fn question(error: DataFusionError) -> QueryError {
     QueryError::Question(error.find_root().strip_backtrace())
-}
-
-/// A table over exactly these files; files may lack trailing columns of the schema.
-fn file_table(schema: &SchemaRef, files: &[ScanFile]) -> Result<ListingTable, DataFusionError> {
-    let urls =
-        files.iter().map(|file| ListingTableUrl::parse(file.path.to_string_lossy())).collect::<Result<Vec<_>, _>>()?;
-    let options = ListingOptions::new(Arc::new(ParquetFormat::default().with_enable_pruning(true)))
-        .with_file_extension(".parquet");
-    let config =
-        ListingTableConfig::new_with_multi_paths(urls).with_listing_options(options).with_schema(schema.clone());
-    ListingTable::try_new(config)
 }
 
 /// The same schema with every timestamp in microseconds: DataFusion's own functions make nanoseconds, which Spark

@@ -5,6 +5,7 @@
 //! what people are told is decided elsewhere.
 
 pub mod bundled;
+mod calendar;
 mod compile;
 mod dimension;
 mod ends;
@@ -18,6 +19,7 @@ mod flat;
 mod float_extremes;
 mod history;
 mod increase;
+mod lake_table;
 mod lineage;
 mod listener;
 mod meter;

@@ -14,11 +14,13 @@ use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::LogicalPlanBuilder;
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
+use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion::physical_plan::{collect, execute_stream};
 use datafusion::sql::sqlparser::ast::TableFactor;
 use tidewatch_model::limits::PLAN_BYTES;
 use tidewatch_model::table;
 
+use crate::calendar::TruncAsBin;
 use crate::dimension::Dimensions;
 use crate::ends::ends;
 use crate::increase::growths;
@@ -85,7 +87,9 @@ pub fn rule_session(dimensions: &Dimensions) -> Result<SessionContext> {
 
 /// A session for questions about history: no tables yet.
 pub fn history_session(partitions: usize) -> Result<SessionContext> {
-    Ok(SessionContext::new_with_state(session_state(partitions, RuntimeEnv::default())?))
+    let context = SessionContext::new_with_state(session_state(partitions, RuntimeEnv::default())?);
+    context.state_ref().write().register_function_rewrite(Arc::new(TruncAsBin))?;
+    Ok(context)
 }
 
 fn session_state(partitions: usize, runtime: RuntimeEnv) -> Result<SessionState> {

@@ -48,6 +48,14 @@ impl Peer {
         Peer { child, lines }
     }
 
+    /// Says a line to its standard input.
+    ///
+    /// # Panics
+    /// It has ended.
+    pub fn say(&mut self, line: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
     /// The next line that it prints.
     ///
     /// # Panics
@@ -106,6 +114,47 @@ fn take_posts(mut stream: TcpStream, posted: &Sender<Posted>) {
         drop(posted.send((Instant::now(), path, body)));
         drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"));
         bytes.clear();
+    }
+}
+
+/// A real S3 server with a bucket, `tidewatch`, that fails as it is told; see `tests/peers/s3_server.py`.
+pub struct S3 {
+    port: u16,
+    peer: Peer,
+}
+
+impl S3 {
+    /// Starts it.
+    ///
+    /// # Panics
+    /// It can't be started, or is not there and `CI` is set.
+    pub fn start() -> Option<S3> {
+        let python = python("moto.server")?;
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/s3_server.py");
+        let peer = Peer::start(Command::new(python).arg(script));
+        let port = peer.line().parse().unwrap();
+        Some(S3 { port, peer })
+    }
+
+    /// What the environment of its clients says.
+    pub fn variables(&self) -> Vec<(String, String)> {
+        let endpoint = format!("http://127.0.0.1:{}", self.port);
+        let variables = [
+            ("AWS_ENDPOINT_URL", endpoint.as_str()),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_SECRET_ACCESS_KEY", "test"),
+        ];
+        variables.map(|(name, value)| (name.to_string(), value.to_string())).to_vec()
+    }
+
+    /// So many of the next requests go wrong: `cut`, `503`, `409`, `all503`, `none`.
+    ///
+    /// # Panics
+    /// It has ended.
+    pub fn fail(&mut self, kind: &str, count: u32) {
+        self.peer.say(&format!("{kind} {count}"));
+        self.peer.line();
     }
 }
 

@@ -20,6 +20,12 @@ pub fn run(store: &dyn Store) {
     };
     assert_eq!(names("internal/a/"), ["internal/a/1.json 3", "internal/a/b/2.json 0"], "a prefix is a folder");
     assert_eq!(names("internal/").len(), 3);
+    assert_eq!(store.get_ranges("internal/ab/3.json", &[1..3, 0..0, 4..5]).unwrap(), [&b"hr"[..], b"", b"e"]);
+    assert!(
+        matches!(store.get_ranges("internal/ab/3.json", &[0..1, 4..6]), Err(StoreError::Io { .. })),
+        "it is shorter"
+    );
+    assert!(matches!(store.get_ranges("internal/none", &[0..1, 1..2]), Err(StoreError::NotFound(_))));
     assert!(matches!(store.get("internal/none"), Err(StoreError::NotFound(_))));
     store.delete("internal/a/1.json").unwrap();
     store.delete("internal/a/1.json").unwrap();

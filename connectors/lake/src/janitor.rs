@@ -46,6 +46,13 @@ pub struct JanitorReport {
     pub expired_files: u64,
 }
 
+impl JanitorReport {
+    /// How many files that is.
+    pub fn files(&self) -> u64 {
+        self.hot_files + self.orphans + self.entries + self.claims + self.expired_files
+    }
+}
+
 /// Deletes what is not needed. It goes by its own clock: what a receipt says of the time was true when its settler began, which may
 /// have slept since. Grace begins at the round after the one that saw a receipt.
 pub struct Janitor {

@@ -13,6 +13,7 @@ mod layout;
 mod local_store;
 mod ls;
 mod parquet_files;
+mod s3_store;
 mod scripted_store;
 mod settle;
 mod snapshot;
@@ -30,12 +31,15 @@ pub use janitor::{Janitor, JanitorOptions, JanitorReport};
 pub use kept::KeptRows;
 pub use local_store::LocalStore;
 pub use ls::{LsEntry, ls};
+pub use s3_store::S3Store;
 pub use scripted_store::{Fault, ScriptedStore};
 pub use settle::{SettleOptions, SettleReport, Settler};
 pub use snapshot::LakeScan;
 pub use verify::{VerifyReport, verify};
 pub use writer::{Flushed, LakeOptions, LakeWriter, Progress};
 
+#[cfg(test)]
+mod s3_tests;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

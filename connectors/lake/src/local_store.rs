@@ -5,6 +5,8 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -106,10 +108,7 @@ impl Store for LocalStore {
     }
 
     fn get(&self, path: &str) -> Result<Vec<u8>, StoreError> {
-        std::fs::read(self.full(path)?).map_err(|source| match source.kind() {
-            ErrorKind::NotFound => StoreError::NotFound(path.to_string()),
-            _ => StoreError::Io { path: path.to_string(), source },
-        })
+        std::fs::read(self.full(path)?).map_err(|source| failure(path, source))
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, StoreError> {
@@ -132,6 +131,26 @@ impl Store for LocalStore {
 
     fn local_path(&self, path: &str) -> Option<PathBuf> {
         self.full(path).ok()
+    }
+
+    fn get_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Vec<Vec<u8>>, StoreError> {
+        let full = self.full(path)?;
+        let read = || -> std::io::Result<Vec<Vec<u8>>> {
+            let file = File::open(full)?;
+            let part = |range: &Range<u64>| {
+                let mut bytes = vec![0; range.end.saturating_sub(range.start) as usize];
+                file.read_exact_at(&mut bytes, range.start).map(|()| bytes)
+            };
+            ranges.iter().map(part).collect()
+        };
+        read().map_err(|source| failure(path, source))
+    }
+}
+
+fn failure(path: &str, source: std::io::Error) -> StoreError {
+    match source.kind() {
+        ErrorKind::NotFound => StoreError::NotFound(path.to_string()),
+        _ => StoreError::Io { path: path.to_string(), source },
     }
 }
 

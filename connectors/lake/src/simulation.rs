@@ -240,7 +240,7 @@ fn act(world: &World, door: &Arc<Door>, seed: u64, kept: &KeptRows) {
         let ended = loop {
             let work = match door.role {
                 Role::Writer => write(world, door, &random, kept),
-                Role::Settler => settler.run(world.now(), random.next_u64() % 4 == 0).map(drop),
+                Role::Settler => settler.run(world.now(), random.next_u64().is_multiple_of(4)).map(drop),
                 Role::Janitor => janitor.run(world.now()).map(drop),
                 Role::Reader => ask(world, door),
             };

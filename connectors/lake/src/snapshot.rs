@@ -1,69 +1,63 @@
 //! The lake as tables for SQL: settled files, and hot files that none of them covers.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::datatypes::SchemaRef;
+use arrow::array::RecordBatch;
 use tidewatch_model::ports::{Scan, ScanError, ScanFile, Snapshot, Store};
 use tidewatch_model::table;
 
+use crate::error::LakeError;
 use crate::parquet_files::from_bytes;
 use crate::view::View;
 
-/// The lake behind the scan port.
+/// The lake behind the scan port. What it has read once it does not read again.
 pub struct LakeScan {
     store: Arc<dyn Store>,
+    view: Mutex<View>,
 }
 
 impl LakeScan {
     /// On a store.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        LakeScan { store }
+        LakeScan { store, view: Mutex::default() }
     }
 
-    fn view(&self) -> Result<View, ScanError> {
-        let mut view = View::default();
-        view.refresh(self.store.as_ref()).map_err(|error| ScanError::Unreadable(error.to_string()))?;
-        Ok(view)
+    /// All rows of a table, in memory: for tests.
+    ///
+    /// # Errors
+    /// A lake that can't be read.
+    #[doc(hidden)]
+    pub fn rows(&self, table: &str) -> Result<Vec<RecordBatch>, LakeError> {
+        let snapshots = self.snapshot(&[table.to_string()]);
+        let damaged = |problem: ScanError| LakeError::Damaged { path: table.to_string(), problem: problem.to_string() };
+        let files = snapshots.map_err(damaged)?.remove(table).map_or(vec![], |snapshot| snapshot.files);
+        let read = files.iter().map(|file| from_bytes(&file.path, self.store.get(&file.path)?));
+        Ok(read.collect::<Result<Vec<_>, _>>()?.concat())
     }
 }
 
 impl Scan for LakeScan {
-    fn tables(&self) -> Result<Vec<String>, ScanError> {
-        let view = self.view()?;
-        let hot = view.hot_files().map(|(_, file)| file.table.clone());
-        let tables: BTreeSet<String> = hot.chain(view.settled().values().map(|file| file.table.clone())).collect();
-        Ok(tables.into_iter().collect())
-    }
-
-    fn snapshot(&self, name: &str) -> Result<Snapshot, ScanError> {
-        let view = self.view()?;
-        let known = table::find(name).ok_or_else(|| ScanError::NoSuchTable(name.to_string()))?;
-        let settled = view
-            .settled()
-            .into_values()
-            .filter(|file| file.table == name)
-            .map(|file| (file.path.clone(), file.rows, file.bytes, (file.min_ts, file.max_ts)));
-        let hot = view
-            .uncovered()
-            .into_iter()
-            .filter(|file| file.table == name)
-            .map(|file| (file.path.clone(), file.rows, file.bytes, (file.min_ts, file.max_ts)));
-        let mut snapshot = Snapshot { schema: known.schema(), files: vec![], batches: vec![] };
-        for (path, rows, bytes, ts) in settled.chain(hot) {
-            match self.store.local_path(&path) {
-                Some(path) => snapshot.files.push(ScanFile { path, rows, bytes, ts }),
-                None => snapshot.batches.extend(self.read(&path, &snapshot.schema)?),
-            }
+    fn snapshot(&self, tables: &[String]) -> Result<BTreeMap<String, Snapshot>, ScanError> {
+        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        view.refresh(self.store.as_ref()).map_err(|error| ScanError::Unreadable(error.to_string()))?;
+        let settled = view.settled().into_values();
+        let settled = settled.map(|file| (&file.table, &file.path, file.rows, file.bytes, (file.min_ts, file.max_ts)));
+        let hot = view.uncovered().into_iter();
+        let hot = hot.map(|file| (&file.table, &file.path, file.rows, file.bytes, (file.min_ts, file.max_ts)));
+        let mut files: BTreeMap<&str, Vec<ScanFile>> = BTreeMap::new();
+        for (table, path, rows, bytes, ts) in settled.chain(hot).filter(|(table, ..)| tables.contains(table)) {
+            files.entry(table).or_default().push(ScanFile { path: path.clone(), rows, bytes, ts });
         }
-        Ok(snapshot)
+        let known =
+            tables.iter().filter_map(|name| Some((name.clone(), table::find(name)?, files.remove(name.as_str())?)));
+        let snapshots =
+            known.map(|(name, table, files)| (name, Snapshot { schema: table.schema(), files, batches: vec![] }));
+        Ok(snapshots.collect())
     }
-}
 
-impl LakeScan {
-    /// A store that is no folder gives bytes.
-    fn read(&self, path: &str, _: &SchemaRef) -> Result<Vec<arrow::array::RecordBatch>, ScanError> {
-        let bytes = self.store.get(path).map_err(|error| ScanError::Unreadable(error.to_string()))?;
-        from_bytes(path, bytes).map_err(|error| ScanError::Unreadable(error.to_string()))
+    fn read(&self, path: &str, ranges: &[Range<u64>]) -> Result<Vec<Vec<u8>>, ScanError> {
+        self.store.get_ranges(path, ranges).map_err(|error| ScanError::Unreadable(error.to_string()))
     }
 }

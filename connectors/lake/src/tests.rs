@@ -10,7 +10,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{Float64Type, TimestampMicrosecondType};
 use proptest::prelude::*;
-use tidewatch_model::ports::{Scan, Store};
+use tidewatch_model::ports::Store;
 use tidewatch_model::scripted::SeededRandom;
 use tidewatch_model::table;
 use tidewatch_model::{Span, Timestamp};
@@ -40,10 +40,10 @@ pub fn batch(rows: &[(i64, usize)], first: usize) -> RecordBatch {
 }
 
 /// The log: one record per batch.
-type Log = Vec<Vec<(i64, usize)>>;
+pub type Log = Vec<Vec<(i64, usize)>>;
 
 /// The numbers that the log's rows carry.
-fn all_numbers(log: &Log) -> Vec<usize> {
+pub fn all_numbers(log: &Log) -> Vec<usize> {
     (0..log.iter().map(Vec::len).sum()).collect()
 }
 
@@ -63,7 +63,7 @@ fn options() -> LakeOptions {
 
 /// One life of a process: reads the log from the committed position, commits every few records and settles; ends at the
 /// first failure, as after a crash.
-fn live(store: &Arc<ScriptedStore>, log: &Log, every: usize, seed: u64) -> Result<(), LakeError> {
+pub fn live(store: &Arc<impl Store + 'static>, log: &Log, every: usize, seed: u64) -> Result<(), LakeError> {
     let mut writer = LakeWriter::new(store.clone(), Arc::new(SeededRandom::new(seed)), options());
     let mut settler = Settler::new(store.clone(), SettleOptions::default());
     let start = writer.position(TOPIC, 0)? as usize;
@@ -83,11 +83,13 @@ fn live(store: &Arc<ScriptedStore>, log: &Log, every: usize, seed: u64) -> Resul
     Ok(())
 }
 
-fn snapshot_numbers(store: &Arc<ScriptedStore>) -> Vec<usize> {
-    numbers(&LakeScan::new(store.clone()).snapshot("host").unwrap().batches)
+/// The numbers of a table's rows.
+pub fn snapshot_numbers(store: &Arc<impl Store + 'static>) -> Vec<usize> {
+    numbers(&LakeScan::new(store.clone()).rows("host").unwrap())
 }
 
-fn glob_numbers(store: &ScriptedStore) -> Vec<usize> {
+/// The numbers of the rows in public files.
+pub fn glob_numbers(store: &Arc<impl Store>) -> Vec<usize> {
     let files = store.list("lake/").unwrap();
     let batches: Vec<RecordBatch> =
         files.iter().flat_map(|(path, _)| from_bytes(path, store.get(path).unwrap()).unwrap()).collect();

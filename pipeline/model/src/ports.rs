@@ -1,6 +1,7 @@
 //! The ports: what Tidewatch asks of the outside. Each has a real implementation in `connectors/` and a scripted one for
 //! tests, and both pass the same contract suite.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -281,13 +282,23 @@ pub trait Store: Send + Sync {
     fn delete(&self, path: &str) -> Result<(), StoreError>;
     /// Where the object lies as a file, when the store is a local folder.
     fn local_path(&self, path: &str) -> Option<PathBuf>;
+    /// Parts of an object, each by its first byte and the one after its last.
+    fn get_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Vec<Vec<u8>>, StoreError> {
+        let bytes = self.get(path)?;
+        let part = |range: &Range<u64>| bytes.get(range.start as usize..range.end as usize).map(<[u8]>::to_vec);
+        let parts = ranges.iter().map(part).collect::<Option<Vec<_>>>();
+        parts.ok_or_else(|| StoreError::Io {
+            path: path.to_string(),
+            source: std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "shorter than what is asked for"),
+        })
+    }
 }
 
 /// A Parquet file of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScanFile {
-    /// Where it is: an absolute path.
-    pub path: PathBuf,
+    /// Where it is, for [`Scan::read`].
+    pub path: String,
     /// Rows in it.
     pub rows: u64,
     /// Its size.
@@ -320,10 +331,10 @@ pub enum ScanError {
 
 /// History as tables: the lake's side of SQL.
 pub trait Scan: Send + Sync {
-    /// Tables that can be asked.
-    fn tables(&self) -> Result<Vec<String>, ScanError>;
-    /// Everything committed in a table, in one consistent view.
-    fn snapshot(&self, table: &str) -> Result<Snapshot, ScanError>;
+    /// Everything committed in those of these tables that have rows, at one moment.
+    fn snapshot(&self, tables: &[String]) -> Result<BTreeMap<String, Snapshot>, ScanError>;
+    /// Parts of a file, each by its first byte and the one after its last.
+    fn read(&self, path: &str, ranges: &[Range<u64>]) -> Result<Vec<Vec<u8>>, ScanError>;
 }
 
 /// How an attempt to tell somebody ended.

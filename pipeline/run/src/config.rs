@@ -70,10 +70,14 @@ pub struct Config {
     pub kafka_from: From,
     /// Settings of librdkafka.
     pub kafka_settings: Vec<(String, String)>,
+    /// The bucket of the lake, `s3://BUCKET[/PREFIX]`; `None` has it in the data folder.
+    pub lake_url: Option<String>,
     /// Length of the lake's event-time windows.
     pub lake_window: Span,
     /// Longest time that rows wait in memory before they are committed.
     pub lake_flush_interval: Span,
+    /// How long the lake's days are kept; `None` keeps them for ever.
+    pub lake_retention: Option<Span>,
     /// A source without rows for this long does not hold windows back.
     pub engine_idle_timeout: Span,
     /// Bytes that rows and windows may hold in memory.
@@ -110,8 +114,10 @@ impl Default for Config {
             kafka_topics: vec![],
             kafka_from: From::Earliest,
             kafka_settings: vec![],
+            lake_url: None,
             lake_window: Span::minutes(5),
             lake_flush_interval: Span::seconds(15),
+            lake_retention: None,
             engine_idle_timeout: tidewatch_model::limits::IDLE_TIMEOUT,
             engine_memory_limit: 4 << 30,
         }
@@ -130,7 +136,7 @@ fn optional_path(path: &Option<PathBuf>) -> String {
     path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
 }
 
-const SETTINGS: [Setting; 31] = [
+const SETTINGS: [Setting; 33] = [
     Setting {
         name: "data.dir",
         meaning: "where the log, the lake and the state live",
@@ -411,6 +417,18 @@ const SETTINGS: [Setting; 31] = [
         },
     },
     Setting {
+        name: "lake.url",
+        meaning: "bucket of the lake, 's3://BUCKET[/PREFIX]'; by default it lies in data.dir. Region, endpoint and credentials come from AWS_* variables",
+        set: |config, text| {
+            if !text.strip_prefix("s3://").is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/')) {
+                return Err(format!("'{text}': expected s3://BUCKET or s3://BUCKET/PREFIX"));
+            }
+            config.lake_url = Some(text.trim_end_matches('/').to_string());
+            Ok(())
+        },
+        show: |config| config.lake_url.clone().unwrap_or_default(),
+    },
+    Setting {
         name: "lake.window",
         meaning: "length of the lake's event-time windows",
         set: |config, text| {
@@ -427,6 +445,17 @@ const SETTINGS: [Setting; 31] = [
             Ok(())
         },
         show: |config| config.lake_flush_interval.to_string(),
+    },
+    Setting {
+        name: "lake.retention",
+        meaning: "how long days are kept in the lake, at least 2d; empty keeps them for ever",
+        set: |config, text| {
+            // Rows may come a day late.
+            let span = |text| span_between(text, Span::days(2), Span::days(36_500));
+            config.lake_retention = if text.is_empty() { None } else { Some(span(text)?) };
+            Ok(())
+        },
+        show: |config| config.lake_retention.map(|span| span.to_string()).unwrap_or_default(),
     },
     Setting {
         name: "engine.idle_timeout",

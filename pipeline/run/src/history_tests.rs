@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use tidewatch_flow::alerting::{Matcher, Silence};
@@ -22,14 +24,17 @@ const PAGE: &str = include_str!("../../../docs/history.md");
 struct Tables(Vec<(&'static str, arrow::array::RecordBatch)>);
 
 impl Scan for Tables {
-    fn tables(&self) -> Result<Vec<String>, ScanError> {
-        Ok(self.0.iter().map(|(name, _)| name.to_string()).collect())
+    fn snapshot(&self, tables: &[String]) -> Result<BTreeMap<String, Snapshot>, ScanError> {
+        let snapshot = |name: &String| {
+            let batches = self.0.iter().filter(|(of, _)| of == name).map(|(_, batch)| batch.clone()).collect();
+            let schema = table::find(name)?.schema();
+            Some((name.clone(), Snapshot { schema, files: vec![], batches }))
+        };
+        Ok(tables.iter().filter_map(snapshot).collect())
     }
 
-    fn snapshot(&self, table: &str) -> Result<Snapshot, ScanError> {
-        let found = table::find(table).ok_or_else(|| ScanError::NoSuchTable(table.to_string()))?;
-        let batches = self.0.iter().filter(|(name, _)| *name == table).map(|(_, batch)| batch.clone());
-        Ok(Snapshot { schema: found.schema(), files: vec![], batches: batches.collect() })
+    fn read(&self, path: &str, _: &[Range<u64>]) -> Result<Vec<Vec<u8>>, ScanError> {
+        Err(ScanError::Unreadable(path.to_string()))
     }
 }
 

@@ -231,6 +231,12 @@ impl Status for Shown {
                 stats.settled_rows as f64,
             ),
             Metric::single(
+                "tidewatch_lake_deleted_files_total",
+                "files of the lake that were needed no more",
+                Counter,
+                stats.lake_deleted_files as f64,
+            ),
+            Metric::single(
                 "tidewatch_healthy",
                 "1 when nothing keeps the station from working",
                 Gauge,

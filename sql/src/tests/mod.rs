@@ -5,6 +5,7 @@
 mod engine;
 mod faults;
 mod general;
+mod history;
 mod oracle;
 mod ordered;
 mod presence;

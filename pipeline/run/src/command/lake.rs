@@ -6,7 +6,7 @@ use tidewatch_model::Timestamp;
 
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::lake_access::open_store;
+use crate::lake_access::{open_store_to_read, place_of};
 use crate::output::{Format, format_or_default, print_objects};
 
 /// What to do.
@@ -48,7 +48,7 @@ pub struct LsArgs {
 
 /// Runs the command.
 pub fn run(command: &Command, config: &Config) -> Result<(), Failure> {
-    let store = open_store(config)?;
+    let store = open_store_to_read(config)?;
     match command {
         Command::Ls(args) => {
             let entries =
@@ -57,7 +57,7 @@ pub fn run(command: &Command, config: &Config) -> Result<(), Failure> {
                 .iter()
                 .filter_map(|entry| {
                     let mut object = serde_json::to_value(entry).ok()?.as_object()?.clone();
-                    object.insert("path".to_string(), json!(config.data_dir.join(&entry.path)));
+                    object.insert("path".to_string(), json!(place_of(config, &entry.path)));
                     Some(object)
                 })
                 .collect();

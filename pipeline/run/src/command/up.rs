@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tidewatch_collect::{Pump, Roots, gpu_collectors, host_collectors, host_name};
 use tidewatch_kafka::KafkaMembership;
-use tidewatch_lake::{LakeOptions, LakeScan, LocalStore};
+use tidewatch_lake::{JanitorOptions, LakeOptions, LakeScan};
 use tidewatch_model::limits::SYNC_INTERVAL;
 use tidewatch_model::ports::{Clock, Log, LogError, Random};
 use tidewatch_model::time::SystemClock;
@@ -29,6 +29,7 @@ use crate::failure::Failure;
 use crate::feeds::Feeds;
 use crate::group::{Division, Stations};
 use crate::heartbeat::Heartbeat;
+use crate::lake_access::open_store;
 use crate::log_choice::LogChoice;
 use crate::randomness::OsRandom;
 use crate::rule_watch::{self, News, RuleWatch};
@@ -158,11 +159,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     let recent = RecentLines::default();
     let lock = lock_folder(config)?;
     let log = LogChoice::open(config)?;
-    let store = Arc::new(LocalStore::open(&config.data_dir).map_err(|error| unusable(config, error))?);
-    if lock.alone {
-        // What is staged was left by a process that is gone.
-        store.clean_staging().map_err(|error| unusable(config, error))?;
-    }
+    let store = open_store(config, lock.alone).map_err(|error| unusable(config, error))?;
     let _lock = lock.keep(config)?;
     let Told { policy, receivers, alertmanagers, heartbeat } = told(config, &log.log(), on_screen, &recent)?;
     let opened = when_it_answers(&log, config, on_screen, &stop, || {
@@ -189,6 +186,8 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
             flush_interval: config.lake_flush_interval,
             ..LakeOptions::default()
         },
+        janitor: JanitorOptions { retention: config.lake_retention, ..JanitorOptions::default() },
+        settles_aside: true,
         idle_timeout: config.engine_idle_timeout,
         memory_limit: config.engine_memory_limit,
         watches_itself: true,

@@ -3,6 +3,7 @@
 //! It has no thread and no clock of its own: [`Station::step`] is called with the time, does what there is to do, and
 //! returns. Everything that must survive is in the log or in the lake before anything that depends on it is.
 
+mod caretaker;
 #[cfg(test)]
 mod change_tests;
 mod figures;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use tidewatch_flow::alerting::{Dispatcher, GroupView, Place, Policy};
 use tidewatch_flow::outbox::Outbox;
 use tidewatch_flow::watermark::Watermark;
-use tidewatch_lake::{KeptRows, LakeError, LakeOptions, LakeWriter, SettleOptions, Settler};
+use tidewatch_lake::{Janitor, JanitorOptions, KeptRows, LakeError, LakeOptions, LakeWriter, SettleOptions, Settler};
 use tidewatch_model::limits::{LOG_RETENTION, LOG_RETENTION_BYTES};
 use tidewatch_model::ports::{Log, LogError, Notify, Random, Record, Store, TopicOptions};
 use tidewatch_model::table;
@@ -39,6 +40,7 @@ use crate::judge::Judge;
 use crate::mapping::{From, Mapping};
 use crate::said::{Acks, Silences};
 use crate::stream_rows::StreamRows;
+use caretaker::{Caretaker, Round};
 use messages::Messages;
 pub use renewal::RuleSet;
 pub use scope::{ENGINE_TOPIC, Part, Tenure, shares};
@@ -66,6 +68,9 @@ pub enum StationError {
     /// Rows of our own could not be made: a bug.
     #[error("rows of our own: {0}")]
     Rows(#[from] arrow::error::ArrowError),
+    /// The system has no thread to give.
+    #[error("no thread to settle the lake on: {0}")]
+    Thread(std::io::Error),
     /// Another process does this part of the work now.
     #[error("{part} was taken over by another engine")]
     Superseded {
@@ -130,6 +135,10 @@ pub struct Parts {
     pub cluster: bool,
     /// The lake's settings.
     pub lake: LakeOptions,
+    /// How long the lake's days are kept.
+    pub janitor: JanitorOptions,
+    /// Whether windows are settled beside the steps and not within them, as in simulations.
+    pub settles_aside: bool,
     /// When a silent source does not hold windows back.
     pub idle_timeout: Span,
     /// Bytes that its engine may hold.
@@ -142,7 +151,7 @@ pub struct Parts {
 pub struct Station {
     log: Arc<dyn Log>,
     lake: LakeWriter,
-    settler: Settler,
+    caretaker: Option<Caretaker>,
     judge: Judge,
     sources: Vec<Source>,
     watermarks: BTreeMap<&'static str, Watermark>,
@@ -256,8 +265,13 @@ impl Station {
         // A share does not settle: it keeps nothing for it.
         let kept = parts.part.settles().then(KeptRows::default);
         let lake = LakeWriter::new(parts.store.clone(), parts.random.clone(), parts.lake).with_kept(kept.clone());
+        let caretaker = parts.part.settles().then(|| {
+            let settler = Settler::new(parts.store.clone(), SettleOptions::default()).with_kept(kept);
+            let janitor = Janitor::new(parts.store.clone(), parts.janitor);
+            Caretaker::start(settler, janitor, parts.settles_aside)
+        });
         let mut station = Station {
-            settler: Settler::new(parts.store.clone(), SettleOptions::default()).with_kept(kept),
+            caretaker: caretaker.transpose().map_err(StationError::Thread)?,
             store: parts.store,
             judge: Judge::new(rules)?,
             watermarks: table::all()
@@ -374,7 +388,8 @@ impl Station {
         self.log.sync()?;
         self.flush(now)?;
         // One part of several leaves open windows to the others.
-        self.settle(now, self.tenure.part == Part::Whole)
+        let rounds = self.caretaker.as_mut().map(|caretaker| caretaker.finish(now, self.tenure.part == Part::Whole));
+        rounds.into_iter().flatten().try_for_each(|round| self.take_round(round))
     }
 
     /// Gives the dimension tables other rows, from now on.
@@ -432,7 +447,8 @@ impl Station {
         }
         if now - self.settled_at >= SETTLE_INTERVAL {
             self.settled_at = now;
-            self.settle(now, false)?;
+            let round = self.caretaker.as_mut().and_then(|caretaker| caretaker.look(now));
+            round.map_or(Ok(()), |round| self.take_round(round))?;
         }
         if now - self.retained_at >= RETAIN_INTERVAL {
             self.retained_at = now;
@@ -449,13 +465,11 @@ impl Station {
         Ok(())
     }
 
-    fn settle(&mut self, now: Timestamp, force: bool) -> Result<(), StationError> {
-        if !self.tenure.part.settles() {
-            return Ok(());
-        }
-        let report = self.settler.run(now, force)?;
-        self.stats.settled_rows += report.rows;
-        self.stats.unsettled = report.problems;
+    fn take_round(&mut self, round: Result<Round, LakeError>) -> Result<(), StationError> {
+        let Round { settled, cleaned } = round?;
+        self.stats.settled_rows += settled.rows;
+        self.stats.unsettled = settled.problems;
+        self.stats.lake_deleted_files += cleaned.files();
         Ok(())
     }
 

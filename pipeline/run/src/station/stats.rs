@@ -55,6 +55,8 @@ pub struct Stats {
     pub lake_failures: u64,
     /// Rows settled into public files.
     pub settled_rows: u64,
+    /// Files of the lake that were deleted: settled, never committed, or of days that are not kept.
+    pub lake_deleted_files: u64,
     /// Windows of the lake that can't be settled, and why.
     pub unsettled: Vec<String>,
     /// When the lake was last written.
@@ -96,6 +98,7 @@ impl Stats {
         self.lake_waiting_rows += other.lake_waiting_rows;
         self.lake_failures += other.lake_failures;
         self.settled_rows += other.settled_rows;
+        self.lake_deleted_files += other.lake_deleted_files;
         self.unsettled.extend(other.unsettled.iter().cloned());
         self.last_flush = self.last_flush.max(other.last_flush);
         self.trouble = self.trouble.take().or_else(|| other.trouble.clone());

@@ -9,10 +9,10 @@ use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use tidewatch_collect::simulate::{Fleet, FleetOptions, Incident, Kind, Noise};
 use tidewatch_flow::alerting::Target;
-use tidewatch_lake::{Fault, LakeScan, ScriptedStore, verify};
+use tidewatch_lake::{Fault, JanitorOptions, LakeScan, ScriptedStore, verify};
 use tidewatch_log::ScriptedLog;
 use tidewatch_model::AlertState;
-use tidewatch_model::ports::{Record, Scan};
+use tidewatch_model::ports::Record;
 use tidewatch_model::scripted::SeededRandom;
 use tidewatch_model::wire::{decode, encode_split};
 use tidewatch_notifiers::ScriptedNotifier;
@@ -105,6 +105,8 @@ impl World {
             acks: self.acks(),
             receivers: vec![self.notifier.clone()],
             inline: false,
+            janitor: JanitorOptions::default(),
+            settles_aside: false,
             lake,
             idle_timeout: Span::seconds(30),
             memory_limit: 1 << 30,
@@ -149,9 +151,8 @@ impl World {
 
     /// Rows of a table in the lake, each as text, sorted.
     pub(crate) fn stored(&self, table: &str) -> Vec<String> {
-        let snapshot = LakeScan::new(self.store.clone()).snapshot(table).unwrap();
         let mut rows = Vec::new();
-        for batch in snapshot.batches {
+        for batch in LakeScan::new(self.store.clone()).rows(table).unwrap() {
             let formatters: Vec<ArrayFormatter> = batch
                 .columns()
                 .iter()
