@@ -12,7 +12,9 @@ mod kept;
 mod layout;
 mod local_store;
 mod ls;
+mod merge;
 mod parquet_files;
+mod ranking;
 mod s3_store;
 mod scripted_store;
 mod settle;
@@ -36,7 +38,7 @@ pub use scripted_store::{Fault, ScriptedStore};
 pub use settle::{SettleOptions, SettleReport, Settler};
 pub use snapshot::LakeScan;
 pub use verify::{VerifyReport, verify};
-pub use writer::{Flushed, LakeOptions, LakeWriter, Progress};
+pub use writer::{Flush, Flushed, LakeOptions, LakeWriter, Progress};
 
 #[cfg(test)]
 mod s3_tests;

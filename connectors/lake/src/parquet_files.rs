@@ -1,13 +1,11 @@
 //! Parquet, as every reader that we know of reads it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::{SortOptions, cast, concat, concat_batches, interleave_record_batch};
+use arrow::array::{Array, AsArray, RecordBatch, new_null_array};
+use arrow::compute::{cast, concat_batches, interleave_record_batch};
 use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
-use arrow::error::ArrowError;
-use arrow::row::{Row, RowConverter, SortField};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -16,20 +14,22 @@ use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion};
 use parquet::schema::types::ColumnPath;
 use tidewatch_model::Timestamp;
-use tidewatch_model::table::{self, TIME_COLUMN};
+use tidewatch_model::table::TIME_COLUMN;
 
 use crate::error::LakeError;
+use crate::ranking::{Ranking, sort_names};
 
 /// Rows in a row group.
 const ROW_GROUP_ROWS: usize = 131_072;
 /// Rows that are written at once: few enough to stay in the cache, enough to forget what each column costs.
-const CHUNK_ROWS: usize = 8_192;
+pub const CHUNK_ROWS: usize = 8_192;
 /// Bytes of a page.
 const PAGE_BYTES: usize = 1 << 20;
 /// Bytes of a bound in the page index.
 const INDEX_BYTES: usize = 64;
 
-fn wrong(table: &str, error: impl std::fmt::Display) -> LakeError {
+/// An error about rows.
+pub fn wrong(table: &str, error: impl std::fmt::Display) -> LakeError {
     LakeError::Rows { table: table.to_string(), problem: error.to_string() }
 }
 
@@ -91,7 +91,9 @@ impl Rows {
 
     /// Sorted by (identity, ts), in chunks. Rows that agree in both keep their order, so the same batches give the same bytes.
     fn sorted(&self) -> Result<impl Iterator<Item = Result<RecordBatch, LakeError>>, LakeError> {
-        let order = self.order().map_err(|error| wrong(&self.table, error))?;
+        let mut ranking = Ranking::new(&self.table, &self.schema)?;
+        self.batches.iter().try_for_each(|batch| ranking.add(batch))?;
+        let order = ranking.order();
         let mut starts = Vec::with_capacity(self.batches.len());
         let mut start = 0;
         for batch in &self.batches {
@@ -111,78 +113,9 @@ impl Rows {
             Some(interleave_record_batch(&batches, &places).map_err(|error| wrong(&self.table, error)))
         }))
     }
-
-    /// Rows in order of identity and ts, and of arrival where both are equal. There are few identities for many rows: they are
-    /// ranked, and rows are counted into their ranks; within one they mostly came in order.
-    fn order(&self) -> Result<Vec<u32>, ArrowError> {
-        let column = |name: &str| {
-            let parts = self.batches.iter().filter_map(|batch| batch.column_by_name(name));
-            concat(&parts.map(AsRef::as_ref).collect::<Vec<&dyn Array>>())
-        };
-        let names = sort_names(&self.table, &self.schema);
-        let identity = names.iter().filter(|name| **name != TIME_COLUMN).map(|name| column(name));
-        let identity = identity.collect::<Result<Vec<_>, _>>()?;
-        let times = column(TIME_COLUMN)?;
-        let times = times.as_primitive::<TimestampMicrosecondType>().values();
-        let mut order: Vec<u32> = (0..times.len() as u32).collect();
-        if identity.is_empty() {
-            order.sort_by_key(|row| times[*row as usize]);
-            return Ok(order);
-        }
-        let ascending = SortOptions { descending: false, nulls_first: false };
-        let field = |column: &ArrayRef| SortField::new_with_options(column.data_type().clone(), ascending);
-        let keys = RowConverter::new(identity.iter().map(field).collect())?.convert_columns(&identity)?;
-        let mut known: HashMap<Row, u32> = HashMap::new();
-        let mut tuples: Vec<Row> = Vec::new();
-        let mut last: Option<(Row, u32)> = None;
-        let mut of_row: Vec<u32> = Vec::with_capacity(times.len());
-        for key in keys.iter() {
-            let tuple = match last {
-                Some((before, tuple)) if before == key => tuple,
-                _ => *known.entry(key).or_insert_with(|| {
-                    tuples.push(key);
-                    tuples.len() as u32 - 1
-                }),
-            };
-            last = Some((key, tuple));
-            of_row.push(tuple);
-        }
-        let mut by_rank: Vec<u32> = (0..tuples.len() as u32).collect();
-        by_rank.sort_unstable_by_key(|tuple| tuples[*tuple as usize]);
-        let mut counts = vec![0u32; tuples.len()];
-        of_row.iter().for_each(|tuple| counts[*tuple as usize] += 1);
-        let mut places = vec![0u32; counts.len()];
-        let mut place = 0;
-        for tuple in by_rank {
-            places[tuple as usize] = place;
-            place += counts[tuple as usize];
-        }
-        let starts = places.clone();
-        for (row, tuple) in of_row.iter().enumerate() {
-            let place = &mut places[*tuple as usize];
-            order[*place as usize] = row as u32;
-            *place += 1;
-        }
-        for (start, count) in starts.into_iter().zip(counts) {
-            let rows = &mut order[start as usize..(start + count) as usize];
-            let ts = |row: &u32| times[*row as usize];
-            if !rows.is_sorted_by_key(ts) {
-                rows.sort_by_key(ts);
-            }
-        }
-        Ok(order)
-    }
 }
 
-/// Identity columns that can be compared, then ts.
-fn sort_names(table: &str, schema: &Schema) -> Vec<&'static str> {
-    let comparable =
-        |name: &&str| schema.field_with_name(name).is_ok_and(|field| !matches!(field.data_type(), DataType::Map(_, _)));
-    let identity = table::find(table).into_iter().flat_map(|table| table.identity());
-    identity.filter(comparable).chain(std::iter::once(TIME_COLUMN)).collect()
-}
-
-fn without_dictionaries(table: &str, batch: &RecordBatch) -> Result<RecordBatch, LakeError> {
+pub fn without_dictionaries(table: &str, batch: &RecordBatch) -> Result<RecordBatch, LakeError> {
     if !batch.schema_ref().fields().iter().any(|field| matches!(field.data_type(), DataType::Dictionary(_, _))) {
         return Ok(batch.clone());
     }
@@ -204,7 +137,7 @@ fn without_dictionaries(table: &str, batch: &RecordBatch) -> Result<RecordBatch,
 }
 
 /// Older rows lack columns that newer ones have.
-fn widen(table: &str, batch: &RecordBatch, schema: &Arc<Schema>) -> Result<RecordBatch, LakeError> {
+pub fn widen(table: &str, batch: &RecordBatch, schema: &Arc<Schema>) -> Result<RecordBatch, LakeError> {
     if batch.schema_ref() == schema {
         return Ok(batch.clone());
     }
@@ -219,7 +152,7 @@ fn widen(table: &str, batch: &RecordBatch, schema: &Arc<Schema>) -> Result<Recor
                 field.data_type()
             ),
         )),
-        None => Ok(arrow::array::new_null_array(field.data_type(), batch.num_rows())),
+        None => Ok(new_null_array(field.data_type(), batch.num_rows())),
     });
     RecordBatch::try_new(schema.clone(), columns.collect::<Result<Vec<_>, _>>()?).map_err(|error| wrong(table, error))
 }
@@ -227,48 +160,70 @@ fn widen(table: &str, batch: &RecordBatch, schema: &Arc<Schema>) -> Result<Recor
 /// Rows as the bytes of a Parquet file; `facts` go into its footer.
 pub fn to_bytes(rows: &Rows, form: Form, facts: &[(&str, String)]) -> Result<Vec<u8>, LakeError> {
     let (table, schema) = (rows.table.as_str(), &rows.schema);
+    match form {
+        Form::Hot => write_chunks(table, schema, hot_properties(schema, facts), rows.as_they_came()),
+        Form::Settled => settled_to_bytes(table, schema, facts, rows.sorted()?),
+    }
+}
+
+fn properties(facts: &[(&str, String)]) -> WriterPropertiesBuilder {
     let facts = facts.iter().map(|(name, value)| KeyValue::new(format!("tidewatch.{name}"), value.clone()));
-    let mut properties = WriterProperties::builder()
+    WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_data_page_size_limit(PAGE_BYTES)
         .set_column_index_truncate_length(Some(INDEX_BYTES))
         .set_created_by(concat!("tidewatch version ", env!("CARGO_PKG_VERSION")).to_string())
-        .set_key_value_metadata(Some(facts.collect()));
-    if form == Form::Settled {
-        let names = sort_names(table, schema);
-        let sorting = names.iter().filter_map(|name| schema.index_of(name).ok()).map(|index| SortingColumn {
-            column_idx: index as i32,
-            descending: false,
-            nulls_first: false,
-        });
-        let time = ColumnPath::from(TIME_COLUMN);
-        properties = properties
-            .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).map_err(|error| wrong(table, error))?))
-            .set_statistics_enabled(EnabledStatistics::Page)
-            .set_sorting_columns(if has_map(schema) { None } else { Some(sorting.collect()) })
-            .set_column_dictionary_enabled(time.clone(), false)
-            .set_column_encoding(time, Encoding::DELTA_BINARY_PACKED);
-    } else {
-        properties = properties
-            .set_compression(Compression::UNCOMPRESSED)
-            .set_statistics_enabled(EnabledStatistics::Chunk)
-            .set_dictionary_enabled(false);
-        for field in schema.fields().iter().filter(|field| *field.data_type() == DataType::Utf8) {
-            properties = properties.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), true);
-        }
+        .set_key_value_metadata(Some(facts.collect()))
+}
+
+fn hot_properties(schema: &Schema, facts: &[(&str, String)]) -> WriterPropertiesBuilder {
+    let mut properties = properties(facts)
+        .set_compression(Compression::UNCOMPRESSED)
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_dictionary_enabled(false);
+    for field in schema.fields().iter().filter(|field| *field.data_type() == DataType::Utf8) {
+        properties = properties.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), true);
     }
-    let mut chunks: Box<dyn Iterator<Item = _>> = match form {
-        Form::Hot => Box::new(rows.as_they_came()),
-        Form::Settled => Box::new(rows.sorted()?),
-    };
+    properties
+}
+
+/// Chunks that come in order as the bytes of a settled file.
+pub fn settled_to_bytes(
+    table: &str,
+    schema: &SchemaRef,
+    facts: &[(&str, String)],
+    mut chunks: impl Iterator<Item = Result<RecordBatch, LakeError>>,
+) -> Result<Vec<u8>, LakeError> {
+    let names = sort_names(table, schema);
+    let sorting = names.iter().filter_map(|name| schema.index_of(name).ok()).map(|index| SortingColumn {
+        column_idx: index as i32,
+        descending: false,
+        nulls_first: false,
+    });
+    let time = ColumnPath::from(TIME_COLUMN);
+    let mut properties = properties(facts)
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).map_err(|error| wrong(table, error))?))
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_sorting_columns(if has_map(schema) { None } else { Some(sorting.collect()) })
+        .set_column_dictionary_enabled(time.clone(), false)
+        .set_column_encoding(time, Encoding::DELTA_BINARY_PACKED);
     let first = chunks.next().transpose()?;
-    if let (Form::Settled, Some(first)) = (form, &first) {
+    if let Some(first) = &first {
         properties = encodings(first, properties);
     }
+    write_chunks(table, schema, properties, first.into_iter().map(Ok).chain(chunks))
+}
+
+fn write_chunks(
+    table: &str,
+    schema: &SchemaRef,
+    properties: WriterPropertiesBuilder,
+    chunks: impl Iterator<Item = Result<RecordBatch, LakeError>>,
+) -> Result<Vec<u8>, LakeError> {
     let mut writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties.build()))
         .map_err(|error| wrong(table, error))?;
-    for chunk in first.into_iter().map(Ok).chain(chunks) {
+    for chunk in chunks {
         writer.write(&chunk?).map_err(|error| wrong(table, error))?;
     }
     writer.into_inner().map_err(|error| wrong(table, error))

@@ -138,7 +138,13 @@ impl Store for S3Store {
 
     fn get_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Vec<Vec<u8>>, StoreError> {
         let (bucket, full, ranges) = (self.bucket.clone(), self.full(path)?, ranges.to_vec());
+        let lengths: Vec<u64> = ranges.iter().map(|range| range.end.saturating_sub(range.start)).collect();
         let parts = self.wait(path, async move { bucket.get_ranges(&full, &ranges).await })?;
+        // A range beyond the end is answered with what there is.
+        if parts.iter().map(|part| part.len() as u64).ne(lengths) {
+            let source = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "shorter than what is asked for");
+            return Err(StoreError::Io { path: path.to_string(), source });
+        }
         Ok(parts.into_iter().map(Vec::from).collect())
     }
 }

@@ -1,11 +1,12 @@
 //! The settler: hot files of a window that is over become one public file. Any process may do it, any number of times;
 //! the claim, which only one can create, decides what goes in, and its output is a function of the claim alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use tidewatch_model::alert::hex;
+use tidewatch_model::limits::SETTLE_BYTES;
 use tidewatch_model::ports::Store;
 use tidewatch_model::{Span, Timestamp};
 
@@ -14,7 +15,8 @@ use crate::claim::{self, Claim, Input, Receipt, SettledFile, WindowKey};
 use crate::error::LakeError;
 use crate::kept::KeptRows;
 use crate::layout;
-use crate::parquet_files::{Form, Rows, footer_rows, from_bytes, to_bytes};
+use crate::merge::{Merge, Source};
+use crate::parquet_files::{Form, Rows, footer_rows, from_bytes, settled_to_bytes, to_bytes};
 use crate::view::View;
 
 /// When a window is over.
@@ -24,11 +26,13 @@ pub struct SettleOptions {
     pub after_rows: Span,
     /// Or the wall clock is this far beyond it.
     pub after_clock: Span,
+    /// Bytes of hot files whose rows are sorted at once; a window of more is sorted in passes over its files.
+    pub memory: usize,
 }
 
 impl Default for SettleOptions {
     fn default() -> Self {
-        SettleOptions { after_rows: Span::seconds(30), after_clock: Span::minutes(2) }
+        SettleOptions { after_rows: Span::seconds(30), after_clock: Span::minutes(2), memory: SETTLE_BYTES }
     }
 }
 
@@ -188,42 +192,58 @@ impl Settler {
 
     /// What a claim's inputs become.
     fn output(&self, claim: &Claim) -> Result<Vec<u8>, LakeError> {
-        let mut batches = Vec::new();
+        let (mut sources, mut bytes) = (Vec::new(), 0);
+        let mut hashes: HashMap<String, String> = HashMap::new();
         for input in &claim.inputs {
             let path = layout::chain_entry(&input.topic, input.partition, input.seq);
             let missing =
                 || LakeError::Damaged { path: path.clone(), problem: "a claim names it and it is missing".into() };
             let entry = self.view.entries.get(&path).ok_or_else(missing)?;
             for file in entry.files.iter().filter(|file| file.key() == claim.key()) {
-                if let Some(rows) = self.kept.as_ref().and_then(|kept| kept.take(&file.path)) {
-                    batches.extend(rows);
-                    continue;
-                }
-                let bytes = self.store.get(&file.path)?;
-                if hex(&Sha256::digest(&bytes)) != file.sha256 {
-                    let problem = "its content is not what was committed: the window stays unsettled".to_string();
-                    return Err(LakeError::Damaged { path: file.path.clone(), problem });
-                }
-                batches.extend(from_bytes(&file.path, bytes)?);
+                bytes += file.bytes as usize;
+                hashes.insert(file.path.clone(), file.sha256.clone());
+                let kept = self.kept.as_ref().and_then(|kept| kept.take(&file.path));
+                sources.push(kept.map_or_else(|| Source::There(file.path.clone()), Source::Here));
             }
         }
-        let rows = Rows::new(&claim.table, &batches)?;
-        drop(batches);
-        let sources: Vec<String> =
+        let read = |path: &str| {
+            let bytes = self.store.get(path)?;
+            if hashes.get(path).is_some_and(|hash| hex(&Sha256::digest(&bytes)) == *hash) {
+                return Ok(bytes);
+            }
+            let problem = "its content is not what was committed: the window stays unsettled".to_string();
+            Err(LakeError::Damaged { path: path.to_string(), problem })
+        };
+        let names: Vec<String> =
             claim.inputs.iter().map(|input| format!("{}/{}@{}", input.topic, input.partition, input.seq)).collect();
         let facts = [
             ("table", claim.table.clone()),
             ("window_start", claim.window_start.to_string()),
             ("window", claim.window.to_string()),
             ("generation", claim.generation.to_string()),
-            ("sources", sources.join(",")),
+            ("sources", names.join(",")),
             ("rows", claim.rows.to_string()),
         ];
-        let bytes = to_bytes(&rows, Form::Settled, &facts)?;
-        if rows.count() as u64 != claim.rows {
-            let problem = format!("{} rows came out of a claim of {}", rows.count(), claim.rows);
+        let (output, rows) = if bytes <= self.options.memory {
+            let mut batches = Vec::new();
+            for source in sources {
+                match source {
+                    Source::Here(rows) => batches.extend(rows),
+                    Source::There(path) => batches.extend(from_bytes(&path, read(&path)?)?),
+                }
+            }
+            let rows = Rows::new(&claim.table, &batches)?;
+            drop(batches);
+            (to_bytes(&rows, Form::Settled, &facts)?, rows.count())
+        } else {
+            let merge = Merge::new(&claim.table, sources, &read)?;
+            let fits = (self.options.memory as u64 * claim.rows / (bytes as u64).max(1)) as usize;
+            (settled_to_bytes(&claim.table, &merge.schema, &facts, merge.chunks(fits))?, merge.count())
+        };
+        if rows as u64 != claim.rows {
+            let problem = format!("{rows} rows came out of a claim of {}", claim.rows);
             return Err(LakeError::Damaged { path: claim.output.clone(), problem });
         }
-        Ok(bytes)
+        Ok(output)
     }
 }

@@ -360,7 +360,7 @@ fn play(seed: u64, broken: Option<Broken>, steps: usize) -> (Vec<String>, u64) {
         let (_, creates) = asked.recv().unwrap();
         // Whoever sleeps while the world goes on is what all the care is for.
         if below(if creates { 12 } else { 120 }) == 0 {
-            asleep[actor] = step + below(steps as u64 / 2);
+            asleep[actor] = step + below(steps as u64 * 3 / 4);
         }
         if below(40) == 0 {
             let limit = world.asked.load(Ordering::SeqCst).saturating_add(GRACE.0 - 1);
@@ -442,12 +442,12 @@ fn whatever_is_left_out_is_found() {
         (Broken::ExistsIsSuccess, 0),
         (Broken::NoClaim, 0),
         (Broken::NoFloor, 0),
-        (Broken::NoSecondLook, 150),
+        (Broken::NoSecondLook, 25),
         (Broken::NoGrace, 0),
     ];
     for (broken, first) in variants {
-        let found = (first..first + 400).find_map(|seed| {
-            let (wrong, _) = play(seed, Some(broken), 1_500);
+        let found = (first..first + 600).find_map(|seed| {
+            let (wrong, _) = play(seed, Some(broken), 2_000);
             wrong.into_iter().next().map(|problem| (seed, problem))
         });
         let (seed, problem) = found.unwrap_or_else(|| panic!("{broken:?} was not found"));

@@ -360,15 +360,17 @@ fn ls_names_each_row_once() {
 /// What a settler makes of rows that were kept is what it makes of the files, byte for byte; what was given up is read.
 #[test]
 fn kept_rows_are_those_of_the_files() {
-    let rows = |second: i64| -> Vec<(i64, usize)> { (0..50).map(|row| (second + row % 7, row as usize % 5)).collect() };
-    let settled = |kept: Option<usize>| {
+    let rows =
+        |second: i64| -> Vec<(i64, usize)> { (0..1_500).map(|row| (second + row % 7, row as usize % 5)).collect() };
+    let settled = |kept: Option<usize>, memory: usize| {
         let store: Arc<ScriptedStore> = Arc::default();
         let mut writer = LakeWriter::new(store.clone(), Arc::new(SeededRandom::new(1)), options());
         let own = kept.map(KeptRows::within);
         writer = writer.with_kept(own.clone());
-        let mut settler = Settler::new(store.clone(), SettleOptions::default()).with_kept(own.clone());
+        let mut settler = Settler::new(store.clone(), SettleOptions { memory, ..SettleOptions::default() });
+        settler = settler.with_kept(own.clone());
         for offset in 0..20 {
-            writer.rows(TOPIC, 0, "host", &batch(&rows(offset as i64 * 30), offset as usize * 50)).unwrap();
+            writer.rows(TOPIC, 0, "host", &batch(&rows(offset as i64 * 30), offset as usize * 1_500)).unwrap();
             let counts = Counts { records: 1, ..Counts::default() };
             writer.advance(TOPIC, 0, &Progress { next: offset + 1, counts, sources: vec![] }, Timestamp(0)).unwrap();
             if offset % 3 == 0 {
@@ -377,7 +379,7 @@ fn kept_rows_are_those_of_the_files() {
         }
         writer.flush(Timestamp(0)).unwrap();
         let report = settler.run(Timestamp(0), true).unwrap();
-        assert_eq!((report.rows, report.problems), (1_000, vec![]));
+        assert_eq!((report.rows, report.problems), (30_000, vec![]));
         let files: Vec<(String, Vec<u8>)> = store
             .list("lake/")
             .unwrap()
@@ -387,8 +389,12 @@ fn kept_rows_are_those_of_the_files() {
         assert!(files.len() >= 2);
         (files, own.is_none_or(|kept| kept.is_empty()))
     };
-    let read = settled(None);
-    for limit in [usize::MAX, 40_000, 0] {
-        assert_eq!(settled(Some(limit)), read, "{limit}: the same files, and nothing is kept once it is settled");
+    let read = settled(None, usize::MAX);
+    for limit in [usize::MAX, 1_200_000, 0] {
+        // Chunks are of 8,192 rows: what is sorted at once is at least that.
+        for memory in [usize::MAX, 0] {
+            let found = settled(Some(limit), memory);
+            assert_eq!(found, read, "{limit}, {memory}: the same files, and nothing is kept once it is settled");
+        }
     }
 }

@@ -48,7 +48,7 @@ pub struct Progress {
 }
 
 /// What a flush did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Flushed {
     /// Entries committed.
     pub entries: u64,
@@ -56,9 +56,11 @@ pub struct Flushed {
     pub rows: u64,
     /// Bytes of hot files.
     pub bytes: u64,
+    /// Up to where each partition is committed now.
+    pub positions: Vec<(String, u32, u64)>,
 }
 
-/// Writes hot files and commits them.
+/// Holds rows until they are written to hot files and committed.
 pub struct LakeWriter {
     store: Arc<dyn Store>,
     random: Arc<dyn Random>,
@@ -66,20 +68,50 @@ pub struct LakeWriter {
     writer: String,
     partitions: BTreeMap<(String, u32), Partition>,
     kept: Option<KeptRows>,
+    /// A flush that did not succeed, and since when: nothing else is written before it.
+    unfinished: Option<(Flush, Timestamp)>,
+    /// Rows of the flush that was handed out.
+    rows_out: Option<usize>,
 }
 
-/// One partition: what is committed, and what waits.
+/// One partition: what was handed out to be committed, and what waits.
 #[derive(Default)]
 struct Partition {
     seq: u64,
-    committed: u64,
+    begun: u64,
     next: u64,
     counts: Counts,
     last_seq: BTreeMap<String, SourceSeq>,
-    waiting: BTreeMap<(String, Timestamp), Vec<RecordBatch>>,
+    waiting: Waiting,
     bytes: usize,
     since: Option<Timestamp>,
-    /// An entry whose files are written and whose commit got no answer: it may be there, so nothing else may take its place.
+}
+
+/// Rows of each table and window.
+type Waiting = BTreeMap<(String, Timestamp), Vec<RecordBatch>>;
+
+/// Rows on their way: to be carried out on any thread, and to be given back to its writer.
+pub struct Flush {
+    store: Arc<dyn Store>,
+    random: Arc<dyn Random>,
+    window: Span,
+    writer: String,
+    kept: Option<KeptRows>,
+    portions: Vec<Portion>,
+    flushed: Flushed,
+}
+
+/// The next entry of one partition.
+struct Portion {
+    topic: String,
+    partition: u32,
+    seq: u64,
+    from: u64,
+    to: u64,
+    counts: Counts,
+    last_seq: BTreeMap<String, SourceSeq>,
+    waiting: Waiting,
+    /// The entry, once its files are written. It may have been committed without an answer, so nothing else takes its place.
     attempt: Option<Attempt>,
 }
 
@@ -89,29 +121,56 @@ struct Attempt {
     rows: Vec<Vec<RecordBatch>>,
 }
 
-impl Partition {
-    /// Commits what is under way and then what waits, and hands on what was committed.
-    fn commit(
-        &mut self,
-        (topic, partition): (&str, u32),
-        by: &Committer,
-        now: Timestamp,
-        mut done: impl FnMut(Attempt),
-    ) -> Result<(), LakeError> {
-        loop {
-            if self.attempt.is_none() && self.next > self.committed {
-                self.attempt = Some(by.prepare(topic, partition, self, now)?);
-                (self.counts, self.bytes, self.since) = (Counts::default(), 0, None);
-                self.waiting.clear();
+impl Flush {
+    /// Writes the files of every partition and commits them. What fails is done when this is called again: files under new names,
+    /// an entry that may be there already as it was.
+    ///
+    /// # Errors
+    /// The first failure; partitions after it are tried all the same.
+    pub fn carry_out(&mut self, now: Timestamp) -> Result<(), LakeError> {
+        let mut failure = None;
+        let mut left = Vec::new();
+        for mut portion in std::mem::take(&mut self.portions) {
+            match self.commit(&mut portion, now) {
+                Ok(Attempt { entry, rows }) => {
+                    if let Some(kept) = &self.kept {
+                        entry.files.iter().zip(rows).for_each(|(file, rows)| kept.keep(&file.path, rows));
+                    }
+                    self.flushed.entries += 1;
+                    self.flushed.rows += entry.counts.rows;
+                    self.flushed.bytes += entry.files.iter().map(|file| file.bytes).sum::<u64>();
+                    self.flushed.positions.push((entry.topic, entry.partition, entry.to));
+                }
+                Err(error) => {
+                    failure.get_or_insert(error);
+                    left.push(portion);
+                }
             }
-            let Some(attempt) = self.attempt.take() else { return Ok(()) };
-            if let Err(error) = chain::append(by.store, &attempt.entry) {
-                self.attempt = Some(attempt);
-                return Err(error);
-            }
-            (self.seq, self.committed) = (attempt.entry.seq, attempt.entry.to);
-            done(attempt);
         }
+        self.portions = left;
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn commit(&self, portion: &mut Portion, now: Timestamp) -> Result<Attempt, LakeError> {
+        let attempt = match portion.attempt.take() {
+            Some(attempt) => attempt,
+            None => self.prepare(portion, now)?,
+        };
+        match chain::append(self.store.as_ref(), &attempt.entry) {
+            Ok(()) => Ok(attempt),
+            Err(error) => {
+                portion.waiting.clear();
+                portion.attempt = Some(attempt);
+                Err(error)
+            }
+        }
+    }
+
+    fn rows(&self) -> usize {
+        let waiting = self.portions.iter().flat_map(|portion| portion.waiting.values());
+        let attempts =
+            self.portions.iter().flat_map(|portion| portion.attempt.iter().flat_map(|attempt| &attempt.rows));
+        waiting.chain(attempts).flatten().map(RecordBatch::num_rows).sum()
     }
 }
 
@@ -119,7 +178,16 @@ impl LakeWriter {
     /// A writer with an identity of its own.
     pub fn new(store: Arc<dyn Store>, random: Arc<dyn Random>, options: LakeOptions) -> Self {
         let writer = format!("{:016x}{:016x}", random.next_u64(), random.next_u64());
-        LakeWriter { store, random, options, writer, partitions: BTreeMap::new(), kept: None }
+        LakeWriter {
+            store,
+            random,
+            options,
+            writer,
+            partitions: BTreeMap::new(),
+            kept: None,
+            unfinished: None,
+            rows_out: None,
+        }
     }
 
     /// The same; rows that it commits are kept there, for a settler of the same process.
@@ -151,14 +219,14 @@ impl LakeWriter {
     /// # Errors
     /// The store's, or a damaged chain.
     pub fn begin_at(&mut self, topic: &str, partition: u32, offset: u64, now: Timestamp) -> Result<(), LakeError> {
-        let (store, random) = (self.store.clone(), self.random.clone());
-        let (window, writer) = (self.options.window, self.writer.clone());
         let held = self.partition(topic, partition)?;
         if held.seq == 0 && held.next == 0 {
-            (held.committed, held.next) = (offset, offset);
-            let committer = Committer { store: store.as_ref(), random: random.as_ref(), window, writer: &writer };
-            held.attempt = Some(committer.prepare(topic, partition, held, now)?);
-            held.commit((topic, partition), &committer, now, drop)?;
+            (held.begun, held.next, held.seq) = (offset, offset, 1);
+            let portion = held.portion(topic, partition, offset);
+            let mut flush = self.flush_of(vec![portion]);
+            let carried_out = flush.carry_out(now);
+            self.keep_unfinished(flush, now);
+            return carried_out;
         }
         Ok(())
     }
@@ -177,7 +245,7 @@ impl LakeWriter {
             let newest = chain::newest(self.store.as_ref(), topic, partition)?;
             let known = newest.map_or_else(Partition::default, |entry| Partition {
                 seq: entry.seq,
-                committed: entry.to,
+                begun: entry.to,
                 next: entry.to,
                 last_seq: entry.last_seq,
                 ..Partition::default()
@@ -228,87 +296,143 @@ impl LakeWriter {
         Ok(())
     }
 
-    /// Whether rows wait long enough, or are enough, to be written.
+    /// Whether rows wait long enough, or are enough, to be written, and nothing is on its way. What failed is not tried again before
+    /// the next interval: a full disk is not asked at every row.
     pub fn due(&self, now: Timestamp) -> bool {
-        self.partitions.values().any(|held| {
-            held.bytes >= self.options.flush_bytes
-                || held.since.is_some_and(|since| now - since >= self.options.flush_interval)
-        })
+        if let Some((_, since)) = &self.unfinished {
+            return now - *since >= self.options.flush_interval;
+        }
+        self.rows_out.is_none()
+            && self.partitions.values().any(|held| {
+                held.bytes >= self.options.flush_bytes
+                    || held.since.is_some_and(|since| now - since >= self.options.flush_interval)
+            })
     }
 
-    /// Rows that wait, of all partitions.
+    /// Rows that are not committed yet, of all partitions.
     pub fn waiting_rows(&self) -> usize {
-        let waiting = self.partitions.values().flat_map(|held| held.waiting.values());
-        let attempts = self.partitions.values().flat_map(|held| held.attempt.iter().flat_map(|attempt| &attempt.rows));
-        waiting.chain(attempts).flatten().map(RecordBatch::num_rows).sum()
+        let batches = self.partitions.values().flat_map(|held| held.waiting.values().flatten());
+        let unfinished = self.unfinished.as_ref().map_or(0, |(flush, _)| flush.rows());
+        batches.map(RecordBatch::num_rows).sum::<usize>() + unfinished + self.rows_out.unwrap_or(0)
     }
 
-    /// Writes and commits everything that waits. What fails is kept and tried again at the next flush: files under new names, an
-    /// entry that may be there already as it was.
+    /// Arrow bytes that wait and that nobody has begun to write.
+    pub fn waiting_bytes(&self) -> usize {
+        self.partitions.values().map(|held| held.bytes).sum()
+    }
+
+    /// Hands out what waits, to be carried out and given back; what failed before, before anything else. Nothing when nothing waits,
+    /// or when another is still out.
+    pub fn begin_flush(&mut self) -> Option<Flush> {
+        if self.rows_out.is_some() {
+            return None;
+        }
+        let flush = match self.unfinished.take() {
+            Some((flush, _)) => flush,
+            None => {
+                let begun = self.partitions.iter_mut().filter(|(_, held)| held.next > held.begun);
+                let portions = begun.map(|((topic, partition), held)| {
+                    held.seq += 1;
+                    let from = std::mem::replace(&mut held.begun, held.next);
+                    held.portion(topic, *partition, from)
+                });
+                let portions: Vec<Portion> = portions.collect();
+                if portions.is_empty() {
+                    return None;
+                }
+                self.flush_of(portions)
+            }
+        };
+        self.rows_out = Some(flush.rows());
+        Some(flush)
+    }
+
+    fn flush_of(&self, portions: Vec<Portion>) -> Flush {
+        Flush {
+            store: self.store.clone(),
+            random: self.random.clone(),
+            window: self.options.window,
+            writer: self.writer.clone(),
+            kept: self.kept.clone(),
+            portions,
+            flushed: Flushed::default(),
+        }
+    }
+
+    /// Takes back what was handed out, and says what it did since then.
+    pub fn end_flush(&mut self, mut flush: Flush, now: Timestamp) -> Flushed {
+        self.rows_out = None;
+        let flushed = std::mem::take(&mut flush.flushed);
+        self.keep_unfinished(flush, now);
+        flushed
+    }
+
+    fn keep_unfinished(&mut self, flush: Flush, now: Timestamp) {
+        match &mut self.unfinished {
+            Some((unfinished, _)) => unfinished.portions.extend(flush.portions),
+            None if flush.portions.is_empty() => {}
+            None => self.unfinished = Some((flush, now)),
+        }
+    }
+
+    /// Writes and commits everything that waits, now.
     ///
     /// # Errors
-    /// The first failure; partitions after it are tried all the same.
+    /// The first failure; what failed is kept and tried again at the next flush.
     pub fn flush(&mut self, now: Timestamp) -> Result<Flushed, LakeError> {
-        let mut flushed = Flushed::default();
-        let mut failure = None;
-        for ((topic, partition), held) in &mut self.partitions {
-            let committer = Committer {
-                store: self.store.as_ref(),
-                random: self.random.as_ref(),
-                window: self.options.window,
-                writer: &self.writer,
-            };
-            let committed = held.commit((topic, *partition), &committer, now, |Attempt { entry, rows }| {
-                if let Some(kept) = &self.kept {
-                    entry.files.iter().zip(rows).for_each(|(file, rows)| kept.keep(&file.path, rows));
-                }
-                flushed.entries += 1;
-                flushed.rows += entry.counts.rows;
-                flushed.bytes += entry.files.iter().map(|file| file.bytes).sum::<u64>();
-            });
-            if let Err(error) = committed {
-                // Not before the next interval: a full disk is not asked again at every row.
-                held.since = Some(now);
-                failure.get_or_insert(error);
-            }
+        let mut sum = Flushed::default();
+        while let Some(mut flush) = self.begin_flush() {
+            let carried_out = flush.carry_out(now);
+            let Flushed { entries, rows, bytes, positions } = self.end_flush(flush, now);
+            sum.entries += entries;
+            sum.rows += rows;
+            sum.bytes += bytes;
+            sum.positions.extend(positions);
+            carried_out?;
         }
-        match failure {
-            Some(error) => Err(error),
-            None => Ok(flushed),
+        Ok(sum)
+    }
+}
+
+impl Partition {
+    /// Everything that waits, as the next entry.
+    fn portion(&mut self, topic: &str, partition: u32, from: u64) -> Portion {
+        (self.bytes, self.since) = (0, None);
+        Portion {
+            topic: topic.to_string(),
+            partition,
+            seq: self.seq,
+            from,
+            to: self.next,
+            counts: std::mem::take(&mut self.counts),
+            last_seq: self.last_seq.clone(),
+            waiting: std::mem::take(&mut self.waiting),
+            attempt: None,
         }
     }
 }
 
-/// What a commit needs besides the rows.
-struct Committer<'a> {
-    store: &'a dyn Store,
-    random: &'a dyn Random,
-    window: Span,
-    writer: &'a str,
-}
-
-impl Committer<'_> {
+impl Flush {
     /// Writes the files of the next entry.
-    fn prepare(&self, topic: &str, partition: u32, held: &Partition, now: Timestamp) -> Result<Attempt, LakeError> {
-        let seq = held.seq + 1;
+    fn prepare(&self, portion: &Portion, now: Timestamp) -> Result<Attempt, LakeError> {
         let (mut files, mut kept) = (Vec::new(), Vec::new());
-        for ((table, start), batches) in &held.waiting {
-            let (file, rows) = self.hot_file(topic, partition, seq, table, *start, batches)?;
+        for ((table, start), batches) in &portion.waiting {
+            let (file, rows) = self.hot_file(portion, table, *start, batches)?;
             files.push(file);
             kept.push(rows);
         }
-        let counts = Counts { rows: files.iter().map(|file| file.rows).sum(), ..held.counts };
+        let counts = Counts { rows: files.iter().map(|file| file.rows).sum(), ..portion.counts };
         let entry = Entry {
             version: 1,
-            topic: topic.to_string(),
-            partition,
-            seq,
-            from: held.committed,
-            to: held.next,
+            topic: portion.topic.clone(),
+            partition: portion.partition,
+            seq: portion.seq,
+            from: portion.from,
+            to: portion.to,
             files,
             counts,
-            last_seq: held.last_seq.clone(),
-            writer: self.writer.to_string(),
+            last_seq: portion.last_seq.clone(),
+            writer: self.writer.clone(),
             committed_at: now,
         };
         Ok(Attempt { entry, rows: kept })
@@ -316,9 +440,7 @@ impl Committer<'_> {
 
     fn hot_file(
         &self,
-        topic: &str,
-        partition: u32,
-        seq: u64,
+        portion: &Portion,
         table: &str,
         start: Timestamp,
         batches: &[RecordBatch],
@@ -330,7 +452,8 @@ impl Committer<'_> {
         self.register_schema(table, &schema, &rows.schema)?;
         let facts = [("table", table.to_string()), ("schema", schema.clone()), ("rows", rows.count().to_string())];
         let bytes = to_bytes(&rows, Form::Hot, &facts)?;
-        let path = layout::hot_file(table, topic, partition, seq, start, self.random.next_u64());
+        let path =
+            layout::hot_file(table, &portion.topic, portion.partition, portion.seq, start, self.random.next_u64());
         self.store.create(&path, &bytes)?;
         let (min_ts, max_ts) = rows.time_range()?;
         let file = HotFile {

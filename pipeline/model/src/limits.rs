@@ -89,8 +89,12 @@ pub const EVENT_HOLD: Span = Span::minutes(10);
 pub const RESOLVED_KEPT: Span = Span::minutes(15);
 /// Arrow bytes that a lake writer holds per partition before it writes them out.
 pub const HOT_BYTES: usize = 64 << 20;
+/// Arrow bytes that wait to be written to a lake that does not take them; beyond it nothing more is read from the log, which keeps it.
+pub const LAKE_WAITING_BYTES: usize = 1 << 30;
 /// Arrow bytes of rows that were committed and are kept until they are settled; beyond it the oldest are read from their files.
 pub const KEPT_ROWS_BYTES: usize = 192 << 20;
+/// Bytes of hot files whose rows a settler sorts at once: some 500 MiB of memory with what it makes of them.
+pub const SETTLE_BYTES: usize = 256 << 20;
 /// Notices waiting for one receiver; beyond it the oldest of the least urgent are given up, counted, and decided anew later.
 pub const NOTICES_WAITING: usize = 12_000;
 /// One attempt to tell somebody.

@@ -149,7 +149,7 @@ fn what_the_manifests_rule_out_is_not_opened() {
 fn truncated_times_are_those_of_the_calendar() {
     let times: Vec<(i64, u8, Option<i8>)> =
         (-40..40).map(|step| (step * 86_399 * 11 + step * step * 7_919, 0, None)).collect();
-    let history = History::new(Arc::new(shelf(&[times.clone()])), 1).unwrap();
+    let history = History::new(Arc::new(shelf(std::slice::from_ref(&times))), 1).unwrap();
     let context = SessionContext::new();
     context.register_batch("host", rows(&times)).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

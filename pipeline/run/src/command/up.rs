@@ -187,7 +187,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
             ..LakeOptions::default()
         },
         janitor: JanitorOptions { retention: config.lake_retention, ..JanitorOptions::default() },
-        settles_aside: true,
+        works_aside: true,
         idle_timeout: config.engine_idle_timeout,
         memory_limit: config.engine_memory_limit,
         watches_itself: true,

@@ -3,6 +3,7 @@
 //! It has no thread and no clock of its own: [`Station::step`] is called with the time, does what there is to do, and
 //! returns. Everything that must survive is in the log or in the lake before anything that depends on it is.
 
+mod aside;
 mod caretaker;
 #[cfg(test)]
 mod change_tests;
@@ -27,8 +28,10 @@ use std::sync::Arc;
 use tidewatch_flow::alerting::{Dispatcher, GroupView, Place, Policy};
 use tidewatch_flow::outbox::Outbox;
 use tidewatch_flow::watermark::Watermark;
-use tidewatch_lake::{Janitor, JanitorOptions, KeptRows, LakeError, LakeOptions, LakeWriter, SettleOptions, Settler};
-use tidewatch_model::limits::{LOG_RETENTION, LOG_RETENTION_BYTES};
+use tidewatch_lake::{
+    Flush, Janitor, JanitorOptions, KeptRows, LakeError, LakeOptions, LakeWriter, SettleOptions, Settler,
+};
+use tidewatch_model::limits::{LAKE_WAITING_BYTES, LOG_RETENTION, LOG_RETENTION_BYTES};
 use tidewatch_model::ports::{Log, LogError, Notify, Random, Record, Store, TopicOptions};
 use tidewatch_model::table;
 use tidewatch_model::wire::{Origin, WireError};
@@ -40,6 +43,7 @@ use crate::judge::Judge;
 use crate::mapping::{From, Mapping};
 use crate::said::{Acks, Silences};
 use crate::stream_rows::StreamRows;
+use aside::Aside;
 use caretaker::{Caretaker, Round};
 use messages::Messages;
 pub use renewal::RuleSet;
@@ -68,8 +72,8 @@ pub enum StationError {
     /// Rows of our own could not be made: a bug.
     #[error("rows of our own: {0}")]
     Rows(#[from] arrow::error::ArrowError),
-    /// The system has no thread to give.
-    #[error("no thread to settle the lake on: {0}")]
+    /// The system has no thread to give, or one that we had is gone.
+    #[error("the lake's thread: {0}")]
     Thread(std::io::Error),
     /// Another process does this part of the work now.
     #[error("{part} was taken over by another engine")]
@@ -137,8 +141,9 @@ pub struct Parts {
     pub lake: LakeOptions,
     /// How long the lake's days are kept.
     pub janitor: JanitorOptions,
-    /// Whether windows are settled beside the steps and not within them, as in simulations.
-    pub settles_aside: bool,
+    /// Whether the lake is written and settled beside the steps, and not within them, as in simulations: a slow disk, or a window
+    /// that is compressed, holds up no page.
+    pub works_aside: bool,
     /// When a silent source does not hold windows back.
     pub idle_timeout: Span,
     /// Bytes that its engine may hold.
@@ -151,7 +156,10 @@ pub struct Parts {
 pub struct Station {
     log: Arc<dyn Log>,
     lake: LakeWriter,
-    caretaker: Option<Caretaker>,
+    /// Writes what the lake's writer hands out.
+    flushes: Aside<(Flush, Timestamp), Flushing>,
+    /// Settles; `None` for a part that does not.
+    rounds: Option<Aside<(Timestamp, bool), Result<Round, LakeError>>>,
     judge: Judge,
     sources: Vec<Source>,
     watermarks: BTreeMap<&'static str, Watermark>,
@@ -235,6 +243,16 @@ const STATE_TOPIC: &str = "tidewatch.alert_state";
 const NOTICE_TOPIC: &str = "tidewatch.notice_state";
 const TICK_TOPIC: &str = "tidewatch.tick";
 
+/// A flush that was carried out, when it was begun, and how that ended.
+type Flushing = (Flush, Timestamp, Result<(), LakeError>);
+
+impl Drop for Station {
+    /// What is under way is a commit: whoever takes over here must not meet it.
+    fn drop(&mut self) {
+        drop(self.flushes.wait());
+    }
+}
+
 /// How often the state is written when no alert changes.
 const SAVE_INTERVAL: Span = Span::seconds(5);
 /// How often the settler looks for windows that are over.
@@ -268,10 +286,16 @@ impl Station {
         let caretaker = parts.part.settles().then(|| {
             let settler = Settler::new(parts.store.clone(), SettleOptions::default()).with_kept(kept);
             let janitor = Janitor::new(parts.store.clone(), parts.janitor);
-            Caretaker::start(settler, janitor, parts.settles_aside)
+            let mut caretaker = Caretaker::new(settler, janitor);
+            Aside::start("settle", parts.works_aside, move |(now, force)| caretaker.round(now, force))
         });
+        let write = |(mut flush, now): (Flush, Timestamp)| {
+            let carried_out = flush.carry_out(now);
+            (flush, now, carried_out)
+        };
         let mut station = Station {
-            caretaker: caretaker.transpose().map_err(StationError::Thread)?,
+            rounds: caretaker.transpose().map_err(StationError::Thread)?,
+            flushes: Aside::start("flush", parts.works_aside, write).map_err(StationError::Thread)?,
             store: parts.store,
             judge: Judge::new(rules)?,
             watermarks: table::all()
@@ -343,6 +367,10 @@ impl Station {
         self.persist(now)?;
         let (mut more, mut failure) = (false, None);
         for index in 0..self.sources.len() {
+            if self.lake.waiting_bytes() >= LAKE_WAITING_BYTES {
+                // The lake has not been written for long: the log keeps what is not read.
+                break;
+            }
             let read = self.read_source(index, now);
             self.sources[index].unread = read.is_err();
             match read {
@@ -386,10 +414,20 @@ impl Station {
         }
         self.save_state(now)?;
         self.log.sync()?;
-        self.flush(now)?;
+        if let Some(flushing) = self.flushes.wait().map_err(StationError::Thread)? {
+            self.take_flush(flushing)?;
+        }
+        while let Some(flush) = self.lake.begin_flush() {
+            self.flushes.begin((flush, now));
+            let flushing = self.flushes.wait().map_err(StationError::Thread)?;
+            flushing.map_or(Ok(()), |flushing| self.take_flush(flushing))?;
+        }
         // One part of several leaves open windows to the others.
-        let rounds = self.caretaker.as_mut().map(|caretaker| caretaker.finish(now, self.tenure.part == Part::Whole));
-        rounds.into_iter().flatten().try_for_each(|round| self.take_round(round))
+        let Some(rounds) = &mut self.rounds else { return Ok(()) };
+        let before = rounds.wait().map_err(StationError::Thread)?;
+        rounds.begin((now, self.tenure.part == Part::Whole));
+        let last = rounds.wait().map_err(StationError::Thread)?;
+        before.into_iter().chain(last).try_for_each(|round| self.take_round(round))
     }
 
     /// Gives the dimension tables other rows, from now on.
@@ -432,22 +470,25 @@ impl Station {
     }
 
     fn maintain(&mut self, now: Timestamp) -> Result<(), StationError> {
-        let mut failure = None;
-        if self.lake.due(now) {
+        if !self.flushes.is_busy() && self.lake.due(now) {
             self.save_state(now)?;
             // An offset is committed only when the state that its rows made is durable.
             self.log.sync()?;
-            // People are told that the lake can't be written: the log can.
-            failure = self.flush(now).err();
-            self.stats.lake_failures += u64::from(failure.is_some());
+            if let Some(flush) = self.lake.begin_flush() {
+                self.flushes.begin((flush, now));
+            }
         }
+        let flushing = self.flushes.done().map_err(StationError::Thread)?;
+        let flushed = flushing.map_or(Ok(()), |flushing| self.take_flush(flushing));
+        // People are told that the lake can't be written: the log can.
         self.write_figures(now)?;
-        if let Some(failure) = failure {
-            return Err(failure);
-        }
-        if now - self.settled_at >= SETTLE_INTERVAL {
-            self.settled_at = now;
-            let round = self.caretaker.as_mut().and_then(|caretaker| caretaker.look(now));
+        flushed?;
+        if let Some(rounds) = &mut self.rounds {
+            if !rounds.is_busy() && now - self.settled_at >= SETTLE_INTERVAL {
+                self.settled_at = now;
+                rounds.begin((now, false));
+            }
+            let round = rounds.done().map_err(StationError::Thread)?;
             round.map_or(Ok(()), |round| self.take_round(round))?;
         }
         if now - self.retained_at >= RETAIN_INTERVAL {
@@ -473,17 +514,16 @@ impl Station {
         Ok(())
     }
 
-    fn flush(&mut self, now: Timestamp) -> Result<(), StationError> {
-        let flushed = self.lake.flush(now)?;
+    fn take_flush(&mut self, (flush, now, carried_out): Flushing) -> Result<(), StationError> {
+        let flushed = self.lake.end_flush(flush, now);
         self.stats.lake_rows += flushed.rows;
         self.stats.lake_bytes += flushed.bytes;
+        self.stats.lake_failures += u64::from(carried_out.is_err());
         if flushed.entries > 0 {
             self.stats.last_flush = Some(now);
-            let stored = self.sources.iter().filter(|source| source.stored);
-            let positions = stored.map(|source| (source.topic.clone(), source.partition, source.next));
-            self.log.tell_progress(&positions.collect::<Vec<_>>());
+            self.log.tell_progress(&flushed.positions);
         }
-        Ok(())
+        Ok(carried_out?)
     }
 
     fn update_stats(&mut self) {

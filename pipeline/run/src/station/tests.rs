@@ -106,7 +106,7 @@ impl World {
             receivers: vec![self.notifier.clone()],
             inline: false,
             janitor: JanitorOptions::default(),
-            settles_aside: false,
+            works_aside: false,
             lake,
             idle_timeout: Span::seconds(30),
             memory_limit: 1 << 30,
