@@ -12,7 +12,10 @@ use std::time::Instant;
 use arrow::array::{Array, RecordBatch};
 use tidewatch_benches::{Running, cpu_seconds, measure_thread, print_line, print_machine, program, write_sorted};
 use tidewatch_collect::simulate::{Fleet, FleetOptions, Noise};
-use tidewatch_lake::{Counts, KeptRows, LakeOptions, LakeWriter, LocalStore, Progress, SettleOptions, Settler, ls};
+use tidewatch_lake::{
+    Counts, Janitor, JanitorOptions, KeptRows, LakeOptions, LakeWriter, LocalStore, Progress, SettleOptions, Settler,
+    ls,
+};
 use tidewatch_model::scripted::SeededRandom;
 use tidewatch_model::{Span, Timestamp};
 use tidewatch_tests::peers::python;
@@ -60,6 +63,7 @@ fn write(root: &Path, gpus: usize, duration: Span, noise: Noise, window: Span) {
     let lake = LakeOptions { window, flush_interval: FLUSH, ..LakeOptions::default() };
     let mut writer = LakeWriter::new(store.clone(), Arc::new(SeededRandom::new(1)), lake).with_kept(kept.clone());
     let mut settler = Settler::new(store.clone(), SettleOptions::default()).with_kept(kept);
+    let mut janitor = Janitor::new(store.clone(), JanitorOptions::default());
     let (mut hot, mut settle, mut bare, mut rows, mut samples) = (0.0, 0.0, 0.0, 0, 0);
     let (mut offset, mut waiting, mut bare_rows) = (0, Vec::new(), 0);
     let file = root.join("bare.parquet");
@@ -86,7 +90,11 @@ fn write(root: &Path, gpus: usize, duration: Span, noise: Noise, window: Span) {
             }
         }
         if (now + Span::seconds(1)).floor(window) == now + Span::seconds(1) {
-            settle += measure_thread(|| settler.run(now, false).unwrap()).unwrap().0;
+            let round = measure_thread(|| {
+                settler.run(now, false).unwrap();
+                janitor.run(now).unwrap()
+            });
+            settle += round.unwrap().0;
             if !waiting.is_empty() {
                 bare_rows += waiting.iter().map(RecordBatch::num_rows).sum::<usize>() as u64;
                 bare += measure_thread(|| write_sorted(std::mem::take(&mut waiting), &file)).unwrap().0;
@@ -101,7 +109,7 @@ fn write(root: &Path, gpus: usize, duration: Span, noise: Noise, window: Span) {
     print_line("  sorted, one bare Parquet file a window", bare_rows, bare, bare);
     print_line("  the lake: hot and settled", rows, hot + settle, per_row);
     println!(
-        "  of which hot {hot:.2} s, settled {settle:.2} s; {:.2} bytes a row, {:.3} bytes a sample ({:.1} samples a row)",
+        "  of which hot {hot:.2} s, settled and cleaned {settle:.2} s; {:.2} bytes a row, {:.3} bytes a sample ({:.1} samples a row)",
         bytes as f64 / rows as f64,
         bytes as f64 / samples as f64,
         samples as f64 / rows as f64

@@ -18,8 +18,9 @@ use tidewatch_model::Span;
 use tidewatch_model::ports::{Clock, Log, Random, Record};
 use tidewatch_model::scripted::SeededRandom;
 use tidewatch_model::time::SystemClock;
+use tidewatch_serve::Asking;
 use tidewatch_tests::kafka::Cluster;
-use tidewatch_tests::peers::webhooks;
+use tidewatch_tests::peers::{S3, webhooks};
 
 #[test]
 fn kills_lose_nothing_and_a_firing_alert_keeps_its_start() {
@@ -470,4 +471,53 @@ fn an_alert_is_told_acknowledged_silenced_and_shown() {
     assert!(
         count(here, &format!("SELECT count(*) FROM notice_event WHERE strpos(fingerprints, '{fingerprint}') > 0")) > 0
     );
+}
+
+/// While a bucket answers nothing but that it is too busy, an alert fires as ever; afterwards every row is there.
+#[test]
+fn a_lake_in_a_bucket_that_is_too_busy_holds_up_no_alert() {
+    let Some(mut server) = S3::start() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("hot.sql"), HOT).unwrap();
+    let incident = r#"[{"kind": "overheating", "at": "8s", "duration": "60s", "gpu": 3}]"#;
+    std::fs::write(folder.path().join("incidents.json"), incident).unwrap();
+    let mut environment = server.variables();
+    environment.push(("TIDEWATCH_LAKE__URL".to_string(), "s3://tidewatch/prod".to_string()));
+    let ask = |arguments: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).args(["--data", "data"]).current_dir(folder.path()).envs(environment.iter().cloned());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let rules = ["--rules", "hot.sql", "--no-bundled-rules"];
+    let (up, url) = Up::start_with(folder.path(), &rules, &environment).ready_at();
+    let mut simulator = Command::new(PROGRAM)
+        .args(["simulate", "--data", "data", "--real-time", "--gpus", "32", "--interval", "100ms", "--duration", "25s"])
+        .args(["--incidents", "incidents.json"])
+        .current_dir(folder.path())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let rows = || ask(&["query", "SELECT count(*) FROM gpu", "--format", "csv"]).lines().nth(1).unwrap().to_string();
+    wait_for("rows in the bucket", || rows() != "0");
+    server.fail("all503", 1_000_000);
+    let get = |path: &str| tidewatch_serve::ask("GET", &format!("{url}{path}"), Asking::default(), None).unwrap().1;
+    wait_for("the alert", || get("/api/v1/alerts").contains("\"firing\""));
+    let metrics = get("/metrics");
+    let figure = |name: &str| -> f64 {
+        let line = metrics.lines().find(|line| line.starts_with(name)).unwrap();
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    assert!(figure("tidewatch_lake_waiting_rows ") > 0.0, "nothing is written meanwhile");
+    server.fail("none", 0);
+    assert!(simulator.wait().unwrap().success());
+    wait_for("every row", || rows() == "8000");
+    up.stop();
+    assert_eq!(rows(), "8000");
+    let files = ask(&["lake", "ls", "--table", "gpu", "--format", "csv"]);
+    assert!(files.contains("s3://tidewatch/prod/lake/gpu/dt="), "{files}");
+    let verified = ask(&["lake", "verify", "--format", "json"]);
+    assert!(verified.contains("\"problems\":0"), "{verified}");
+    assert!(!folder.path().join("data/lake").exists());
 }

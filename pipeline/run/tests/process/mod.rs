@@ -34,9 +34,15 @@ pub struct Up(pub Child);
 impl Up {
     /// `up` without collectors, on the folder `data`.
     pub fn start(folder: &Path, more: &[&str]) -> Up {
+        Up::start_with(folder, more, &[])
+    }
+
+    /// The same, in an environment.
+    pub fn start_with(folder: &Path, more: &[&str], environment: &[(String, String)]) -> Up {
         let fixed = ["up", "--data", "data", "--no-collect", "--plain", "--http", "127.0.0.1:0"];
         let mut command = Command::new(PROGRAM);
         command.args(fixed).args(more).current_dir(folder).env("TIDEWATCH_LAKE__FLUSH_INTERVAL", "300ms");
+        command.envs(environment.iter().cloned());
         Up(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap())
     }
 
