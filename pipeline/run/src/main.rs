@@ -6,6 +6,7 @@
 
 mod alert_rows;
 mod alerting_file;
+mod answer_file;
 mod api;
 mod client;
 mod command;

@@ -108,11 +108,6 @@ fn without_nesting(batch: &RecordBatch) -> Result<RecordBatch, arrow::error::Arr
 /// Prints a list of objects: each a JSON object whose keys are the columns, in order.
 pub fn print_objects(format: Format, objects: &[serde_json::Map<String, serde_json::Value>]) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    let text = |value: &serde_json::Value| match value {
-        serde_json::Value::String(text) => text.clone(),
-        serde_json::Value::Null => String::new(),
-        other => other.to_string(),
-    };
     match format {
         Format::Json => {
             for object in objects {
@@ -133,13 +128,26 @@ pub fn print_objects(format: Format, objects: &[serde_json::Map<String, serde_js
             }
         }
         Format::Table => {
-            let Some(first) = objects.first() else { return Ok(()) };
-            let mut rows = vec![first.keys().cloned().collect::<Vec<String>>()];
-            rows.extend(objects.iter().map(|object| object.values().map(text).collect()));
-            write!(out, "{}", aligned(&rows)).map_err(Failure::output)?;
+            write!(out, "{}", table_text(objects)).map_err(Failure::output)?;
         }
     }
     out.flush().map_err(Failure::output)
+}
+
+fn text(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+/// Objects as a table for people: a line of their keys, and one for each.
+pub fn table_text(objects: &[serde_json::Map<String, serde_json::Value>]) -> String {
+    let Some(first) = objects.first() else { return String::new() };
+    let mut rows = vec![first.keys().cloned().collect::<Vec<String>>()];
+    rows.extend(objects.iter().map(|object| object.values().map(text).collect()));
+    aligned(&rows)
 }
 
 /// Rows of text as columns of equal width, two spaces apart.

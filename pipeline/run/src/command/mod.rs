@@ -7,6 +7,7 @@ pub mod config;
 pub mod dlq;
 pub mod explain;
 pub mod lake;
+pub mod prompt;
 pub mod query;
 pub mod render;
 pub mod rules;

@@ -1,10 +1,15 @@
 //! `tidewatch query`: SQL over everything committed.
 
+use std::fs::File;
+use std::io::{BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use clap::ValueEnum;
 use tidewatch_sql::{History, QueryError};
 
+use super::prompt;
+use crate::answer_file::AnswerFile;
 use crate::config::Config;
 use crate::dimension_files;
 use crate::failure::Failure;
@@ -15,25 +20,39 @@ use crate::rule_watch;
 /// What to ask.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  tidewatch query \"SELECT * FROM alert_event ORDER BY ts\"\n  tidewatch query \"SELECT host, avg(cpu_utilization_ratio) FROM host GROUP BY host\" --format csv\n\nWorks while 'up' runs and when it does not; sees what is committed."
+    after_help = "Examples:\n  tidewatch query \"SELECT * FROM alert_event ORDER BY ts\"\n  tidewatch query \"SELECT host, avg(cpu_utilization_ratio) FROM host GROUP BY host\" --format csv\n  tidewatch query \"SELECT * FROM gpu WHERE ts >= '2026-03-02'\" --format parquet --out gpu.parquet\n  tidewatch query \"EXPLAIN ANALYZE SELECT count(*) FROM gpu\"\n  tidewatch query                                  a prompt, with \\d, \\timing and \\?\n\nWorks while 'up' runs and when it does not; sees what is committed."
 )]
 pub struct Args {
-    /// One read-only SQL statement; '-' reads it from standard input.
-    sql: String,
+    /// One read-only SQL statement; '-' reads it from standard input. Without one there is a prompt on a terminal.
+    sql: Option<String>,
     /// The rules that 'up' was given so: their streams are tables; repeatable.
     #[arg(long)]
     rules: Vec<PathBuf>,
-    /// How to print.
+    /// How to print; by default a table on a terminal and JSON in a pipe.
     #[arg(long, value_enum)]
-    format: Option<Format>,
+    format: Option<AnswerFormat>,
+    /// Write into a file instead of to standard output.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AnswerFormat {
+    /// Aligned columns for people.
+    Table,
+    /// One JSON object per line.
+    Json,
+    /// Comma separated values with a header.
+    Csv,
+    /// A Parquet file; with --out, or into a pipe.
+    Parquet,
+    /// An Arrow IPC stream; with --out, or into a pipe.
+    Arrow,
 }
 
 /// Runs the command.
 pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
-    let sql = match args.sql.as_str() {
-        "-" => std::io::read_to_string(std::io::stdin()).map_err(Failure::usage)?,
-        sql => sql.to_string(),
-    };
     let dimensions = dimension_files::load(&config.tables_files).map_err(Failure::usage)?;
     let scan = Arc::new(lake_access::open_scan(config)?);
     // Rules make streams known, which are tables too. What is wrong with the rules is no matter here.
@@ -42,19 +61,73 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     drop(rule_watch::load(&with_rules, &dimensions));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let history = History::new(scan, threads).map_err(failure)?.with_dimensions(dimensions);
-    let format = format_or_default(args.format);
-    let mut printer = BatchPrinter::new(format, std::io::stdout().lock());
-    let mut rows_seen = false;
-    let answer = history.query(&sql, |batch| {
+    let sql = match args.sql.as_deref() {
+        None if std::io::stdin().is_terminal() && args.out.is_none() => return prompt::run(&history),
+        None | Some("-") => std::io::read_to_string(std::io::stdin()).map_err(Failure::usage)?,
+        Some(sql) => sql.to_string(),
+    };
+    let to_terminal = args.out.is_none() && std::io::stdout().is_terminal();
+    let place = |error: std::io::Error| {
+        Failure::usage(format!("{}: {error}", args.out.as_deref().unwrap_or("standard output".as_ref()).display()))
+    };
+    let out = || -> Result<Box<dyn Write + Send>, Failure> {
+        Ok(match &args.out {
+            Some(file) => Box::new(BufWriter::new(File::create(file).map_err(place)?)),
+            None => Box::new(std::io::stdout()),
+        })
+    };
+    let format = match args.format {
+        Some(AnswerFormat::Parquet | AnswerFormat::Arrow) if to_terminal => {
+            return Err(Failure::usage(
+                "--format parquet and arrow are not for a terminal: expected --out FILE, or a pipe",
+            ));
+        }
+        Some(format @ (AnswerFormat::Parquet | AnswerFormat::Arrow)) => {
+            let mut file: Option<AnswerFile> = None;
+            let answer = history.query(&sql, |batch| {
+                let file = match &mut file {
+                    Some(file) => file,
+                    None => {
+                        let out = out().map_err(|failure| QueryError::Failed(failure.message))?;
+                        let begun = AnswerFile::begin(format == AnswerFormat::Parquet, out, &batch.schema());
+                        file.insert(begun.map_err(QueryError::Failed)?)
+                    }
+                };
+                file.write(&batch).map_err(QueryError::Failed)
+            });
+            answer.map_err(failure)?;
+            return file.map_or(Ok(()), AnswerFile::finish).map_err(Failure::no);
+        }
+        Some(AnswerFormat::Table) => Format::Table,
+        Some(AnswerFormat::Json) => Format::Json,
+        Some(AnswerFormat::Csv) => Format::Csv,
+        None if args.out.is_some() => Format::Json,
+        None => format_or_default(None),
+    };
+    let mut printer = BatchPrinter::new(format, out()?);
+    print(&history, &sql, format, &mut printer)?;
+    printer.finish()
+}
+
+/// Prints an answer; the number of its rows.
+pub fn print<W: Write>(
+    history: &History,
+    sql: &str,
+    format: Format,
+    printer: &mut BatchPrinter<W>,
+) -> Result<usize, Failure> {
+    let (mut rows, mut is_first) = (0, true);
+    let answer = history.query(sql, |batch| {
+        rows += batch.num_rows();
         // The first, empty batch is the header: JSON has none.
-        if format == Format::Json && batch.num_rows() == 0 && !rows_seen {
+        let is_header = std::mem::take(&mut is_first) && batch.num_rows() == 0;
+        if format == Format::Json && is_header {
             return Ok(());
         }
-        rows_seen = true;
         printer.print(batch).map_err(|failure| QueryError::Failed(failure.message))
     });
     answer.map_err(failure)?;
-    printer.finish()
+    Ok(rows)
 }
 
 fn failure(error: QueryError) -> Failure {

@@ -5,7 +5,7 @@ use tidewatch_model::table::{self, Column, ColumnType, TABLES, Table, find_dimen
 use tidewatch_sql::suggestion;
 
 use crate::failure::Failure;
-use crate::output::{Format, format_or_default, print_objects};
+use crate::output::{Format, format_or_default, print_objects, table_text};
 
 /// Which tables.
 #[derive(Debug, clap::Args)]
@@ -22,22 +22,27 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let objects = match &args.table {
-        None => TABLES.iter().map(summary).collect(),
-        Some(name) => {
-            if let Some(found) = find_dimension(name) {
-                return print_objects(format_or_default(args.format), &described(found.columns).collect::<Vec<_>>());
-            }
-            let found = table::find(name).ok_or_else(|| {
-                Failure::usage(format!(
-                    "unknown table '{name}'{}",
-                    suggestion(name, TABLES.iter().map(|table| table.name))
-                ))
-            })?;
-            columns(found)
-        }
+    print_objects(format_or_default(args.format), &objects(args.table.as_deref())?)
+}
+
+/// All tables, or the columns of one, aligned for people.
+///
+/// # Errors
+/// No such table.
+pub fn text(table: Option<&str>) -> Result<String, Failure> {
+    Ok(table_text(&objects(table)?))
+}
+
+fn objects(table: Option<&str>) -> Result<Vec<Map<String, Value>>, Failure> {
+    let Some(name) = table else { return Ok(TABLES.iter().map(summary).collect()) };
+    if let Some(found) = find_dimension(name) {
+        return Ok(described(found.columns).collect());
+    }
+    let unknown = || {
+        let near = suggestion(name, TABLES.iter().map(|table| table.name));
+        Failure::usage(format!("unknown table '{name}'{near}"))
     };
-    print_objects(format_or_default(args.format), &objects)
+    Ok(columns(table::find(name).ok_or_else(unknown)?))
 }
 
 fn summary(table: &Table) -> Map<String, Value> {
