@@ -195,7 +195,7 @@ fn ask(settled: &Path, minutes: &Path) {
                 "approx_percentile_cont(temperature_celsius, 0.99)",
                 "approx_quantile(temperature_celsius, 0.99)",
             );
-            let ask = "import duckdb, sys\nduckdb.execute(\"SET threads=2; SET TimeZone='UTC'\")\nprint(*duckdb.execute(sys.argv[1]).fetchone(), sep=',')";
+            let ask = "import duckdb, sys\nduckdb.execute(\"SET threads=2; SET enable_progress_bar=false; SET TimeZone='UTC'\")\nprint(*duckdb.execute(sys.argv[1]).fetchone(), sep=',')";
             let mut command = Command::new(&python);
             command.args(["-c", ask, &sql]);
             cost(command)

@@ -113,7 +113,7 @@ impl History {
         for name in &names {
             let name = name.as_str();
             if let Some(snapshot) = stored.remove(name) {
-                let table = LakeTable::new(snapshot, self.scan.clone());
+                let table = LakeTable::new(snapshot, self.scan.clone()).map_err(question)?;
                 context.register_table(name, Arc::new(table)).map_err(question)?;
             } else if let Some(known) = table::find(name) {
                 let empty = MemTable::try_new(known.schema(), vec![vec![]]).map_err(question)?;

@@ -7,8 +7,10 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, TimestampMicrosecondArray, UInt64Array};
-use arrow::datatypes::SchemaRef;
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, TimestampMicrosecondArray, UInt64Array};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
@@ -53,9 +55,23 @@ impl fmt::Debug for LakeTable {
 }
 
 impl LakeTable {
-    /// Its files are read through the port.
-    pub fn new(snapshot: Snapshot, scan: Arc<dyn Scan>) -> LakeTable {
-        LakeTable { snapshot, scan }
+    /// Its files are read through the port. Texts are views into what was read: they are compared and grouped, not copied.
+    ///
+    /// # Errors
+    /// Rows in memory that are not of the table's schema.
+    pub fn new(snapshot: Snapshot, scan: Arc<dyn Scan>) -> Result<LakeTable> {
+        let field = |field: &Arc<Field>| match field.data_type() {
+            DataType::Utf8 => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View)),
+            _ => field.clone(),
+        };
+        let schema = Arc::new(Schema::new(snapshot.schema.fields().iter().map(field).collect::<Vec<_>>()));
+        let viewed = |batch: RecordBatch| {
+            let columns =
+                batch.columns().iter().zip(schema.fields()).map(|(column, field)| cast(column, field.data_type()));
+            Ok(RecordBatch::try_new(schema.clone(), columns.collect::<Result<Vec<_>, ArrowError>>()?)?)
+        };
+        let batches = snapshot.batches.into_iter().map(viewed).collect::<Result<Vec<_>>>()?;
+        Ok(LakeTable { snapshot: Snapshot { schema, files: snapshot.files, batches }, scan })
     }
 
     /// Files that may have rows for the question.

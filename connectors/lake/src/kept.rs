@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::array::RecordBatch;
 use tidewatch_model::limits::KEPT_ROWS_BYTES;
 
+use crate::size::bytes_of;
+
 /// The rows of hot files, by path. Clones are the same rows.
 #[derive(Debug, Clone)]
 pub struct KeptRows {
@@ -35,7 +37,7 @@ impl KeptRows {
 
     /// Keeps the rows of a file that was committed.
     pub fn keep(&self, path: &str, rows: Vec<RecordBatch>) {
-        let bytes = rows.iter().map(RecordBatch::get_array_memory_size).sum();
+        let bytes = rows.iter().map(bytes_of).sum();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.bytes += bytes;
         state.order.push_back(path.to_string());

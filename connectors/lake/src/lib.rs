@@ -18,6 +18,7 @@ mod ranking;
 mod s3_store;
 mod scripted_store;
 mod settle;
+mod size;
 mod snapshot;
 mod verify;
 mod view;

@@ -18,11 +18,14 @@ use tidewatch_model::table::TIME_COLUMN;
 
 use crate::error::LakeError;
 use crate::ranking::{Ranking, sort_names};
+use crate::size::bytes_of;
 
 /// Rows in a row group.
 const ROW_GROUP_ROWS: usize = 131_072;
 /// Rows that are written at once: few enough to stay in the cache, enough to forget what each column costs.
 pub const CHUNK_ROWS: usize = 8_192;
+/// Rows of a batch that is worth no copy.
+const LARGE_ROWS: usize = 512;
 /// Bytes of a page.
 const PAGE_BYTES: usize = 1 << 20;
 /// Bytes of a bound in the page index.
@@ -74,12 +77,12 @@ impl Rows {
         whole.ok_or_else(|| wrong(&self.table, "no rows"))
     }
 
-    /// As they came, in chunks.
+    /// As they came: batches that are large enough as they are, without a copy, and small ones in chunks.
     pub fn as_they_came(&self) -> impl Iterator<Item = Result<RecordBatch, LakeError>> {
         let mut left = self.batches.as_slice();
         std::iter::from_fn(move || {
             let (mut rows, mut batches) = (0, 0);
-            while batches < left.len() && rows < CHUNK_ROWS {
+            while batches < left.len() && rows < CHUNK_ROWS && (batches == 0 || left[batches].num_rows() < LARGE_ROWS) {
                 rows += left[batches].num_rows();
                 batches += 1;
             }
@@ -161,7 +164,10 @@ pub fn widen(table: &str, batch: &RecordBatch, schema: &Arc<Schema>) -> Result<R
 pub fn to_bytes(rows: &Rows, form: Form, facts: &[(&str, String)]) -> Result<Vec<u8>, LakeError> {
     let (table, schema) = (rows.table.as_str(), &rows.schema);
     match form {
-        Form::Hot => write_chunks(table, schema, hot_properties(schema, facts), rows.as_they_came()),
+        Form::Hot => {
+            let bytes = rows.batches.iter().map(bytes_of).sum();
+            write_chunks(table, schema, hot_properties(schema, facts), rows.as_they_came(), bytes)
+        }
         Form::Settled => settled_to_bytes(table, schema, facts, rows.sorted()?),
     }
 }
@@ -212,7 +218,7 @@ pub fn settled_to_bytes(
     if let Some(first) = &first {
         properties = encodings(first, properties);
     }
-    write_chunks(table, schema, properties, first.into_iter().map(Ok).chain(chunks))
+    write_chunks(table, schema, properties, first.into_iter().map(Ok).chain(chunks), 0)
 }
 
 fn write_chunks(
@@ -220,8 +226,10 @@ fn write_chunks(
     schema: &SchemaRef,
     properties: WriterPropertiesBuilder,
     chunks: impl Iterator<Item = Result<RecordBatch, LakeError>>,
+    expected_bytes: usize,
 ) -> Result<Vec<u8>, LakeError> {
-    let mut writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties.build()))
+    // A vector that grows is touched twice.
+    let mut writer = ArrowWriter::try_new(Vec::with_capacity(expected_bytes), schema.clone(), Some(properties.build()))
         .map_err(|error| wrong(table, error))?;
     for chunk in chunks {
         writer.write(&chunk?).map_err(|error| wrong(table, error))?;

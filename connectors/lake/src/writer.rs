@@ -18,6 +18,7 @@ use crate::error::LakeError;
 use crate::kept::KeptRows;
 use crate::layout;
 use crate::parquet_files::{Form, Rows, time_range, to_bytes};
+use crate::size::bytes_of;
 
 /// How the writer works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -266,7 +267,7 @@ impl LakeWriter {
         let window = self.options.window;
         let parts = by_window(table, rows, window)?;
         let held = self.partition(topic, partition)?;
-        held.bytes += rows.get_array_memory_size();
+        held.bytes += bytes_of(rows);
         for (start, part) in parts {
             held.waiting.entry((table.to_string(), start)).or_default().push(part);
         }
