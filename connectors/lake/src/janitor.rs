@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::Serialize;
-use tidewatch_model::ports::{Created, Store};
+use tidewatch_model::ports::{Created, Store, StoreError};
 use tidewatch_model::{Span, Timestamp};
 
 use crate::chain::{Entry, Floor, HotFile};
@@ -58,6 +58,7 @@ impl JanitorReport {
 pub struct Janitor {
     store: Arc<dyn Store>,
     options: JanitorOptions,
+    view: View,
     /// By the path of a claim with a receipt, or of a word on retention: from when it was surely known.
     known: HashMap<String, Timestamp>,
     /// Seen at the last round for the first time.
@@ -70,7 +71,7 @@ type DaysGone = BTreeMap<String, String>;
 impl Janitor {
     /// On a store.
     pub fn new(store: Arc<dyn Store>, options: JanitorOptions) -> Janitor {
-        Janitor { store, options, known: HashMap::new(), seen: BTreeSet::new() }
+        Janitor { store, options, view: View::default(), known: HashMap::new(), seen: BTreeSet::new() }
     }
 
     /// One round.
@@ -79,7 +80,8 @@ impl Janitor {
     /// The store's, or a damaged file: what was not deleted is deleted at the next round.
     pub fn run(&mut self, now: Timestamp) -> Result<JanitorReport, LakeError> {
         let mut report = JanitorReport::default();
-        let mut view = View::default();
+        // What was read before is not read again; a round that fails begins anew.
+        let mut view = std::mem::take(&mut self.view);
         let seen = std::mem::take(&mut self.seen);
         self.known.extend(seen.into_iter().map(|path| (path, now)));
         view.refresh(self.store.as_ref())?;
@@ -95,6 +97,7 @@ impl Janitor {
         let lying = self.delete_hot_files(&view, &gone, now, &mut report)?;
         self.trim(&view, &gone, &lying, &mut report)?;
         self.fold(&view, &mut report)?;
+        self.view = view;
         Ok(report)
     }
 
@@ -102,6 +105,11 @@ impl Janitor {
     fn say_retention(&self, view: &mut View, now: Timestamp) -> Result<(), LakeError> {
         let Some(retention) = self.options.retention else { return Ok(()) };
         let first_kept = now.saturating_sub(retention).date();
+        // A clock that has jumped makes rows of one day far ahead. Nothing goes before two days are kept.
+        let days: BTreeSet<String> = view.settled().into_values().map(|file| file.window_start.date()).collect();
+        if days.iter().rev().nth(1).is_none_or(|second| *second < first_kept) {
+            return Ok(());
+        }
         let is_old = |day: &str| day < first_kept.as_str();
         let manifests = view.manifests.keys().filter_map(|path| layout::table_and_day(layout::MANIFEST, path));
         let mut old: BTreeSet<String> =
@@ -257,6 +265,16 @@ impl Janitor {
             if claim.inputs.iter().all(|input| view.is_trimmed(input)) {
                 let day = (claim.table.clone(), claim.window_start.date());
                 days.entry(day).or_default().push((path, &receipt.file));
+            }
+        }
+        // Receipts of claims that are gone, written by somebody who had slept.
+        for (path, _) in self.store.list(layout::SETTLE)? {
+            let claim = layout::claim_of(&path);
+            if claim != path
+                && !view.claims.contains_key(&claim)
+                && matches!(self.store.get(&claim), Err(StoreError::NotFound(_)))
+            {
+                self.store.delete(&path)?;
             }
         }
         for ((table, day), claims) in days {

@@ -127,6 +127,11 @@ pub fn table_and_day<'a>(root: &str, path: &'a str) -> Option<(&'a str, &'a str)
     Some((table, rest.split(['/', '.']).next()?))
 }
 
+/// The claim of a receipt, or of itself.
+pub fn claim_of(path: &str) -> String {
+    path.strip_suffix(".done").map_or_else(|| path.to_string(), |stem| format!("{stem}.json"))
+}
+
 /// Says that days of a table before this one are not kept.
 pub fn retention(table: &str, day: &str) -> String {
     format!("{RETENTION}{table}/{day}.json")

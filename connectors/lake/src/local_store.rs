@@ -15,6 +15,9 @@ use tidewatch_model::ports::{Created, Store, StoreError};
 /// Where files are staged; on the same file system as everything else.
 const STAGING: &str = "_staging";
 
+/// How often a folder is listed in which files are deleted meanwhile.
+const MOST_LOOKS: u32 = 100;
+
 /// A store in a folder.
 #[derive(Debug)]
 pub struct LocalStore {
@@ -112,12 +115,20 @@ impl Store for LocalStore {
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, StoreError> {
-        let mut found = Vec::new();
         let folder = self.full(prefix.trim_end_matches('/'))?;
-        walk(&folder, prefix.trim_end_matches('/'), &mut found)
-            .map_err(|source| StoreError::Io { path: prefix.to_string(), source })?;
-        found.sort();
-        Ok(found)
+        let mut looks = 0;
+        loop {
+            let mut found = Vec::new();
+            match walk(&folder, prefix.trim_end_matches('/'), &mut found) {
+                Ok(()) => {
+                    found.sort();
+                    return Ok(found);
+                }
+                // Something was deleted meanwhile. What was made in its place may not have been seen: all of it again.
+                Err(source) if source.kind() == ErrorKind::NotFound && looks < MOST_LOOKS => looks += 1,
+                Err(source) => return Err(StoreError::Io { path: prefix.to_string(), source }),
+            }
+        }
     }
 
     fn delete(&self, path: &str) -> Result<(), StoreError> {

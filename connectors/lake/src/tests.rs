@@ -201,6 +201,30 @@ fn two_writers_fence_each_other() {
     assert_eq!(snapshot_numbers(&store), (0..7).collect::<Vec<_>>());
 }
 
+/// A partition that somebody else has taken holds up no other.
+#[test]
+fn a_partition_that_fails_holds_up_no_other() {
+    let store = Arc::new(ScriptedStore::default());
+    let mut first = LakeWriter::new(store.clone(), Arc::new(SeededRandom::new(1)), options());
+    let mut second = LakeWriter::new(store.clone(), Arc::new(SeededRandom::new(2)), options());
+    let push = |writer: &mut LakeWriter, partition: u32, offset: u64| {
+        writer.rows(TOPIC, partition, "host", &batch(&[(1, 1)], offset as usize)).unwrap();
+        let counts = Counts { records: 1, ..Counts::default() };
+        let progress = Progress { next: offset + 1, counts, sources: vec![] };
+        writer.advance(TOPIC, partition, &progress, Timestamp(0)).unwrap();
+    };
+    push(&mut first, 0, 0);
+    push(&mut first, 1, 10);
+    push(&mut second, 0, 0);
+    second.flush(Timestamp(0)).unwrap();
+    for offset in 11..14 {
+        push(&mut first, 1, offset);
+        assert!(matches!(first.flush(Timestamp(0)), Err(LakeError::Fenced { .. })));
+    }
+    assert_eq!(snapshot_numbers(&store), [0, 10, 11, 12, 13]);
+    assert_eq!(first.waiting_rows(), 1, "the rows of the other writer's partition");
+}
+
 #[test]
 fn a_failed_flush_is_tried_again() {
     let store = Arc::new(ScriptedStore::default());
@@ -238,6 +262,9 @@ fn days_that_are_not_kept_go_in_two_steps() {
     assert_eq!((snapshot_numbers(&store), glob_numbers(&store)), (all.clone(), all.clone()));
     assert_eq!(store.list("internal/hot/").unwrap(), []);
     assert!(store.list("internal/manifest/host/").unwrap().len() >= 5, "claims became manifests");
+    // A clock that has jumped to 2033 makes nothing go.
+    Janitor::new(store.clone(), options(Some(Span::days(3)))).run(Timestamp::from_seconds(2_000_000_000)).unwrap();
+    assert_eq!(snapshot_numbers(&store), all);
     // On day 6 at 20 o'clock, three days back is day 3.
     let mut janitor = Janitor::new(store.clone(), options(Some(Span::days(3))));
     assert_eq!(janitor.run(hour(20)).unwrap().expired_files, 0);

@@ -41,6 +41,19 @@ impl View {
     /// # Errors
     /// The store's, or a damaged file.
     pub fn refresh(&mut self, store: &dyn Store) -> Result<(), LakeError> {
+        // Where a chain was cut off meanwhile, what was read before and what after do not fit: once more, then.
+        for _ in 0..chain::MOST_LOOKS {
+            let floors = floors_among(&store.list(layout::LOG)?);
+            self.refresh_once(store)?;
+            if self.floors == floors {
+                return Ok(());
+            }
+        }
+        let problem = "chains are cut off faster than they can be read".to_string();
+        Err(LakeError::Damaged { path: layout::LOG.to_string(), problem })
+    }
+
+    fn refresh_once(&mut self, store: &dyn Store) -> Result<(), LakeError> {
         self.refresh_claims(store)?;
         self.refresh_manifests(store)?;
         for (path, _) in store.list(layout::RETENTION)? {
@@ -60,7 +73,7 @@ impl View {
         let doubtful = self.claims.iter().filter(|(path, claim)| self.is_void(path, claim));
         for path in doubtful.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
             if let Some(receipt) = gone(claim::read(store, &layout::receipt(&path)))? {
-                self.receipts.insert(path, receipt);
+                self.take_receipt(&path, receipt);
             } else if gone(store.get(&path).map_err(LakeError::from))?.is_none() {
                 self.claims.remove(&path);
             }
@@ -85,10 +98,17 @@ impl View {
                 && listed.contains(&receipt)
                 && let Some(receipt) = gone(claim::read(store, &receipt))?
             {
-                self.receipts.insert(path.clone(), receipt);
+                self.take_receipt(path, receipt);
             }
         }
         Ok(())
+    }
+
+    /// A receipt of a claim that is gone may lie where another claim is made: it says nothing of that one.
+    fn take_receipt(&mut self, path: &str, receipt: Receipt) {
+        if self.claims.get(path).is_some_and(|claim| claim.output == receipt.file.path) {
+            self.receipts.insert(path.to_string(), receipt);
+        }
     }
 
     fn refresh_manifests(&mut self, store: &dyn Store) -> Result<(), LakeError> {
@@ -127,11 +147,16 @@ impl View {
     }
 
     fn refresh_chains(&mut self, store: &dyn Store) -> Result<(), LakeError> {
-        let listed = store.list(layout::LOG)?;
-        for (path, _) in listed.iter().filter(|(path, _)| layout::is_floor(path)) {
-            let floor = self.floors.entry(layout::chain_of(path).to_string()).or_default();
-            *floor = (*floor).max(layout::number(path).unwrap_or(0));
+        let mut listed = store.list(layout::LOG)?;
+        let mut looks = 1;
+        while let Some(gap) = self.gap_in(&listed) {
+            // A list that is made while entries are is not of one moment.
+            if looks == chain::MOST_LOOKS {
+                return Err(gap);
+            }
+            (listed, looks) = (store.list(layout::LOG)?, looks + 1);
         }
+        self.floors.extend(floors_among(&listed));
         for (path, _) in listed.iter().filter(|(path, _)| !layout::is_floor(path)) {
             let chain = layout::chain_of(path);
             let is_known = self.read_to.get(chain).is_some_and(|last| path <= last);
@@ -157,6 +182,25 @@ impl View {
         let floors = &self.floors;
         self.entries.retain(|path, entry| floors.get(layout::chain_of(path)).is_none_or(|floor| entry.seq > *floor));
         Ok(())
+    }
+
+    /// An entry without the one before it, among those that are new.
+    fn gap_in(&self, listed: &[(String, u64)]) -> Option<LakeError> {
+        let floors = floors_among(listed);
+        let mut before: HashMap<&str, u64> = HashMap::new();
+        for (path, _) in listed.iter().filter(|(path, _)| !layout::is_floor(path)) {
+            let (chain, Some(seq)) = (layout::chain_of(path), layout::number(path)) else { continue };
+            let floor = floors.get(chain).copied().unwrap_or(0);
+            if seq <= floor {
+                continue;
+            }
+            let before = before.insert(chain, seq).unwrap_or(floor);
+            if seq != before + 1 {
+                let problem = format!("entry {} is missing before it", before + 1);
+                return Some(LakeError::Damaged { path: path.clone(), problem });
+            }
+        }
+        None
     }
 
     fn is_below_floor(&self, path: &str) -> bool {
@@ -275,6 +319,16 @@ impl View {
         };
         self.hot_files().filter(|(input, file)| !is_covered(input, file)).map(|(_, file)| file).collect()
     }
+}
+
+/// The floors of chains, by their folders.
+fn floors_among(listed: &[(String, u64)]) -> HashMap<String, u64> {
+    let mut floors: HashMap<String, u64> = HashMap::new();
+    for (path, _) in listed.iter().filter(|(path, _)| layout::is_floor(path)) {
+        let floor = floors.entry(layout::chain_of(path).to_string()).or_default();
+        *floor = (*floor).max(layout::number(path).unwrap_or(0));
+    }
+    floors
 }
 
 /// What was read, or nothing when it is gone.

@@ -73,6 +73,8 @@ pub struct LakeWriter {
     unfinished: Option<(Flush, Timestamp)>,
     /// Rows of the flush that was handed out.
     rows_out: Option<usize>,
+    /// Their bytes.
+    bytes_out: usize,
 }
 
 /// One partition: what was handed out to be committed, and what waits.
@@ -112,6 +114,9 @@ struct Portion {
     counts: Counts,
     last_seq: BTreeMap<String, SourceSeq>,
     waiting: Waiting,
+    /// Files that are written, and their rows.
+    written: Vec<(HotFile, Vec<RecordBatch>)>,
+    bytes: usize,
     /// The entry, once its files are written. It may have been committed without an answer, so nothing else takes its place.
     attempt: Option<Attempt>,
 }
@@ -123,8 +128,8 @@ struct Attempt {
 }
 
 impl Flush {
-    /// Writes the files of every partition and commits them. What fails is done when this is called again: files under new names,
-    /// an entry that may be there already as it was.
+    /// Writes the files of every partition and commits them. What fails is done when this is called again: a file under a new
+    /// name, an entry that may be there already as it was.
     ///
     /// # Errors
     /// The first failure; partitions after it are tried all the same.
@@ -160,7 +165,6 @@ impl Flush {
         match chain::append(self.store.as_ref(), &attempt.entry) {
             Ok(()) => Ok(attempt),
             Err(error) => {
-                portion.waiting.clear();
                 portion.attempt = Some(attempt);
                 Err(error)
             }
@@ -169,9 +173,14 @@ impl Flush {
 
     fn rows(&self) -> usize {
         let waiting = self.portions.iter().flat_map(|portion| portion.waiting.values());
+        let written = self.portions.iter().flat_map(|portion| portion.written.iter().map(|(_, rows)| rows));
         let attempts =
             self.portions.iter().flat_map(|portion| portion.attempt.iter().flat_map(|attempt| &attempt.rows));
-        waiting.chain(attempts).flatten().map(RecordBatch::num_rows).sum()
+        waiting.chain(written).chain(attempts).flatten().map(RecordBatch::num_rows).sum()
+    }
+
+    fn bytes(&self) -> usize {
+        self.portions.iter().map(|portion| portion.bytes).sum()
     }
 }
 
@@ -188,6 +197,7 @@ impl LakeWriter {
             kept: None,
             unfinished: None,
             rows_out: None,
+            bytes_out: 0,
         }
     }
 
@@ -300,14 +310,19 @@ impl LakeWriter {
     /// Whether rows wait long enough, or are enough, to be written, and nothing is on its way. What failed is not tried again before
     /// the next interval: a full disk is not asked at every row.
     pub fn due(&self, now: Timestamp) -> bool {
-        if let Some((_, since)) = &self.unfinished {
-            return now - *since >= self.options.flush_interval;
-        }
+        let is_due = |held: &Partition| {
+            held.bytes >= self.options.flush_bytes
+                || held.since.is_some_and(|since| now - since >= self.options.flush_interval)
+        };
+        let again = self.unfinished.as_ref().is_some_and(|(_, since)| now - *since >= self.options.flush_interval);
         self.rows_out.is_none()
-            && self.partitions.values().any(|held| {
-                held.bytes >= self.options.flush_bytes
-                    || held.since.is_some_and(|since| now - since >= self.options.flush_interval)
-            })
+            && (again || self.partitions.iter().any(|(key, held)| !self.is_unfinished(key) && is_due(held)))
+    }
+
+    /// Whether an entry of a partition is unfinished: the next waits for it.
+    fn is_unfinished(&self, (topic, partition): &(String, u32)) -> bool {
+        let portions = self.unfinished.iter().flat_map(|(flush, _)| &flush.portions);
+        portions.into_iter().any(|portion| (&portion.topic, portion.partition) == (topic, *partition))
     }
 
     /// Rows that are not committed yet, of all partitions.
@@ -317,34 +332,32 @@ impl LakeWriter {
         batches.map(RecordBatch::num_rows).sum::<usize>() + unfinished + self.rows_out.unwrap_or(0)
     }
 
-    /// Arrow bytes that wait and that nobody has begun to write.
+    /// Bytes of the rows that are not committed yet.
     pub fn waiting_bytes(&self) -> usize {
-        self.partitions.values().map(|held| held.bytes).sum()
+        let unfinished = self.unfinished.as_ref().map_or(0, |(flush, _)| flush.bytes());
+        self.partitions.values().map(|held| held.bytes).sum::<usize>() + unfinished + self.bytes_out
     }
 
-    /// Hands out what waits, to be carried out and given back; what failed before, before anything else. Nothing when nothing waits,
-    /// or when another is still out.
+    /// Hands out what waits, to be carried out and given back; of a partition of which an entry failed, that entry. Nothing when
+    /// nothing waits, or when another flush is still out.
     pub fn begin_flush(&mut self) -> Option<Flush> {
         if self.rows_out.is_some() {
             return None;
         }
-        let flush = match self.unfinished.take() {
-            Some((flush, _)) => flush,
-            None => {
-                let begun = self.partitions.iter_mut().filter(|(_, held)| held.next > held.begun);
-                let portions = begun.map(|((topic, partition), held)| {
-                    held.seq += 1;
-                    let from = std::mem::replace(&mut held.begun, held.next);
-                    held.portion(topic, *partition, from)
-                });
-                let portions: Vec<Portion> = portions.collect();
-                if portions.is_empty() {
-                    return None;
-                }
-                self.flush_of(portions)
+        let keys: Vec<(String, u32)> = self.partitions.keys().filter(|key| !self.is_unfinished(key)).cloned().collect();
+        let mut portions = self.unfinished.take().map_or(vec![], |(flush, _)| flush.portions);
+        for key in keys {
+            if let Some(held) = self.partitions.get_mut(&key).filter(|held| held.next > held.begun) {
+                held.seq += 1;
+                let from = std::mem::replace(&mut held.begun, held.next);
+                portions.push(held.portion(&key.0, key.1, from));
             }
-        };
-        self.rows_out = Some(flush.rows());
+        }
+        if portions.is_empty() {
+            return None;
+        }
+        let flush = self.flush_of(portions);
+        (self.rows_out, self.bytes_out) = (Some(flush.rows()), flush.bytes());
         Some(flush)
     }
 
@@ -362,7 +375,7 @@ impl LakeWriter {
 
     /// Takes back what was handed out, and says what it did since then.
     pub fn end_flush(&mut self, mut flush: Flush, now: Timestamp) -> Flushed {
-        self.rows_out = None;
+        (self.rows_out, self.bytes_out) = (None, 0);
         let flushed = std::mem::take(&mut flush.flushed);
         self.keep_unfinished(flush, now);
         flushed
@@ -398,7 +411,7 @@ impl LakeWriter {
 impl Partition {
     /// Everything that waits, as the next entry.
     fn portion(&mut self, topic: &str, partition: u32, from: u64) -> Portion {
-        (self.bytes, self.since) = (0, None);
+        self.since = None;
         Portion {
             topic: topic.to_string(),
             partition,
@@ -408,6 +421,8 @@ impl Partition {
             counts: std::mem::take(&mut self.counts),
             last_seq: self.last_seq.clone(),
             waiting: std::mem::take(&mut self.waiting),
+            written: vec![],
+            bytes: std::mem::take(&mut self.bytes),
             attempt: None,
         }
     }
@@ -415,13 +430,14 @@ impl Partition {
 
 impl Flush {
     /// Writes the files of the next entry.
-    fn prepare(&self, portion: &Portion, now: Timestamp) -> Result<Attempt, LakeError> {
-        let (mut files, mut kept) = (Vec::new(), Vec::new());
-        for ((table, start), batches) in &portion.waiting {
-            let (file, rows) = self.hot_file(portion, table, *start, batches)?;
-            files.push(file);
-            kept.push(rows);
+    fn prepare(&self, portion: &mut Portion, now: Timestamp) -> Result<Attempt, LakeError> {
+        while let Some(((table, start), batches)) = portion.waiting.first_key_value() {
+            let written = self.hot_file(portion, table, *start, batches)?;
+            portion.waiting.pop_first();
+            portion.written.push(written);
         }
+        let (files, kept): (Vec<HotFile>, Vec<Vec<RecordBatch>>) =
+            std::mem::take(&mut portion.written).into_iter().unzip();
         let counts = Counts { rows: files.iter().map(|file| file.rows).sum(), ..portion.counts };
         let entry = Entry {
             version: 1,

@@ -236,7 +236,8 @@ impl Stations {
     fn is_over(&self, error: &StationError) -> bool {
         let superseded =
             matches!(error, StationError::Superseded { .. } | StationError::Lake(LakeError::Fenced { .. }));
-        superseded && matches!(self.division, Division::Group { .. })
+        let is_broken = matches!(error, StationError::Thread(_));
+        (superseded || is_broken) && matches!(self.division, Division::Group { .. })
     }
 
     /// Does what the group asks, and opens what is ours.

@@ -194,7 +194,8 @@ const WORDS: [&str; 22] = [
 fn completions(line: &str, end: usize) -> (usize, Vec<Cow<'static, str>>) {
     let is_part = |letter: char| letter.is_alphanumeric() || letter == '_';
     let head = line.get(..end).unwrap_or(line);
-    let start = head.rfind(|letter| !is_part(letter)).map_or(0, |place| place + 1);
+    let last = head.char_indices().rfind(|(_, letter)| !is_part(*letter));
+    let start = last.map_or(0, |(place, letter)| place + letter.len_utf8());
     let word = &head[start..];
     let all = table::all();
     let named: Vec<_> = all
@@ -287,6 +288,7 @@ mod tests {
             completions("SELECT load FROM host", 11),
             (7, vec!["load1".into(), "load15".into(), "load5".into()])
         );
+        assert_eq!(of("SELECT '€'°gpu_e"), "gpu_event");
         assert_eq!(of("SEL"), "SELECT");
         assert_eq!(of("sel"), "select");
         assert_eq!(of("SELECT "), "");

@@ -249,6 +249,8 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
                 }
                 more
             }
+            // A thread of the lake is gone: only a new start has another. Whoever watches the process starts it.
+            Err(error @ StationError::Thread(_)) => return Err(Failure::no(error)),
             Err(error) => {
                 // Nothing is lost: rows stay in the log until the step succeeds.
                 loop_state.trouble(&mut stations, error.to_string());

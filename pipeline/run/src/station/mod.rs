@@ -75,6 +75,9 @@ pub enum StationError {
     /// The system has no thread to give, or one that we had is gone.
     #[error("the lake's thread: {0}")]
     Thread(std::io::Error),
+    /// Rows wait for a lake that has not taken any for long.
+    #[error("the lake is not written: nothing more is read from the log until it is")]
+    LakeBehind,
     /// Another process does this part of the work now.
     #[error("{part} was taken over by another engine")]
     Superseded {
@@ -369,7 +372,9 @@ impl Station {
         for index in 0..self.sources.len() {
             if self.lake.waiting_bytes() >= LAKE_WAITING_BYTES {
                 // The lake has not been written for long: the log keeps what is not read.
-                break;
+                self.sources[index].unread = true;
+                failure = failure.or(Some(StationError::LakeBehind));
+                continue;
             }
             let read = self.read_source(index, now);
             self.sources[index].unread = read.is_err();
@@ -422,10 +427,10 @@ impl Station {
             let flushing = self.flushes.wait().map_err(StationError::Thread)?;
             flushing.map_or(Ok(()), |flushing| self.take_flush(flushing))?;
         }
-        // One part of several leaves open windows to the others.
-        let Some(rounds) = &mut self.rounds else { return Ok(()) };
+        // One part of several leaves open windows to the others, and what is under way to its thread.
+        let Some(rounds) = self.rounds.as_mut().filter(|_| self.tenure.part == Part::Whole) else { return Ok(()) };
         let before = rounds.wait().map_err(StationError::Thread)?;
-        rounds.begin((now, self.tenure.part == Part::Whole));
+        rounds.begin((now, true));
         let last = rounds.wait().map_err(StationError::Thread)?;
         before.into_iter().chain(last).try_for_each(|round| self.take_round(round))
     }
