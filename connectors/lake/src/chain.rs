@@ -1,12 +1,12 @@
 //! The commit chain of one partition of the log: the only place where its offsets are kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 use tidewatch_model::ports::{Created, Store, StoreError};
 use tidewatch_model::{Span, Timestamp};
 
-use crate::claim::WindowKey;
+use crate::claim::{self, WindowKey};
 use crate::error::LakeError;
 use crate::layout;
 
@@ -110,15 +110,10 @@ pub struct Floor {
 
 /// Reads an entry.
 pub fn read_entry(store: &dyn Store, path: &str) -> Result<Entry, LakeError> {
-    let bytes = store.get(path)?;
-    let damaged = |problem: String| LakeError::Damaged { path: path.to_string(), problem };
-    let entry: Entry =
-        serde_json::from_slice(&bytes).map_err(|error| damaged(format!("not an entry of a chain: {error}")))?;
-    if entry.version != 1 {
-        return Err(damaged(format!("version {}: expected 1", entry.version)));
-    }
+    let entry: Entry = claim::read(store, path)?;
     if layout::chain_entry(&entry.topic, entry.partition, entry.seq) != path {
-        return Err(damaged(format!("holds entry {} of {}/{}", entry.seq, entry.topic, entry.partition)));
+        let problem = format!("holds entry {} of {}/{}", entry.seq, entry.topic, entry.partition);
+        return Err(LakeError::Damaged { path: path.to_string(), problem });
     }
     Ok(entry)
 }
@@ -154,9 +149,19 @@ pub fn floor(store: &dyn Store, chain: &str) -> Result<u64, LakeError> {
     Ok(floor_among(&store.list(&layout::floor_folder(chain))?))
 }
 
-fn floor_among(listed: &[(String, u64)]) -> u64 {
-    let floors = listed.iter().filter(|(path, _)| layout::is_floor(path));
-    floors.filter_map(|(path, _)| layout::number(path)).max().unwrap_or(0)
+/// The floor among the files of one chain.
+pub fn floor_among(listed: &[(String, u64)]) -> u64 {
+    floors_among(listed).into_values().max().unwrap_or(0)
+}
+
+/// The floors of chains, by their folders.
+pub fn floors_among(listed: &[(String, u64)]) -> HashMap<String, u64> {
+    let mut floors: HashMap<String, u64> = HashMap::new();
+    for (path, _) in listed.iter().filter(|(path, _)| layout::is_floor(path)) {
+        let floor = floors.entry(layout::chain_of(path).to_string()).or_default();
+        *floor = (*floor).max(layout::number(path).unwrap_or(0));
+    }
+    floors
 }
 
 /// Appends an entry. Whatever a put answers, what lies there decides: ours, somebody else's, or nothing. An entry that lies
@@ -174,8 +179,7 @@ fn fenced(entry: &Entry, writer: &str) -> LakeError {
 
 fn put(store: &dyn Store, entry: &Entry) -> Result<(), LakeError> {
     let path = layout::chain_entry(&entry.topic, entry.partition, entry.seq);
-    let bytes = serde_json::to_vec_pretty(entry)
-        .map_err(|error| LakeError::Damaged { path: path.clone(), problem: error.to_string() })?;
+    let bytes = claim::bytes(&path, entry)?;
     let answer = store.create(&path, &bytes);
     if matches!(answer, Ok(Created::Now)) {
         return Ok(());

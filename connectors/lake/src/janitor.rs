@@ -10,7 +10,7 @@ use serde::Serialize;
 use tidewatch_model::ports::{Created, Store, StoreError};
 use tidewatch_model::{Span, Timestamp};
 
-use crate::chain::{Entry, Floor, HotFile};
+use crate::chain::{Entry, Floor, HotFile, floor_among};
 use crate::claim::{self, Input, Manifest, Retention, SettledFile, WindowKey};
 use crate::error::LakeError;
 use crate::layout;
@@ -97,6 +97,7 @@ impl Janitor {
         let lying = self.delete_hot_files(&view, &gone, now, &mut report)?;
         self.trim(&view, &gone, &lying, &mut report)?;
         self.fold(&view, &mut report)?;
+        self.delete_lone_receipts(&view)?;
         self.view = view;
         Ok(report)
     }
@@ -242,7 +243,7 @@ impl Janitor {
     fn delete_below_floor(&self, chain: &str) -> Result<u64, LakeError> {
         let listed = self.store.list(chain)?;
         let numbers = listed.iter().filter_map(|(path, _)| Some((path, layout::is_floor(path), layout::number(path)?)));
-        let floor = numbers.clone().filter(|(_, is_floor, _)| *is_floor).map(|(.., number)| number).max().unwrap_or(0);
+        let floor = floor_among(&listed);
         let mut deleted = 0;
         for (path, is_floor, number) in numbers {
             if number < floor || number == floor && !is_floor {
@@ -251,6 +252,20 @@ impl Janitor {
             }
         }
         Ok(deleted)
+    }
+
+    /// Deletes receipts of claims that are gone, written by somebody who had slept.
+    fn delete_lone_receipts(&self, view: &View) -> Result<(), LakeError> {
+        for (path, _) in self.store.list(layout::SETTLE)? {
+            let claim = layout::claim_of(&path);
+            if claim != path
+                && !view.claims.contains_key(&claim)
+                && matches!(self.store.get(&claim), Err(StoreError::NotFound(_)))
+            {
+                self.store.delete(&path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Claims whose inputs are below the floors become lines of their day's manifest.
@@ -265,16 +280,6 @@ impl Janitor {
             if claim.inputs.iter().all(|input| view.is_trimmed(input)) {
                 let day = (claim.table.clone(), claim.window_start.date());
                 days.entry(day).or_default().push((path, &receipt.file));
-            }
-        }
-        // Receipts of claims that are gone, written by somebody who had slept.
-        for (path, _) in self.store.list(layout::SETTLE)? {
-            let claim = layout::claim_of(&path);
-            if claim != path
-                && !view.claims.contains_key(&claim)
-                && matches!(self.store.get(&claim), Err(StoreError::NotFound(_)))
-            {
-                self.store.delete(&path)?;
             }
         }
         for ((table, day), claims) in days {

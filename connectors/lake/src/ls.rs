@@ -43,6 +43,20 @@ pub fn ls(
 ) -> Result<Vec<LsEntry>, LakeError> {
     let mut view = View::default();
     view.refresh(store)?;
+    let mut entries = entries(&view, fresh);
+    entries.retain(|entry| {
+        table.is_none_or(|table| entry.table == table)
+            && from.is_none_or(|from| entry.max_ts >= from)
+            && to.is_none_or(|to| entry.min_ts < to)
+    });
+    entries.sort_by(|left, right| {
+        (&left.table, left.window_start, &left.path).cmp(&(&right.table, right.window_start, &right.path))
+    });
+    Ok(entries)
+}
+
+/// The files that count in a view: settled ones, and with `fresh` the hot ones that none of them covers.
+pub fn entries(view: &View, fresh: bool) -> Vec<LsEntry> {
     let settled = view.settled().into_values().map(|file| LsEntry {
         table: file.table.clone(),
         path: file.path.clone(),
@@ -54,7 +68,8 @@ pub fn ls(
         min_ts: file.min_ts,
         max_ts: file.max_ts,
     });
-    let hot = view.uncovered().into_iter().filter(|_| fresh).map(|file| LsEntry {
+    let hot = if fresh { view.uncovered() } else { vec![] };
+    let hot = hot.into_iter().map(|file| LsEntry {
         table: file.table.clone(),
         path: file.path.clone(),
         settled: false,
@@ -65,14 +80,5 @@ pub fn ls(
         min_ts: file.min_ts,
         max_ts: file.max_ts,
     });
-    let mut entries: Vec<LsEntry> = settled.chain(hot).collect();
-    entries.retain(|entry| {
-        table.is_none_or(|table| entry.table == table)
-            && from.is_none_or(|from| entry.max_ts >= from)
-            && to.is_none_or(|to| entry.min_ts < to)
-    });
-    entries.sort_by(|left, right| {
-        (&left.table, left.window_start, &left.path).cmp(&(&right.table, right.window_start, &right.path))
-    });
-    Ok(entries)
+    settled.chain(hot).collect()
 }

@@ -7,12 +7,11 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, interleave_record_batch, take_record_batch};
 use arrow::datatypes::SchemaRef;
-use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReaderBuilder, RowSelection};
+use parquet::arrow::arrow_reader::RowSelection;
 
 use crate::error::LakeError;
-use crate::parquet_files::{CHUNK_ROWS, widen, without_dictionaries, wrong};
+use crate::parquet_files::{CHUNK_ROWS, damaged, open, widen, without_dictionaries, wrong};
 use crate::ranking::Ranking;
 
 /// Rows of a hot file, where they are.
@@ -58,7 +57,7 @@ impl<'a> Merge<'a> {
                     }
                 }
                 Source::There(path) => {
-                    let builder = open(path, read)?;
+                    let builder = open(path, read(path)?)?;
                     let leaves = builder.parquet_schema();
                     let is_key = |leaf: &usize| names.contains(&leaves.column(*leaf).path().parts()[0]);
                     let keys: Vec<usize> = (0..leaves.num_columns()).filter(is_key).collect();
@@ -142,7 +141,7 @@ impl<'a> Merge<'a> {
                 concat_batches(&self.schema, &parts).map_err(|error| wrong(self.table, error))
             }
             Source::There(path) => {
-                let builder = open(path, self.read)?;
+                let builder = open(path, (self.read)(path)?)?;
                 let total = builder.metadata().file_metadata().num_rows() as usize;
                 let runs = runs(rows);
                 let selection = RowSelection::from_consecutive_ranges(runs.into_iter(), total);
@@ -181,20 +180,9 @@ fn schema_of(
             Ok(without_dictionaries(table, &widest.slice(0, 0))?.schema())
         }
         Source::There(path) => {
-            let schema = open(path, read)?.schema().clone();
+            let schema = open(path, read(path)?)?.schema().clone();
             // What was read back has no metadata of its own.
             Ok(Arc::new(schema.as_ref().clone().with_metadata(Default::default())))
         }
     }
-}
-
-fn open(
-    path: &str,
-    read: &dyn Fn(&str) -> Result<Vec<u8>, LakeError>,
-) -> Result<ParquetRecordBatchReaderBuilder<Bytes>, LakeError> {
-    ParquetRecordBatchReaderBuilder::try_new(Bytes::from(read(path)?)).map_err(|error| damaged(path, error))
-}
-
-fn damaged(path: &str, error: impl std::fmt::Display) -> LakeError {
-    LakeError::Damaged { path: path.to_string(), problem: error.to_string() }
 }

@@ -268,20 +268,25 @@ fn has_map(schema: &Schema) -> bool {
     schema.fields().iter().any(|field| matches!(field.data_type(), DataType::Map(_, _)))
 }
 
+/// A file, to be read.
+pub fn open(path: &str, bytes: Vec<u8>) -> Result<ParquetRecordBatchReaderBuilder<Bytes>, LakeError> {
+    ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).map_err(|error| damaged(path, error))
+}
+
+/// An error about a file.
+pub fn damaged(path: &str, error: impl std::fmt::Display) -> LakeError {
+    LakeError::Damaged { path: path.to_string(), problem: error.to_string() }
+}
+
 /// The rows of a file.
 pub fn from_bytes(path: &str, bytes: Vec<u8>) -> Result<Vec<RecordBatch>, LakeError> {
-    let damaged = |error: String| LakeError::Damaged { path: path.to_string(), problem: error };
-    let builder =
-        ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).map_err(|error| damaged(error.to_string()))?;
-    let reader = builder.with_batch_size(ROW_GROUP_ROWS).build().map_err(|error| damaged(error.to_string()))?;
-    reader.collect::<Result<Vec<_>, _>>().map_err(|error| damaged(error.to_string()))
+    let reader = open(path, bytes)?.with_batch_size(ROW_GROUP_ROWS).build().map_err(|error| damaged(path, error))?;
+    reader.collect::<Result<Vec<_>, _>>().map_err(|error| damaged(path, error))
 }
 
 /// Rows that a file's footer says it has.
 pub fn footer_rows(path: &str, bytes: Vec<u8>) -> Result<u64, LakeError> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes));
-    let builder = builder.map_err(|error| LakeError::Damaged { path: path.to_string(), problem: error.to_string() })?;
-    Ok(builder.metadata().file_metadata().num_rows() as u64)
+    Ok(open(path, bytes)?.metadata().file_metadata().num_rows() as u64)
 }
 
 /// Smallest and largest ts of rows.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use tidewatch_model::alert::hex;
 use tidewatch_model::limits::SETTLE_BYTES;
-use tidewatch_model::ports::Store;
+use tidewatch_model::ports::{Created, Store};
 use tidewatch_model::{Span, Timestamp};
 
 use crate::chain::HotFile;
@@ -165,9 +165,11 @@ impl Settler {
     /// Writes a claim's output, and says so.
     fn execute(&self, claim_path: &str, claim: &Claim, now: Timestamp) -> Result<Receipt, LakeError> {
         let bytes = self.output(claim)?;
-        self.store.create(&claim.output, &bytes)?;
-        // Whoever was first has written it, perhaps with another version of the encoder: what lies there is what counts.
-        let bytes = self.store.get(&claim.output)?;
+        let bytes = match self.store.create(&claim.output, &bytes)? {
+            Created::Now => bytes,
+            // Whoever was first has written it, perhaps with another version of the encoder: what lies there is what counts.
+            Created::Exists => self.store.get(&claim.output)?,
+        };
         if footer_rows(&claim.output, bytes.clone())? != claim.rows {
             let problem = format!("its footer does not say {} rows, as its claim does", claim.rows);
             return Err(LakeError::Damaged { path: claim.output.clone(), problem });

@@ -9,6 +9,7 @@ use tidewatch_model::ports::{Scan, ScanError, ScanFile, Snapshot, Store};
 use tidewatch_model::table;
 
 use crate::error::LakeError;
+use crate::ls::{LsEntry, entries};
 use crate::parquet_files::from_bytes;
 use crate::view::View;
 
@@ -42,13 +43,9 @@ impl Scan for LakeScan {
     fn snapshot(&self, tables: &[String]) -> Result<BTreeMap<String, Snapshot>, ScanError> {
         let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
         view.refresh(self.store.as_ref()).map_err(|error| ScanError::Unreadable(error.to_string()))?;
-        let settled = view.settled().into_values();
-        let settled = settled.map(|file| (&file.table, &file.path, file.rows, file.bytes, (file.min_ts, file.max_ts)));
-        let hot = view.uncovered().into_iter();
-        let hot = hot.map(|file| (&file.table, &file.path, file.rows, file.bytes, (file.min_ts, file.max_ts)));
-        let mut files: BTreeMap<&str, Vec<ScanFile>> = BTreeMap::new();
-        for (table, path, rows, bytes, ts) in settled.chain(hot).filter(|(table, ..)| tables.contains(table)) {
-            files.entry(table).or_default().push(ScanFile { path: path.clone(), rows, bytes, ts });
+        let mut files: BTreeMap<String, Vec<ScanFile>> = BTreeMap::new();
+        for LsEntry { table, path, rows, bytes, min_ts, max_ts, .. } in entries(&view, true) {
+            files.entry(table).or_default().push(ScanFile { path, rows, bytes, ts: (min_ts, max_ts) });
         }
         let known =
             tables.iter().filter_map(|name| Some((name.clone(), table::find(name)?, files.remove(name.as_str())?)));

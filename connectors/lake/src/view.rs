@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use tidewatch_model::Timestamp;
 use tidewatch_model::ports::{Store, StoreError};
 
-use crate::chain::{self, Entry, HotFile, read_entry};
+use crate::chain::{self, Entry, HotFile, floors_among, read_entry};
 use crate::claim::{self, Claim, Input, Manifest, Receipt, SettledFile, WindowKey};
 use crate::error::LakeError;
 use crate::layout;
@@ -319,16 +319,6 @@ impl View {
         };
         self.hot_files().filter(|(input, file)| !is_covered(input, file)).map(|(_, file)| file).collect()
     }
-}
-
-/// The floors of chains, by their folders.
-fn floors_among(listed: &[(String, u64)]) -> HashMap<String, u64> {
-    let mut floors: HashMap<String, u64> = HashMap::new();
-    for (path, _) in listed.iter().filter(|(path, _)| layout::is_floor(path)) {
-        let floor = floors.entry(layout::chain_of(path).to_string()).or_default();
-        *floor = (*floor).max(layout::number(path).unwrap_or(0));
-    }
-    floors
 }
 
 /// What was read, or nothing when it is gone.

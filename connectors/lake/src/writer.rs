@@ -69,7 +69,7 @@ pub struct LakeWriter {
     writer: String,
     partitions: BTreeMap<(String, u32), Partition>,
     kept: Option<KeptRows>,
-    /// A flush that did not succeed, and since when: nothing else is written before it.
+    /// Entries that did not succeed, and since when: nothing else of their partitions is written before them.
     unfinished: Option<(Flush, Timestamp)>,
     /// Rows of the flush that was handed out.
     rows_out: Option<usize>,

@@ -48,7 +48,10 @@ impl AnswerFile {
                 let mut out = writer.into_inner().map_err(|error| error.to_string())?;
                 out.flush().map_err(|error| error.to_string())
             }
-            AnswerFile::Arrow(mut writer) => writer.finish().map_err(|error| error.to_string()),
+            AnswerFile::Arrow(writer) => {
+                let mut out = writer.into_inner().map_err(|error| error.to_string())?;
+                out.flush().map_err(|error| error.to_string())
+            }
         }
     }
 }

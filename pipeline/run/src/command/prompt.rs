@@ -65,7 +65,7 @@ impl<'a> Session<'a> {
         }
         let begun = Instant::now();
         let mut printer = BatchPrinter::new(self.format, &mut *out);
-        let answered = print(self.history, sql, self.format, &mut printer).and_then(|_| printer.finish());
+        let answered = print(self.history, sql, self.format, &mut printer).and_then(|()| printer.finish());
         match answered {
             Err(failure) => said(writeln!(out, "error: {}", failure.message))?,
             Ok(()) if self.timing => said(writeln!(out, "{:.3} s", begun.elapsed().as_secs_f64()))?,

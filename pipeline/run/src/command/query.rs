@@ -109,16 +109,18 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     printer.finish()
 }
 
-/// Prints an answer; the number of its rows.
+/// Prints an answer, all but what the printer holds back.
+///
+/// # Errors
+/// A wrong question, a lake that can't be read, or an output that can't be written.
 pub fn print<W: Write>(
     history: &History,
     sql: &str,
     format: Format,
     printer: &mut BatchPrinter<W>,
-) -> Result<usize, Failure> {
-    let (mut rows, mut is_first) = (0, true);
+) -> Result<(), Failure> {
+    let mut is_first = true;
     let answer = history.query(sql, |batch| {
-        rows += batch.num_rows();
         // The first, empty batch is the header: JSON has none.
         let is_header = std::mem::take(&mut is_first) && batch.num_rows() == 0;
         if format == Format::Json && is_header {
@@ -126,8 +128,7 @@ pub fn print<W: Write>(
         }
         printer.print(batch).map_err(|failure| QueryError::Failed(failure.message))
     });
-    answer.map_err(failure)?;
-    Ok(rows)
+    answer.map_err(failure)
 }
 
 fn failure(error: QueryError) -> Failure {

@@ -1,7 +1,8 @@
 //! The station: one loop that reads the log, judges, writes the lake, keeps the state and tells people.
 //!
-//! It has no thread and no clock of its own: [`Station::step`] is called with the time, does what there is to do, and
-//! returns. Everything that must survive is in the log or in the lake before anything that depends on it is.
+//! It has no clock of its own, and threads only beside it, for the lake (`aside`) and for sending, none in simulations:
+//! [`Station::step`] is called with the time, does what there is to do, and returns. Everything that must survive is in the log
+//! or in the lake before anything that depends on it is.
 
 mod aside;
 mod caretaker;
