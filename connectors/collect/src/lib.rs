@@ -18,6 +18,6 @@ mod times;
 
 pub use collector::{Collected, Collector};
 pub use fault::{Fault, FaultKind};
-pub use gpu::{GpuControl, gpu_collectors};
+pub use gpu::{GpuCall, GpuControl, TimedPass, gpu_collectors, time_gpus};
 pub use pump::{Pump, append_frames, host_collectors};
 pub use reading::{Roots, host_name};

@@ -175,7 +175,12 @@ pub struct View<'a> {
 impl View<'_> {
     /// A value; one that nobody has is not supported.
     pub fn value(&self, name: &str) -> Result<f64, i32> {
-        self.gpu.at(name, self.now_ms, self.steps, self.place).ok_or(code_of("NOT_SUPPORTED"))
+        self.value_at(name, self.now_ms)
+    }
+
+    /// What it was at a moment.
+    pub fn value_at(&self, name: &str, at_ms: u64) -> Result<f64, i32> {
+        self.gpu.at(name, at_ms, self.steps, self.place).ok_or(code_of("NOT_SUPPORTED"))
     }
 
     /// What a name fails with.

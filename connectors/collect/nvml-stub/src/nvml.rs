@@ -21,13 +21,16 @@ const HANDLE: usize = 0x1000;
 /// `NVML_VALUE_TYPE_UNSIGNED_INT` and `..._UNSIGNED_LONG_LONG`.
 const UNSIGNED_INT: nvmlValueType_t = 1;
 const UNSIGNED_LONG_LONG: nvmlValueType_t = 3;
-/// `NVML_GPM_METRIC_SM_UTIL` and `NVML_GPM_METRIC_ANY_TENSOR`.
+/// `NVML_GPM_METRIC_SM_UTIL`, `_ANY_TENSOR`, `_PCIE_TX_PER_SEC` and `_PCIE_RX_PER_SEC`.
 const SM_UTIL: c_uint = 2;
 const ANY_TENSOR: c_uint = 5;
+const PCIE_TX: c_uint = 20;
+const PCIE_RX: c_uint = 21;
 /// `NVML_GPM_SUPPORT_VERSION` and `NVML_GPM_METRICS_GET_VERSION`.
 const GPM_VERSION: usize = 1;
-/// Samples of the utilisation are this far apart, as on real boards (milliseconds).
-const SAMPLE_MS: u64 = 20;
+/// Samples of the utilisation are this far apart (milliseconds), and so many are kept: 14 s, as on an H100.
+const SAMPLE_MS: u64 = 200;
+const SAMPLES: u64 = 70;
 /// `nvmlEventTypeXidCriticalError`.
 const XID: c_ulonglong = 8;
 
@@ -169,14 +172,15 @@ pub unsafe extern "C" fn nvmlDeviceGetSamples(
         if !view.mig().is_empty() {
             return Err(code_of("NOT_SUPPORTED"));
         }
-        let value = view.value("utilization")?;
-        // The ring holds the last hundred. Every other sample lies ten below the value, and none under zero.
+        // Every other sample lies ten below the value, and none under zero.
         let newest = view.now_ms / SAMPLE_MS;
-        let kept = (newest.saturating_sub(99)..=newest).map(|number| {
+        let kept = (newest.saturating_sub(SAMPLES - 1)..=newest).map(|number| {
             let lower = if number % 2 == 0 { 0.0 } else { 10.0 };
-            (number * SAMPLE_MS * 1_000 + 1, (value - lower).max(0.0) as c_uint)
+            let value = view.value_at("utilization", number * SAMPLE_MS)?;
+            Ok((number * SAMPLE_MS * 1_000 + 1, (value - lower).max(0.0) as c_uint))
         });
-        Ok(kept.filter(|(stamp, _)| *stamp > last).collect::<Vec<_>>())
+        let kept: Vec<_> = kept.collect::<Result<_, i32>>()?;
+        Ok(kept.into_iter().filter(|(stamp, _)| *stamp > last).collect::<Vec<_>>())
     });
     done(found.and_then(|found| {
         if found.is_empty() {
@@ -282,7 +286,12 @@ pub unsafe extern "C" fn nvmlDeviceGetMaxClockInfo(device: nvmlDevice_t, _kind: 
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetFanSpeed_v2(device: nvmlDevice_t, _fan: c_uint, out: *mut c_uint) -> u32 {
-    unsafe { give(device, "nvmlDeviceGetFanSpeed_v2", out, |view| Ok(view.value("fan")? as c_uint)) }
+    // An H100, which has no fan, says this.
+    unsafe {
+        give(device, "nvmlDeviceGetFanSpeed_v2", out, |view| {
+            view.value("fan").map_or_else(|_| invalid(), |fan| Ok(fan as c_uint))
+        })
+    }
 }
 
 #[unsafe(no_mangle)]
@@ -316,8 +325,11 @@ pub unsafe extern "C" fn nvmlDeviceGetFieldValues(
             match view.failure(&name).map_or_else(|| view.value(&name), Err) {
                 Ok(value) => {
                     field.nvmlReturn = 0;
-                    field.valueType = UNSIGNED_LONG_LONG;
-                    field.value = nvmlValue_t { ullVal: value as c_ulonglong };
+                    // As an H100 types them (driver 580): the counters of bytes over PCIe begin anew after 4 GiB.
+                    (field.valueType, field.value) = match field.fieldId {
+                        82 | 197 | 198 | 230 => (UNSIGNED_INT, nvmlValue_t { uiVal: value as u64 as c_uint }),
+                        _ => (UNSIGNED_LONG_LONG, nvmlValue_t { ullVal: value as c_ulonglong }),
+                    };
                 }
                 Err(code) => field.nvmlReturn = code as u32,
             }
@@ -520,11 +532,12 @@ pub unsafe extern "C" fn nvmlGpmQueryDeviceSupport(device: nvmlDevice_t, support
 struct GpmSample {
     sm_active: f64,
     tensor_active: f64,
+    pcie: f64,
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlGpmSampleAlloc(sample: *mut nvmlGpmSample_t) -> u32 {
-    let boxed = Box::new(GpmSample { sm_active: 0.0, tensor_active: 0.0 });
+    let boxed = Box::new(GpmSample { sm_active: 0.0, tensor_active: 0.0, pcie: 0.0 });
     unsafe { sample.write(Box::into_raw(boxed).cast()) };
     0
 }
@@ -537,7 +550,8 @@ pub unsafe extern "C" fn nvmlGpmSampleFree(sample: nvmlGpmSample_t) -> u32 {
 
 unsafe fn gpm_fill(device: nvmlDevice_t, sample: nvmlGpmSample_t) -> u32 {
     let found = machine::call(place(device).0, "nvmlGpmSampleGet", |view| {
-        Ok(GpmSample { sm_active: view.value("sm_active")?, tensor_active: view.value("tensor_active")? })
+        let [sm_active, tensor_active] = [view.value("sm_active")?, view.value("tensor_active")?];
+        Ok(GpmSample { sm_active, tensor_active, pcie: view.value("pcie_mib_per_second")? })
     });
     done(found.map(|found| unsafe { *sample.cast::<GpmSample>() = found }))
 }
@@ -567,6 +581,7 @@ pub unsafe extern "C" fn nvmlGpmMetricsGet(request: *mut nvmlGpmMetricsGet_t) ->
         metric.nvmlReturn = 0;
         match metric.metricId {
             SM_UTIL => metric.value = (before.sm_active + after.sm_active) / 2.0,
+            PCIE_TX | PCIE_RX => metric.value = (before.pcie + after.pcie) / 2.0,
             ANY_TENSOR => metric.value = (before.tensor_active + after.tensor_active) / 2.0,
             _ => metric.nvmlReturn = code_of("NOT_SUPPORTED") as u32,
         }

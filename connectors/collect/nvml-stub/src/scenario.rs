@@ -119,6 +119,8 @@ pub fn value_of(name: &str, now_ms: u64) -> Option<f64> {
         "fabric_state" => 3.0,
         "sm_active" => 88.0,
         "tensor_active" => 41.0,
+        // The same as the counters below: 2e9 bytes.
+        "pcie_mib_per_second" => 2e9 / 1_048_576.0,
         // NVML_FI_DEV_MEMORY_TEMP.
         "field.82" => 61.0,
         // Bytes sent and received over PCIe.

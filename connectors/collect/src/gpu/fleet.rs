@@ -296,7 +296,7 @@ impl Fleet {
         }
         let slow = gpu.slow_due <= now;
         if let Some(worker) = gpu.worker.as_mut().filter(|worker| !worker.is_busy()) {
-            worker.ask(Question { slow, processes: with_processes }, now);
+            worker.ask(Question { slow, processes: with_processes, timed: false }, now);
             if slow {
                 gpu.slow_due = now.floor(SLOW_INTERVAL) + SLOW_INTERVAL;
             }

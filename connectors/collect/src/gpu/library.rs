@@ -123,7 +123,8 @@ pub fn opener(path: OsString) -> io::Result<Opener> {
     })
 }
 
-fn open(path: &OsString) -> Result<Opened, Refusal> {
+/// Opens it, on this thread.
+pub fn open(path: &OsString) -> Result<Opened, Refusal> {
     let refusal = |error: NvmlError| Refusal {
         is_installed: !matches!(error, NvmlError::LibloadingError(_)),
         is_mismatch: matches!(error, NvmlError::LibRmVersionMismatch),
@@ -152,7 +153,8 @@ pub fn introduction(nvml: &Arc<Session>, index: u32) -> io::Result<Introduction>
     })
 }
 
-fn identity(nvml: &Nvml, index: u32) -> Result<Identity, NvmlError> {
+/// Who the GPU of a number says it is.
+pub fn identity(nvml: &Nvml, index: u32) -> Result<Identity, NvmlError> {
     let device = nvml.device_by_index(index)?;
     let uuid = device.uuid()?;
     // A board that can't say its name is watched all the same.

@@ -14,5 +14,8 @@ mod pass;
 mod raw;
 #[cfg(test)]
 mod tests;
+mod timing;
 
 pub use collectors::{GpuControl, gpu_collectors};
+pub use pass::GpuCall;
+pub use timing::{TimedPass, time_gpus};

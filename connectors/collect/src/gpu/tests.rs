@@ -144,7 +144,8 @@ fn a_healthy_gpu_has_every_value() {
         ("retired_pages_pending", false.into()),
         ("pcie_generation", 5.into()),
         ("pcie_width_max", 16.into()),
-        ("pcie_rx_bytes_total", 60_000_000_000.into()),
+        // GPM tells it from the second real second on.
+        ("pcie_rx_bytes_total", Cell::Null),
         ("nvlink_links", 18.into()),
         ("nvlink_links_active", 18.into()),
         ("nvlink_crc_errors_total", 0.into()),
@@ -168,6 +169,64 @@ fn gpm_compares_two_samples() {
     machine.until(0, |_, rows| rows.iter().any(|row| cell(row, "sm_active_ratio") == 0.88.into()));
     let row = &machine.tick(1)[..];
     assert!(row.iter().all(|row| cell(row, "utilization_ratio") != Cell::Null));
+}
+
+#[test]
+fn bytes_over_pcie_go_on_where_the_counter_begins_anew() {
+    let mut scenario = scenario(1, vec![]);
+    scenario.gpus[0].fail.insert("nvmlGpmQueryDeviceSupport".to_string(), "NOT_SUPPORTED".to_string());
+    let mut machine = Machine::start(&scenario);
+    let total = |machine: &mut Machine, second| cell(&machine.tick(second)[0], "pcie_rx_bytes_total");
+    // 2e9 bytes a second: the counter of 4 GiB begins anew at every third.
+    let totals: Vec<Cell> = (0..31).map(|second| total(&mut machine, second)).collect();
+    assert_eq!((&totals[0], &totals[30]), (&0.into(), &60_000_000_000_i64.into()));
+    let mut with_gpm = Machine::start(&super::tests::scenario(1, vec![]));
+    let begun = Instant::now();
+    with_gpm.until(0, |_, rows| rows.iter().any(|row| cell(row, "pcie_tx_bytes_total") != Cell::Null));
+    let Cell::Int(bytes) = cell(&with_gpm.tick(0)[0], "pcie_tx_bytes_total") else { panic!("no bytes") };
+    let most = 2e9 * begun.elapsed().as_secs_f64();
+    assert!((1e9 * 0.9..=most).contains(&(bytes as f64)), "{bytes} of {most}");
+}
+
+#[test]
+fn utilisation_at_the_first_pass_is_that_of_the_last_second() {
+    let busy = [("utilization".to_string(), 99.0)].into();
+    let mut scenario = scenario(1, vec![Step { set: [("utilization".to_string(), 10.0)].into(), ..step(8, 0) }]);
+    scenario.gpus[0].values = busy;
+    let mut machine = Machine::start(&scenario);
+    let row = &machine.tick(10)[0];
+    assert_eq!(cell(row, "utilization_max_ratio"), 0.1.into());
+}
+
+/// What examples/gpu_calls.rs recorded: an H100 that idles, multiplies matrices at its power limit, rests, multiplies small
+/// ones, rests, and begins again.
+#[test]
+fn a_recorded_h100_is_read_as_it_was() {
+    let recorded: Scenario = serde_json::from_str(include_str!("../../nvml-stub/scenarios/h100.json")).unwrap();
+    let mut machine = Machine::start(&recorded);
+    let rows: Vec<GpuRow> = (0..60).flat_map(|second| machine.tick(second)).collect();
+    assert_eq!((rows.len(), machine.told()), (60, vec![]));
+    let column = |name: &str| rows.iter().map(|row| cell(row, name)).collect::<Vec<Cell>>();
+    let most = |name: &str| {
+        let numbers = column(name).into_iter().filter_map(|cell| match cell {
+            Cell::Float(value) => Some(value),
+            Cell::Int(value) => Some(value as f64),
+            _ => None,
+        });
+        numbers.fold(f64::MIN, f64::max)
+    };
+    let found =
+        ["temperature_celsius", "memory_temperature_celsius", "power_watts", "sm_clock_mhz", "throttle_reasons"];
+    assert_eq!(found.map(most), [68.0, 60.0, 699.304, 1_980.0, 4.0]);
+    assert_eq!(most("memory_used_bytes"), 1_194_131_456.0);
+    // What an H100 without a fan, retired pages or (in this machine) NVLink has not.
+    for absent in ["fan_ratio", "retired_pages_pending", "nvlink_links", "nvlink_crc_errors_total", "mig_uuid"] {
+        assert!(column(absent).iter().all(|cell| *cell == Cell::Null), "{absent}");
+    }
+    // The energy is read every 30 s: 3,334,524 mJ at the beginning.
+    let energy: Vec<Cell> = column("energy_joules_total").into_iter().filter(|cell| *cell != Cell::Null).collect();
+    assert_eq!((energy.len(), &energy[0]), (2, &3_334.524.into()));
+    assert_eq!(machine.control.calls(0, "nvmlDeviceGetFanSpeed_v2").unwrap(), 1);
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub const GPU: Table = Table {
         float("power_limit_watts", "watts", "NVML enforced_power_limit()")
             .null("not read in this row (every 30 s), or not supported"),
         float("energy_joules_total", "joules", "NVML total_energy_consumption(), millijoules since driver load")
-            .null("not supported by this GPU or driver"),
+            .null("not read in this row (every 30 s), or not supported"),
         float("sm_clock_mhz", "MHz", "NVML clock_info(SM)").null("not supported by this GPU or driver"),
         float("sm_clock_max_mhz", "MHz", "NVML max_clock_info(SM)")
             .null("not read in this row (every 30 s), or not supported"),
@@ -82,8 +82,10 @@ pub const GPU: Table = Table {
             .null("not read in this row (every 30 s), or not supported"),
         counter("pcie_replays_total", "replays", "NVML pcie_replay_counter()")
             .null("not read in this row (every 30 s), or not supported"),
-        counter("pcie_rx_bytes_total", "bytes", "NVML field 198").null("not supported by this GPU or driver"),
-        counter("pcie_tx_bytes_total", "bytes", "NVML field 197").null("not supported by this GPU or driver"),
+        counter("pcie_rx_bytes_total", "bytes", "GPM PCIe rate summed, or NVML field 198, since the collector began")
+            .null("not supported by this GPU or driver, or the first row"),
+        counter("pcie_tx_bytes_total", "bytes", "GPM PCIe rate summed, or NVML field 197, since the collector began")
+            .null("not supported by this GPU or driver, or the first row"),
         integer("nvlink_links", "links", "NVML link_wrapper_for(), links that exist")
             .null("not read in this row (every 30 s), or not supported"),
         integer("nvlink_links_active", "links", "NVML link_wrapper_for().is_active()")
