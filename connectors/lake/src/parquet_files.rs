@@ -183,8 +183,12 @@ fn properties(facts: &[(&str, String)]) -> WriterPropertiesBuilder {
         .set_key_value_metadata(Some(facts.collect()))
 }
 
+/// Rows in a row group of a hot file: its pages lie in memory until the group is written, and few of them are reused.
+const HOT_GROUP_ROWS: usize = 16_384;
+
 fn hot_properties(schema: &Schema, facts: &[(&str, String)]) -> WriterPropertiesBuilder {
     let mut properties = properties(facts)
+        .set_max_row_group_row_count(Some(HOT_GROUP_ROWS))
         .set_compression(Compression::UNCOMPRESSED)
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_dictionary_enabled(false);
