@@ -9,12 +9,15 @@ use arrow::error::ArrowError;
 use datafusion::common::DataFusionError;
 use datafusion::datasource::MemTable;
 use datafusion::execution::context::{SQLOptions, SessionContext};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::scalar::ScalarValue;
 use datafusion::sql::parser::DFParserBuilder;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use tidewatch_model::ports::{Scan, ScanError};
 use tidewatch_model::table;
 use tokio::runtime::Runtime;
 
+use crate::bounds;
 use crate::dimension::Dimensions;
 use crate::fault::suggestion;
 use crate::lake_table::LakeTable;
@@ -35,12 +38,23 @@ pub enum QueryError {
     Failed(String),
 }
 
+/// What an answer will look like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// Its columns, as [`History::query`] hands them over.
+    pub columns: SchemaRef,
+    /// What `$1`, `$2`, ... are, as far as their places tell; text where they don't.
+    pub parameters: Vec<DataType>,
+}
+
 /// Answers questions over what is committed at the moment each is asked.
 pub struct History {
     scan: Arc<dyn Scan>,
     runtime: Runtime,
     partitions: usize,
     dimensions: Dimensions,
+    /// Bytes that one question may hold; with a limit, questions are from outside and are looked at more closely.
+    limit: Option<usize>,
 }
 
 impl History {
@@ -53,7 +67,7 @@ impl History {
             .worker_threads(partitions.max(1))
             .build()
             .map_err(|error| QueryError::Failed(error.to_string()))?;
-        Ok(History { scan, runtime, partitions: partitions.max(1), dimensions: Dimensions::default() })
+        Ok(History { scan, runtime, partitions: partitions.max(1), dimensions: Dimensions::default(), limit: None })
     }
 
     /// With these dimension tables.
@@ -62,22 +76,50 @@ impl History {
         History { dimensions, ..self }
     }
 
+    /// For questions from outside: each may hold so many bytes, and what is known to take all memory or never to end is refused.
+    #[must_use]
+    pub fn bounded(self, bytes: usize) -> History {
+        History { limit: Some(bytes), ..self }
+    }
+
+    /// Says what an answer will look like, without looking for it.
+    ///
+    /// # Errors
+    /// As [`History::query`].
+    pub fn describe(&self, sql: &str) -> Result<Description, QueryError> {
+        self.runtime.block_on(async {
+            let (_, plan) = self.plan(sql, None).await?;
+            let types = plan.get_parameter_types().map_err(question)?;
+            let count =
+                types.keys().filter_map(|name| name.strip_prefix('$')?.parse::<usize>().ok()).max().unwrap_or(0);
+            let of = |number: usize| types.get(&format!("${number}")).cloned().flatten().unwrap_or(DataType::Utf8);
+            let parameters = (1..=count).map(of).collect();
+            Ok(Description { columns: micros_schema(plan.schema().as_arrow()), parameters })
+        })
+    }
+
     /// Runs one read-only statement and hands each batch of the answer to `take`; timestamps are microseconds. The
     /// first batch may be empty: it carries the schema of an answer without rows.
     ///
     /// # Errors
     /// A question that can't be planned or is not read-only, a lake that can't be read, or what `take` returns.
-    pub fn query(
+    pub fn query(&self, sql: &str, take: impl FnMut(RecordBatch) -> Result<(), QueryError>) -> Result<(), QueryError> {
+        self.query_with(sql, &[], take)
+    }
+
+    /// The same with values for `$1`, `$2`, ..., as texts that are read as what their places want; `None` is NULL.
+    ///
+    /// # Errors
+    /// As [`History::query`], or a text that can't be read as what its place wants.
+    pub fn query_with(
         &self,
         sql: &str,
+        parameters: &[Option<String>],
         mut take: impl FnMut(RecordBatch) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
         self.runtime.block_on(async {
-            let context = history_session(self.partitions).map_err(question)?;
-            self.register_tables(&context, sql)?;
-            let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-            let frame = context.sql_with_options(sql, options).await.map_err(|error| self.explain(&error))?;
-            let plan = context.state().optimize(frame.logical_plan()).map_err(question)?;
+            let (context, plan) = self.plan(sql, Some(parameters)).await?;
+            let plan = context.state().optimize(&plan).map_err(question)?;
             let mut batches = stream(&context.state(), &plan).await.map_err(question)?;
             let schema = micros_schema(&batches.schema());
             take(RecordBatch::new_empty(schema.clone()))?;
@@ -98,6 +140,34 @@ impl History {
         })
     }
 
+    /// The plan of a read-only statement, with values for its parameters when they are known.
+    async fn plan(
+        &self,
+        sql: &str,
+        parameters: Option<&[Option<String>]>,
+    ) -> Result<(SessionContext, LogicalPlan), QueryError> {
+        let context = history_session(self.partitions, self.limit).map_err(question)?;
+        self.register_tables(&context, sql)?;
+        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        let frame = context.sql_with_options(sql, options).await.map_err(|error| self.explain(&error))?;
+        let mut plan = frame.into_unoptimized_plan();
+        if self.limit.is_some() {
+            bounds::check_plan(&plan).map_err(QueryError::Question)?;
+        }
+        if let Some(parameters) = parameters.filter(|parameters| !parameters.is_empty()) {
+            let types = plan.get_parameter_types().map_err(question)?;
+            let values = parameters.iter().zip(1..).map(|(text, number)| {
+                let wanted = types.get(&format!("${number}")).cloned().flatten().unwrap_or(DataType::Utf8);
+                let Some(text) = text else { return ScalarValue::try_from(&wanted).map_err(question) };
+                ScalarValue::try_from_string(text.clone(), &wanted)
+                    .map_err(|_| QueryError::Question(format!("${number}: '{text}' is no {wanted}")))
+            });
+            let values = values.collect::<Result<Vec<_>, _>>()?;
+            plan = plan.with_param_values(values).map_err(question)?;
+        }
+        Ok((context, plan))
+    }
+
     /// Registers the tables that the statement names; a registry table without rows is an empty one.
     fn register_tables(&self, context: &SessionContext, sql: &str) -> Result<(), QueryError> {
         let dialect = GenericDialect {};
@@ -105,6 +175,9 @@ impl History {
         let statements = parser.parse_statements().map_err(question)?;
         if statements.len() != 1 {
             return Err(QueryError::Question(format!("expected one statement, found {}", statements.len())));
+        }
+        if self.limit.is_some() {
+            bounds::check_statement(sql, &statements[0]).map_err(QueryError::Question)?;
         }
         let asked = context.state().resolve_table_references(&statements[0]).map_err(question)?;
         let bare = asked.iter().filter(|reference| reference.schema().is_none());

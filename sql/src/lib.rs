@@ -4,6 +4,7 @@
 //! It knows no file, no socket, no clock and no alert: rules come in as text, rows as batches, time as an argument, and
 //! what people are told is decided elsewhere.
 
+mod bounds;
 pub mod bundled;
 mod calendar;
 mod compile;
@@ -51,7 +52,7 @@ pub use engine::{Engine, EngineError, Feed, Renewed, Series, TableCounts};
 pub use exact::ExactSum;
 pub use explain::{CubeExplanation, Explanation, OverExplanation, SharedExplanation, WindowExplanation};
 pub use fault::{Fault, Level, Location, suggestion};
-pub use history::{History, QueryError};
+pub use history::{Description, History, QueryError};
 pub use listener::{Listener, Watched};
 pub use options::{LATER_OPTIONS, OPTIONS};
 pub use sketch::RELATIVE_ERROR as PERCENTILE_ERROR;

@@ -85,9 +85,16 @@ pub fn rule_session(dimensions: &Dimensions) -> Result<SessionContext> {
     Ok(context)
 }
 
-/// A session for questions about history: no tables yet.
-pub fn history_session(partitions: usize) -> Result<SessionContext> {
-    let context = SessionContext::new_with_state(session_state(partitions, RuntimeEnv::default())?);
+/// A session for questions about history: no tables yet. With a limit, operators hold at most so many bytes, and put as many into
+/// temporary files.
+pub fn history_session(partitions: usize, limit: Option<usize>) -> Result<SessionContext> {
+    let runtime = match limit {
+        None => RuntimeEnv::default(),
+        Some(bytes) => {
+            RuntimeEnvBuilder::new().with_memory_limit(bytes, 1.0).with_max_temp_directory_size(bytes as u64).build()?
+        }
+    };
+    let context = SessionContext::new_with_state(session_state(partitions, runtime)?);
     context.state_ref().write().register_function_rewrite(Arc::new(TruncAsBin))?;
     Ok(context)
 }

@@ -14,7 +14,8 @@ GROUP BY gpu_uuid
 
 -- power against utilisation per GPU
 SELECT gpu_uuid, round(corr(power_watts, utilization_ratio), 3) AS correlation
-FROM gpu GROUP BY gpu_uuid ORDER BY gpu_uuid
+FROM gpu GROUP BY gpu_uuid
+HAVING min(power_watts) < max(power_watts) AND min(utilization_ratio) < max(utilization_ratio) ORDER BY gpu_uuid
 
 -- hourly rollup of the fleet
 SELECT host, date_trunc('hour', ts) AS hour, round(avg(power_watts), 3) AS power, max(temperature_celsius) AS hottest

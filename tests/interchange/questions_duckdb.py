@@ -39,7 +39,8 @@ answer("one GPU, one hour", """
 
 answer("power against utilisation per GPU", """
     SELECT gpu_uuid, round(corr(power_watts, utilization_ratio), 3) AS correlation
-    FROM gpu GROUP BY gpu_uuid ORDER BY gpu_uuid""")
+    FROM gpu GROUP BY gpu_uuid
+    HAVING min(power_watts) < max(power_watts) AND min(utilization_ratio) < max(utilization_ratio) ORDER BY gpu_uuid""")
 
 answer("hourly rollup of the fleet", """
     SELECT host, strftime(date_trunc('hour', ts), '%Y-%m-%dT%H:%M:%SZ') AS hour,

@@ -8,10 +8,10 @@ import polars as pl
 files = pl.read_csv(sys.argv[1])["path"].to_list()
 
 # The newest file may have columns that older ones lack.
-gpu = pl.scan_parquet(files, schema=pl.read_parquet_schema(files[-1]), missing_columns="insert")
+gpu = pl.scan_parquet(files, schema=pl.read_parquet_schema(files[-1]), missing_columns="insert", extra_columns="ignore")
 hour = pl.col("ts").dt.truncate("1h").alias("hour")
 newest = pl.col("ts").max()
-power, temperature = pl.col("power_watts"), pl.col("temperature_celsius")
+power, use, temperature = pl.col("power_watts"), pl.col("utilization_ratio"), pl.col("temperature_celsius")
 
 
 def answer(name, question):
@@ -43,7 +43,8 @@ answer(
 answer(
     "power against utilisation per GPU",
     gpu.group_by("gpu_uuid")
-    .agg(pl.corr("power_watts", "utilization_ratio").round(3).alias("correlation"))
+    .having(power.min() < power.max(), use.min() < use.max())
+    .agg(pl.corr(power, use).round(3).alias("correlation"))
     .sort("gpu_uuid"),
 )
 answer(

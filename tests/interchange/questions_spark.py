@@ -15,12 +15,15 @@ spark = (
     .config("spark.sql.session.timeZone", "UTC")  # Else hours and days are those of this machine's zone.
     .config("spark.sql.shuffle.partitions", "2")
     .config("spark.ui.enabled", "false")
+    .config("spark.ui.showConsoleProgress", "false")
     .getOrCreate()
 )
-gpu = spark.read.option("mergeSchema", "true").parquet(*files).withColumn("hour", F.date_trunc("hour", "ts")).cache()
+gpu = spark.read.option("mergeSchema", "true").parquet(*files).withColumn("hour", F.date_trunc("hour", "ts"))
 hour = F.date_format("hour", "yyyy-MM-dd'T'HH:mm:ss'Z'").alias("hour")
-newest, first = gpu.select(F.max("ts"), F.min("gpu_uuid")).first()
-newest, first = F.lit(newest), F.lit(first)
+# Subqueries: collect() makes times of this machine's zone of them.
+newest, first = gpu.select(F.max("ts")).scalar(), gpu.select(F.min("gpu_uuid")).scalar()
+power, use = F.col("power_watts"), F.col("utilization_ratio")
+moves = (F.min(power) < F.max(power)) & (F.min(use) < F.max(use))
 
 
 def answer(name, table):
@@ -49,17 +52,19 @@ answer(
     "one GPU, one hour",
     gpu.where((F.col("gpu_uuid") == first) & (F.col("ts") >= F.date_trunc("hour", newest)))
     .groupBy("gpu_uuid")
-    .agg(F.count("*").alias("samples"), F.round(F.avg("power_watts"), 3).alias("power")),
+    .agg(F.count("*").alias("samples"), F.round(F.avg(power), 3).alias("power")),
 )
 answer(
     "power against utilisation per GPU",
     gpu.groupBy("gpu_uuid")
-    .agg(F.round(F.corr("power_watts", "utilization_ratio"), 3).alias("correlation"))
+    .agg(F.round(F.corr(power, use), 3).alias("correlation"), moves.alias("moves"))
+    .where("moves")
+    .drop("moves")
     .orderBy("gpu_uuid"),
 )
 answer(
     "hourly rollup of the fleet",
     gpu.groupBy("host", hour)
-    .agg(F.round(F.avg("power_watts"), 3).alias("power"), F.max("temperature_celsius").alias("hottest"))
+    .agg(F.round(F.avg(power), 3).alias("power"), F.max("temperature_celsius").alias("hottest"))
     .orderBy("host", "hour"),
 )

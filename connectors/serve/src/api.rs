@@ -24,6 +24,8 @@ pub struct ApiRequest {
     pub query: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
+    /// What content types are accepted, as the client says it.
+    pub accept: String,
     /// The name of the token that was presented.
     pub by: Option<String>,
 }
@@ -33,24 +35,34 @@ pub struct ApiRequest {
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
-    /// The body, JSON.
-    pub body: String,
+    /// The content type.
+    pub kind: &'static str,
+    /// The body.
+    pub body: Vec<u8>,
 }
 
 impl Answer {
     /// 200 with JSON.
     pub fn ok(body: impl ToString) -> Answer {
-        Answer { status: 200, body: body.to_string() }
+        Answer::json(200, body)
+    }
+
+    /// JSON with a status.
+    pub fn json(status: u16, body: impl ToString) -> Answer {
+        Answer { status, kind: "application/json", body: body.to_string().into_bytes() }
     }
 
     /// An error: a JSON text, as Alertmanager's API has it.
     pub fn error(status: u16, message: &str) -> Answer {
-        Answer { status, body: format!("{message:?}") }
+        Answer::json(status, format!("{message:?}"))
     }
 }
 
+/// The route on which POST asks and changes nothing.
+pub(crate) const SQL_ROUTE: &str = "/api/v1/sql";
+
 /// Routes of the API: those with a `{}` take one segment more.
-pub const API_ROUTES: [&str; 14] = [
+pub const API_ROUTES: [&str; 15] = [
     "/api/v2/status",
     "/api/v2/receivers",
     "/api/v2/alerts",
@@ -64,6 +76,7 @@ pub const API_ROUTES: [&str; 14] = [
     "/api/v1/acks",
     "/api/v1/rules/{}",
     "/api/v1/history",
+    SQL_ROUTE,
     "/api/openapi.json",
 ];
 
@@ -83,22 +96,26 @@ pub(crate) async fn serve(State(status): State<Arc<dyn Status>>, request: Reques
         path: parts.uri.path().to_string(),
         query: form_urlencoded::parse(query).into_owned().collect(),
         body: Bytes::into(body),
+        accept: text_of(&parts.headers, header::ACCEPT),
         by: parts.extensions.get::<Asker>().map(|asker| asker.0.clone()),
     };
     // What is answered may read files and the log.
     let answered = tokio::task::spawn_blocking(move || status.api(&asked)).await;
-    let Ok(Answer { status, body }) = answered else {
+    let Ok(Answer { status, kind, body }) = answered else {
         return (StatusCode::INTERNAL_SERVER_ERROR, "\"the request failed\"").into_response();
     };
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, [(header::CONTENT_TYPE, "application/json"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")], body)
-        .into_response()
+    (status, [(header::CONTENT_TYPE, kind), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")], body).into_response()
+}
+
+fn text_of(headers: &HeaderMap, name: header::HeaderName) -> String {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_string()
 }
 
 /// A page of somebody else's can make a browser send a form to this machine: not JSON, and not without saying where it comes from.
 #[allow(clippy::result_large_err)]
 fn may_change(headers: &HeaderMap) -> Result<(), Response> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let text = |name| text_of(headers, name);
     let host = text(header::HOST);
     let origin = text(header::ORIGIN);
     let own = origin.split_once("://").is_some_and(|(_, authority)| authority == host);

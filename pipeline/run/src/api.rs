@@ -3,6 +3,7 @@
 
 mod own;
 mod record;
+mod sql;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use tidewatch_model::{Alert, AlertState, Rule, Span, Timestamp};
 use tidewatch_serve::{Answer, ApiRequest};
 
 use crate::said::{Acks, Silences};
+use crate::sql_workers::SqlWorkers;
 use record::Writer;
 
 /// The description of the API, OpenAPI 3.1.
@@ -56,6 +58,8 @@ pub struct ApiParts {
     pub log: Arc<dyn Log>,
     /// The history.
     pub scan: Arc<dyn Scan>,
+    /// Who answers questions from outside.
+    pub workers: SqlWorkers,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// Names that must not collide.
@@ -70,6 +74,7 @@ pub struct Api {
     acks: Arc<Acks>,
     record: Writer,
     scan: Arc<dyn Scan>,
+    workers: SqlWorkers,
     /// One question at a time: who looks at the history must not starve who judges.
     asking: Mutex<()>,
     clock: Arc<dyn Clock>,
@@ -80,7 +85,7 @@ pub struct Api {
 impl Api {
     /// Nothing is known yet.
     pub fn new(parts: ApiParts) -> Api {
-        let ApiParts { policy, silences, acks, log, scan, clock, random } = parts;
+        let ApiParts { policy, silences, acks, log, scan, workers, clock, random } = parts;
         let (started, record) = (clock.now(), Writer::new(log, random.as_ref()));
         Api {
             view: Mutex::default(),
@@ -89,6 +94,7 @@ impl Api {
             acks,
             record,
             scan,
+            workers,
             asking: Mutex::new(()),
             clock,
             random,
@@ -134,6 +140,7 @@ impl Api {
             ("DELETE", ["api", "v1", "alerts", fingerprint, "ack"]) => self.unacknowledge(fingerprint, request),
             ("GET", ["api", "v1", "acks"]) => self.list_acks(),
             ("GET", ["api", "v1", "history"]) => self.history(request),
+            ("GET" | "POST", ["api", "v1", "sql"]) => self.sql(request),
             ("GET", ["api", "openapi.json"]) => Answer::ok(OPENAPI),
             (method, _) => Answer::error(405, &format!("{method} is not possible here")),
         }

@@ -78,6 +78,12 @@ pub struct Config {
     pub lake_flush_interval: Span,
     /// How long the lake's days are kept; `None` keeps them for ever.
     pub lake_retention: Option<Span>,
+    /// Questions from outside that are answered at once.
+    pub sql_workers: usize,
+    /// Bytes that each may hold.
+    pub sql_memory: u64,
+    /// How long each may take.
+    pub sql_timeout: Span,
     /// A source without rows for this long does not hold windows back.
     pub engine_idle_timeout: Span,
     /// Bytes that rows and windows may hold in memory.
@@ -118,6 +124,9 @@ impl Default for Config {
             lake_window: Span::minutes(5),
             lake_flush_interval: Span::seconds(15),
             lake_retention: None,
+            sql_workers: 2,
+            sql_memory: 1 << 30,
+            sql_timeout: Span::minutes(1),
             engine_idle_timeout: tidewatch_model::limits::IDLE_TIMEOUT,
             engine_memory_limit: 4 << 30,
         }
@@ -136,7 +145,7 @@ fn optional_path(path: &Option<PathBuf>) -> String {
     path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
 }
 
-const SETTINGS: [Setting; 33] = [
+const SETTINGS: [Setting; 36] = [
     Setting {
         name: "data.dir",
         meaning: "where the log, the lake and the state live",
@@ -456,6 +465,34 @@ const SETTINGS: [Setting; 33] = [
             Ok(())
         },
         show: |config| config.lake_retention.map(|span| span.to_string()).unwrap_or_default(),
+    },
+    Setting {
+        name: "sql.workers",
+        meaning: "questions from outside that are answered at once, each by a process of its own",
+        set: |config, text| {
+            let number = text.parse().ok().filter(|number| (1..=64).contains(number));
+            config.sql_workers = number.ok_or(format!("'{text}' is not a number from 1 to 64"))?;
+            Ok(())
+        },
+        show: |config| config.sql_workers.to_string(),
+    },
+    Setting {
+        name: "sql.memory",
+        meaning: "memory of each such process, such as 1GiB; what needs more fails",
+        set: |config, text| {
+            config.sql_memory = bytes(text)?;
+            Ok(())
+        },
+        show: |config| show_bytes(config.sql_memory),
+    },
+    Setting {
+        name: "sql.timeout",
+        meaning: "how long such a question may take",
+        set: |config, text| {
+            config.sql_timeout = span_between(text, Span::seconds(1), Span::hours(1))?;
+            Ok(())
+        },
+        show: |config| config.sql_timeout.to_string(),
     },
     Setting {
         name: "engine.idle_timeout",

@@ -32,6 +32,8 @@ mod rule_watch;
 mod said;
 mod screen;
 mod self_metrics;
+mod sql_worker;
+mod sql_workers;
 mod station;
 mod stream_rows;
 
@@ -102,6 +104,9 @@ enum Command {
     Simulate(command::simulate::Args),
     /// Print the configuration in force.
     Config,
+    /// Answer questions on standard input, for a process that may end this one.
+    #[command(hide = true)]
+    SqlWorker(command::sql_worker::Args),
 }
 
 fn main() -> ExitCode {
@@ -127,6 +132,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Alerts(args) => return command::alerts::run(args),
         Command::Render(args) => return command::render::run(args),
         Command::Silence(command) => return command::silence::run(command),
+        Command::SqlWorker(args) => return command::sql_worker::run(args, cli.data.clone()),
         Command::Simulate(args) => return command::simulate::run(args, cli.data.as_deref()),
         Command::Up(_)
         | Command::Engine(_)

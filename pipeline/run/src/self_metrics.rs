@@ -134,6 +134,12 @@ impl Status for Shown {
                 by("table", &stats.engine_bytes),
             ),
             Metric::single(
+                "tidewatch_sql_workers_died_total",
+                "processes that ended over a question",
+                Counter,
+                self.api.sql_workers_died() as f64,
+            ),
+            Metric::single(
                 "tidewatch_duplicate_records_total",
                 "records that had been read before",
                 Counter,

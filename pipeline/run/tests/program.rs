@@ -521,3 +521,102 @@ fn a_lake_in_a_bucket_that_is_too_busy_holds_up_no_alert() {
     assert!(verified.contains("\"problems\":0"), "{verified}");
     assert!(!folder.path().join("data/lake").exists());
 }
+
+/// Statements that take all memory, never end, overflow a stack or do more than read, and the status that each gets.
+const ABUSE: [(&str, u16); 23] = [
+    ("SELECT repeat('x', 1500000000)", 422),
+    ("SELECT length(repeat(repeat('x', 100000), 100000))", 500),
+    ("SELECT lpad('x', 2147483647, 'y')", 422),
+    ("SELECT * FROM generate_series(1, 400000000)", 422),
+    ("SELECT * FROM range(1, 400000000)", 422),
+    ("SELECT generate_series(1, 400000000)", 422),
+    ("SELECT unnest(range(1, 400000000))", 422),
+    ("SELECT array_repeat(1, 400000000)", 422),
+    ("WITH RECURSIVE t AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM t) SELECT max(n) FROM t", 422),
+    (
+        "SELECT count(*) FROM gpu a, gpu b, gpu c, gpu d WHERE a.power_watts + b.power_watts > c.power_watts + d.power_watts",
+        503,
+    ),
+    ("SELECT array_agg(a.gpu_uuid || b.gpu_uuid || c.gpu_uuid || d.gpu_uuid) FROM gpu a, gpu b, gpu c, gpu d", 500),
+    ("SELECT a.ts FROM gpu a, gpu b, gpu c, gpu d ORDER BY a.power_watts * b.power_watts * c.power_watts", 500),
+    ("COPY (SELECT 1) TO '/tmp/tidewatch-abuse.csv'", 422),
+    ("CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'", 422),
+    ("CREATE TABLE t AS SELECT 1", 422),
+    ("INSERT INTO gpu SELECT * FROM gpu", 422),
+    ("DELETE FROM gpu", 422),
+    ("SET datafusion.execution.batch_size = 1", 422),
+    ("EXPLAIN ANALYZE COPY (SELECT 1) TO '/tmp/tidewatch-abuse.csv'", 422),
+    ("SELECT * FROM '/etc/passwd'", 422),
+    ("SELECT 1; SELECT 2", 422),
+    ("DROP TABLE gpu", 422),
+    ("SELECT", 422),
+];
+
+#[test]
+fn questions_from_outside_hurt_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path();
+    good(place, &["simulate", "--gpus", "8", "--duration", "2m", "--data", "data"]);
+    std::fs::write(place.join("token"), "secret").unwrap();
+    let environment = [("SQL__TIMEOUT", "6s"), ("SQL__MEMORY", "256MiB"), ("HTTP__TOKEN_FILE", "token")];
+    let environment = environment.map(|(name, value)| (format!("TIDEWATCH_{name}"), value.to_string()));
+    let (mut up, url) = Up::start_with(place, &[], &environment).ready_at();
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let ask = |sql: &str, more: &[(&str, &str)]| {
+        let request = agent.get(format!("{url}/api/v1/sql")).header("Authorization", "Bearer secret");
+        let request = request.query("query", sql);
+        let mut response =
+            more.iter().fold(request, |request, (name, value)| request.query(*name, *value)).call().unwrap();
+        let status = response.status().as_u16();
+        (status, response.body_mut().read_to_vec().unwrap())
+    };
+    let text = |(status, body): (u16, Vec<u8>)| (status, String::from_utf8(body).unwrap());
+    let rows = "SELECT count(DISTINCT gpu_uuid) AS gpus, max(ts) > min(ts) AS many FROM gpu";
+    wait_for("rows", || ask(rows, &[]).1.starts_with(b"{\"gpus\":8,"));
+    assert_eq!(text(ask(rows, &[])), (200, "{\"gpus\":8,\"many\":true}\n".to_string()));
+    assert_eq!(text(ask(rows, &[("format", "csv")])), (200, "gpus,many\n8,true\n".to_string()));
+    let (status, arrow) = ask(rows, &[("format", "arrow")]);
+    let reader = arrow::ipc::reader::StreamReader::try_new(arrow.as_slice(), None).unwrap();
+    assert_eq!((status, reader.map(|batch| batch.unwrap().num_rows()).sum::<usize>()), (200, 1));
+    let post = |body: &str| {
+        let request = agent.post(format!("{url}/api/v1/sql")).header("Authorization", "Bearer secret");
+        let mut response = request.content_type("application/json").send(body).unwrap();
+        (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
+    };
+    let question = r#"{"query": "SELECT $1 AS a, count(*) > $2 AS b FROM gpu WHERE ts > $3", "parameters": ["x", 3, "2000-01-01T00:00:00Z"]}"#;
+    assert_eq!(post(question), (200, "{\"a\":\"x\",\"b\":true}\n".to_string()));
+    assert_eq!(post(r#"{"query": "SELECT count(*) FROM gpu WHERE ts > $1", "parameters": ["soon"]}"#).0, 422);
+    assert_eq!(post(r#"{"sql": "SELECT 1"}"#).0, 400);
+    let deep = [
+        format!("SELECT {}1{}", "(".repeat(10_000), ")".repeat(10_000)),
+        format!("SELECT 1{}", "+1".repeat(10_000)),
+        format!("SELECT {} true", "NOT ".repeat(10_000)),
+        format!("SELECT count(*) FROM gpu WHERE gpu_index IN ({}0)", "0,".repeat(20_000)),
+    ];
+    for (sql, expected) in
+        ABUSE.iter().map(|(sql, status)| (*sql, *status)).chain(deep.iter().map(|sql| (sql.as_str(), 422)))
+    {
+        let (status, body) = post(&format!("{{\"query\": {sql:?}}}"));
+        let shown: String = sql.chars().take(100).collect();
+        // What takes all memory or all time does one or the other, by the machine.
+        assert!(status == expected || (status >= 500 && expected >= 500), "{shown}: {status} {body}");
+        assert!(body.contains("\"status\":\"error\""), "{shown}: {body}");
+    }
+    assert!(!Path::new("/tmp/tidewatch-abuse.csv").exists());
+    // It still answers, and nothing of it ended.
+    assert_eq!(ask(rows, &[]).0, 200);
+    assert_eq!(
+        agent.get(format!("{url}/healthz")).header("Authorization", "Bearer secret").call().unwrap().status(),
+        200
+    );
+    assert!(up.0.try_wait().unwrap().is_none());
+    // A worker has nothing that it could tell: no secret, no configuration.
+    let workers = Command::new("pgrep").args(["-P", &up.0.id().to_string()]).output().unwrap();
+    let workers = String::from_utf8(workers.stdout).unwrap();
+    assert!(!workers.trim().is_empty());
+    for worker in workers.split_whitespace() {
+        let environment = std::fs::read_to_string(format!("/proc/{worker}/environ")).unwrap();
+        assert!(!environment.contains("TIDEWATCH"), "{environment}");
+    }
+    up.stop();
+}

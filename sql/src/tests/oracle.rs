@@ -256,7 +256,7 @@ fn of_text(text: &str, rows: Vec<(GpuRow, i64)>, batch: usize) -> Fired {
 /// value is no number (its own depend on the order then).
 fn from_datafusion(rule: &Written, rows: &[(GpuRow, i64)], odd: bool) -> Fired {
     let batch = expanded(rule.spec, &rows.iter().map(|(row, _)| row.clone()).collect::<Vec<_>>());
-    let context = if odd { history_session(1).unwrap() } else { SessionContext::new() };
+    let context = if odd { history_session(1, None).unwrap() } else { SessionContext::new() };
     let own = growths().into_iter().chain(ends()).chain([approx_percentile()]);
     own.for_each(|aggregate| context.register_udaf(aggregate));
     let table = MemTable::try_new(batch.schema(), vec![vec![batch]]).unwrap();

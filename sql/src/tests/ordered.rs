@@ -281,7 +281,7 @@ fn from_datafusion(sql: &str, rows: &[(GpuRow, i64)]) -> Fired {
     let mut plain: Vec<GpuRow> = rows.iter().map(|(row, _)| row.clone()).collect();
     plain.sort_by_key(|row| row.ts);
     let batch = gpu_batch(&plain);
-    let context = history_session(1).unwrap();
+    let context = history_session(1, None).unwrap();
     growths()
         .into_iter()
         .chain(ends())

@@ -25,13 +25,14 @@ fn success(data: impl Into<Value>) -> Answer {
 }
 
 /// An error in Prometheus' form.
-fn refused(status: u16, message: &str) -> Answer {
+pub(super) fn refused(status: u16, message: &str) -> Answer {
     let kind = match status {
         404 => "not_found",
-        400 => "bad_data",
+        400 | 422 => "bad_data",
+        503 => "timeout",
         _ => "internal",
     };
-    Answer { status, body: json!({"status": "error", "errorType": kind, "error": message}).to_string() }
+    Answer::json(status, json!({"status": "error", "errorType": kind, "error": message}))
 }
 
 /// Whether a text is the fingerprint of an alert.

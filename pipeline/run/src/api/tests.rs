@@ -12,6 +12,7 @@ use tidewatch_model::time::SystemClock;
 use tidewatch_serve::{Access, Server, Status};
 
 use super::*;
+use crate::config::Config;
 
 fn alert(name: &str, host: &str, state: AlertState) -> Alert {
     Alert {
@@ -43,6 +44,7 @@ fn api(log: Arc<ScriptedLog>) -> Api {
         acks: Arc::new(Acks::open(log.clone()).unwrap()),
         log,
         scan: Arc::new(tidewatch_lake::LakeScan::new(Arc::new(tidewatch_lake::ScriptedStore::default()))),
+        workers: SqlWorkers::new(&Config::default()).unwrap(),
         clock: Arc::new(SystemClock),
         random: Arc::new(SeededRandom::new(7)),
     });
@@ -63,9 +65,9 @@ fn api(log: Arc<ScriptedLog>) -> Api {
 
 fn ask(api: &Api, method: &str, path: &str, query: &[(&str, &str)], body: &str) -> (u16, Value) {
     let query = query.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-    let request = ApiRequest { method: method.into(), path: path.into(), query, body: body.into(), by: None };
-    let answer = api.answer(&request);
-    (answer.status, serde_json::from_str(&answer.body).unwrap_or(Value::Null))
+    let (method, path, body, accept) = (method.into(), path.into(), body.into(), String::new());
+    let answer = api.answer(&ApiRequest { method, path, query, body, accept, by: None });
+    (answer.status, serde_json::from_slice(&answer.body).unwrap_or(Value::Null))
 }
 
 #[test]
@@ -227,9 +229,10 @@ fn acks_are_kept_end_with_their_time_and_stand_in_the_history() {
         path: path.clone(),
         query: vec![],
         body: body.clone().into(),
+        accept: String::new(),
         by: Some("ann".into()),
     };
-    let answer: Value = serde_json::from_str(&api.answer(&named).body).unwrap();
+    let answer: Value = serde_json::from_slice(&api.answer(&named).body).unwrap();
     assert_eq!(answer["data"]["ackedBy"], "ann", "a token says who it is");
     let (_, known) = ask(&api, "GET", &format!("/api/v1/alerts/{hot}"), &[], "");
     assert_eq!(known["data"]["alert"]["ack"]["ackedBy"], "ann", "{known}");

@@ -13,6 +13,7 @@ pub mod render;
 pub mod rules;
 pub mod silence;
 pub mod simulate;
+pub mod sql_worker;
 pub mod tables;
 mod telling;
 pub mod test;

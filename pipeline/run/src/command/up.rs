@@ -36,6 +36,7 @@ use crate::rule_watch::{self, News, RuleWatch};
 use crate::said::{Acks, Silences};
 use crate::screen::{RecentLines, Screen};
 use crate::self_metrics::Shown;
+use crate::sql_workers::SqlWorkers;
 use crate::station::{ENGINE_TOPIC, Part, Parts, RuleSet, StationError, Stats, create_topics, shares};
 
 /// Flags that override the configuration.
@@ -203,6 +204,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         acks,
         log: log.log(),
         scan: Arc::new(LakeScan::new(store.clone())),
+        workers: SqlWorkers::new(config).map_err(Failure::no)?,
         clock: Arc::new(SystemClock),
         random: Arc::new(OsRandom),
     };

@@ -1,0 +1,107 @@
+//! `/api/v1/sql`: a question of anybody's who may look, answered by a worker.
+
+use serde_json::Value;
+use tidewatch_serve::{Answer, ApiRequest};
+
+use super::Api;
+use super::own::refused;
+use crate::sql_worker::{Form, Frame, Question};
+use crate::sql_workers::Refusal;
+
+/// Bytes of an answer. It is handed over whole, so that an error is told by its status and not by an answer that breaks off.
+const ANSWER_BYTES: usize = 64 << 20;
+
+impl Api {
+    /// How many workers ended while they answered.
+    pub fn sql_workers_died(&self) -> u64 {
+        self.workers.died()
+    }
+
+    /// Answers `query`, in the form of `format` or of the Accept header.
+    pub(super) fn sql(&self, request: &ApiRequest) -> Answer {
+        let (question, kind) = match question(request) {
+            Ok(question) => question,
+            Err(problem) => return refused(400, &problem),
+        };
+        let mut body = Vec::new();
+        let asked = self.workers.ask(&question, |frame| {
+            if let Frame::Bytes(bytes) = frame {
+                body.extend(bytes);
+            }
+            if body.len() > ANSWER_BYTES {
+                return Err(format!("the answer is larger than {} MiB: expected a LIMIT", ANSWER_BYTES >> 20));
+            }
+            Ok(())
+        });
+        match asked {
+            Ok(()) => Answer { status: 200, kind, body },
+            Err(refusal @ (Refusal::Wrong(_) | Refusal::Unwanted(_))) => refused(422, &refusal.to_string()),
+            Err(refusal @ Refusal::Failed(_)) => refused(500, &refusal.to_string()),
+            Err(refusal @ (Refusal::Busy(_) | Refusal::Late(_))) => refused(503, &refusal.to_string()),
+        }
+    }
+}
+
+/// The question of a request, and the content type of its answer.
+fn question(request: &ApiRequest) -> Result<(Question, &'static str), String> {
+    let body: Value = match request.body.as_slice() {
+        [] => Value::Null,
+        body => serde_json::from_slice(body).map_err(|error| format!("the body is not JSON: {error}"))?,
+    };
+    let mut given: Vec<(&str, &Value)> = Vec::new();
+    if let Value::Object(object) = &body {
+        given.extend(object.iter().map(|(name, value)| (name.as_str(), value)));
+    }
+    let texts: Vec<(&str, Value)> =
+        request.query.iter().map(|(name, value)| (name.as_str(), Value::from(value.as_str()))).collect();
+    given.extend(texts.iter().map(|(name, value)| (*name, value)));
+    let (mut sql, mut parameters, mut form) = (None, vec![], None);
+    for (name, value) in given {
+        match (name, value) {
+            ("query", Value::String(text)) => sql = Some(text.clone()),
+            ("format", Value::String(text)) => form = Some(form_of(text)?),
+            ("parameters", Value::Array(values)) => parameters = values.iter().map(text).collect(),
+            ("query" | "format" | "parameters", _) => {
+                return Err(format!("{name}: expected {}", if name == "parameters" { "a list" } else { "a text" }));
+            }
+            (other, _) => return Err(format!("unknown parameter '{other}': expected query, format or parameters")),
+        }
+    }
+    let sql = sql.ok_or("expected query, a statement of SQL")?;
+    let form = match form {
+        Some(form) => form,
+        None => accepted(&request.accept),
+    };
+    let kind = match form {
+        Form::Csv => "text/csv; charset=utf-8",
+        Form::Arrow => "application/vnd.apache.arrow.stream",
+        Form::Json | Form::Description => "application/x-ndjson",
+    };
+    Ok((Question { sql, parameters, form }, kind))
+}
+
+/// A value as the text that it is read from.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
+}
+
+fn form_of(text: &str) -> Result<Form, String> {
+    match text {
+        "json" => Ok(Form::Json),
+        "csv" => Ok(Form::Csv),
+        "arrow" => Ok(Form::Arrow),
+        other => Err(format!("format: '{other}' is not one of json, csv, arrow")),
+    }
+}
+
+fn accepted(accept: &str) -> Form {
+    match accept {
+        accept if accept.contains("text/csv") => Form::Csv,
+        accept if accept.contains("application/vnd.apache.arrow.stream") => Form::Arrow,
+        _ => Form::Json,
+    }
+}

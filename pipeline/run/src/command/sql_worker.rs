@@ -1,0 +1,99 @@
+//! `tidewatch sql-worker`: answers questions on standard input, for a process that may end it at any time.
+
+use std::io::{BufRead, BufWriter};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+use tidewatch_sql::History;
+
+use crate::config::Config;
+use crate::dimension_files::{self, TableFile};
+use crate::failure::Failure;
+use crate::lake_access;
+use crate::rule_watch;
+use crate::sql_worker::{Frame, Question, answer};
+
+/// Where the lake is, and how much a question may take.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Bytes of memory, all together.
+    #[arg(long)]
+    memory: u64,
+    /// The lake's bucket.
+    #[arg(long)]
+    lake_url: Option<String>,
+    /// A dimension table, NAME=FILE. Repeatable.
+    #[arg(long, value_name = "NAME=FILE")]
+    table: Vec<String>,
+    /// Rules whose streams are tables. Repeatable.
+    #[arg(long)]
+    rules: Vec<PathBuf>,
+}
+
+/// Of the memory, what questions may hold; the rest is the program's own. Beyond this a question gets an error, beyond the whole the
+/// process ends.
+const QUESTIONS_SHARE: f64 = 0.75;
+/// What a process of this program has mapped before the first question: stacks and the allocator's own.
+const OWN_BYTES: u64 = 256 << 20;
+
+/// How soon changed files of dimension tables and rules are seen.
+const REOPEN: Duration = Duration::from_secs(5);
+
+/// Runs the command. Nothing but the arguments says what it does.
+pub fn run(args: &Args, data: Option<PathBuf>) -> Result<(), Failure> {
+    let limit = Some(args.memory.saturating_add(OWN_BYTES));
+    setrlimit(Resource::Data, Rlimit { current: limit, maximum: limit })
+        .and_then(|()| setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }))
+        .map_err(|error| Failure::usage(format!("--memory {}: {error}", args.memory)))?;
+    let mut config = Config { lake_url: args.lake_url.clone(), rules_paths: args.rules.clone(), ..Config::default() };
+    if let Some(data) = data {
+        config.data_dir = data;
+    }
+    for table in &args.table {
+        let (name, path) =
+            table.split_once('=').ok_or_else(|| Failure::usage(format!("--table {table}: expected NAME=FILE")))?;
+        config.tables_files.push(TableFile { name: name.to_string(), path: PathBuf::from(path) });
+    }
+    let (sender, questions) = sync_channel::<Question>(1);
+    std::thread::Builder::new()
+        .name("questions".to_string())
+        .spawn(move || {
+            for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+                let Ok(question) = serde_json::from_str(&line) else { break };
+                if sender.send(question).is_err() {
+                    break;
+                }
+            }
+            // Whoever asked is gone: nobody waits for what is under way.
+            std::process::exit(0);
+        })
+        .map_err(Failure::no)?;
+    let mut out = BufWriter::new(std::io::stdout());
+    let mut known: Option<(Instant, History)> = None;
+    for question in questions {
+        // The lake may not have been there before, and dimension tables and rules may have changed.
+        known = known.filter(|(opened, _)| opened.elapsed() < REOPEN);
+        if known.is_none() {
+            match open(&config, args.memory) {
+                Ok(history) => known = Some((Instant::now(), history)),
+                Err(failure) => Frame::Failed(failure.message).write(&mut out).map_err(Failure::output)?,
+            }
+        }
+        if let Some((_, history)) = &known {
+            answer(history, &question, &mut out).map_err(Failure::output)?;
+        }
+    }
+    Ok(())
+}
+
+fn open(config: &Config, memory: u64) -> Result<History, Failure> {
+    let dimensions = dimension_files::load(&config.tables_files).map_err(Failure::usage)?;
+    drop(rule_watch::load(config, &dimensions));
+    let scan = Arc::new(lake_access::open_scan(config)?);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let history = History::new(scan, threads).map_err(Failure::no)?;
+    Ok(history.with_dimensions(dimensions).bounded((memory as f64 * QUESTIONS_SHARE) as usize))
+}

@@ -1,0 +1,182 @@
+//! A process that answers questions and can be killed, and how it is spoken to: a line of JSON with a question goes in, frames with
+//! the answer come out. Whoever asks holds no rows and no plan; what a question does to the worker, it does to nobody else.
+
+use std::io::{self, Read, Write};
+
+use arrow::array::RecordBatch;
+use arrow::ipc::writer::StreamWriter;
+use serde::{Deserialize, Serialize};
+use tidewatch_sql::{History, QueryError};
+
+use crate::output::{BatchPrinter, Format};
+
+/// What a worker is asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// One statement.
+    pub sql: String,
+    /// Values of its `$1`, `$2`, ... as texts.
+    #[serde(default)]
+    pub parameters: Vec<Option<String>>,
+    /// In which form.
+    pub form: Form,
+}
+
+/// The form of an answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    /// A JSON object a line.
+    #[default]
+    Json,
+    /// CSV with a header.
+    Csv,
+    /// An Arrow IPC stream.
+    Arrow,
+    /// No rows: an Arrow IPC stream with the columns alone, and before it the types of the parameters.
+    Description,
+}
+
+/// A piece of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// Bytes of the form that was asked for.
+    Bytes(Vec<u8>),
+    /// Types of parameters, as Arrow names them, in JSON.
+    Parameters(Vec<u8>),
+    /// It ends here: all was said.
+    End,
+    /// It ends here: the question is wrong.
+    Wrong(String),
+    /// It ends here: it could not be answered.
+    Failed(String),
+}
+
+/// The largest frame that is read.
+const FRAME_BYTES: usize = 64 << 20;
+
+impl Frame {
+    /// Writes it: a letter, a length of four bytes, and the rest.
+    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let (kind, bytes): (u8, &[u8]) = match self {
+            Frame::Bytes(bytes) => (b'B', bytes),
+            Frame::Parameters(bytes) => (b'P', bytes),
+            Frame::End => (b'.', &[]),
+            Frame::Wrong(text) => (b'W', text.as_bytes()),
+            Frame::Failed(text) => (b'F', text.as_bytes()),
+        };
+        let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+        out.write_all(&[kind])?;
+        out.write_all(&length.to_le_bytes())?;
+        out.write_all(bytes)?;
+        out.flush()
+    }
+
+    /// Reads one; `None` at the end of the input.
+    pub fn read(input: &mut impl Read) -> io::Result<Option<Frame>> {
+        let mut head = [0; 5];
+        match input.read_exact(&mut head) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            done => done?,
+        }
+        let [kind, length @ ..] = head;
+        let length = u32::from_le_bytes(length) as usize;
+        if length > FRAME_BYTES {
+            return Err(io::Error::other(format!("a frame of {length} bytes")));
+        }
+        let mut bytes = vec![0; length];
+        input.read_exact(&mut bytes)?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok(Some(match kind {
+            b'B' => Frame::Bytes(bytes),
+            b'P' => Frame::Parameters(bytes),
+            b'.' => Frame::End,
+            b'W' => Frame::Wrong(text(bytes)),
+            b'F' => Frame::Failed(text(bytes)),
+            other => return Err(io::Error::other(format!("a frame of kind {other}"))),
+        }))
+    }
+}
+
+/// Answers one question in frames; the last one says how it ended.
+pub fn answer(history: &History, question: &Question, out: &mut impl Write) -> io::Result<()> {
+    let last = match respond(history, question, out) {
+        Ok(()) => Frame::End,
+        Err(QueryError::Question(problem)) => Frame::Wrong(problem),
+        Err(error) => Frame::Failed(error.to_string()),
+    };
+    last.write(out)
+}
+
+fn respond(history: &History, question: &Question, out: &mut impl Write) -> Result<(), QueryError> {
+    let failed = |error: &dyn std::fmt::Display| QueryError::Failed(error.to_string());
+    let mut chunks = Chunks { out, held: Vec::new() };
+    match question.form {
+        Form::Description => {
+            let description = history.describe(&question.sql)?;
+            let types: Vec<String> = description.parameters.iter().map(ToString::to_string).collect();
+            let types = serde_json::to_vec(&types).map_err(|error| failed(&error))?;
+            Frame::Parameters(types).write(chunks.out).map_err(|error| failed(&error))?;
+            let mut writer =
+                StreamWriter::try_new(&mut chunks, &description.columns).map_err(|error| failed(&error))?;
+            writer.finish().map_err(|error| failed(&error))?;
+        }
+        Form::Arrow => {
+            let mut writer: Option<StreamWriter<&mut Chunks<_>>> = None;
+            let mut place = Some(&mut chunks);
+            history.query_with(&question.sql, &question.parameters, |batch| {
+                if let Some(chunks) = place.take() {
+                    writer = Some(StreamWriter::try_new(chunks, &batch.schema()).map_err(|error| failed(&error))?);
+                }
+                let writer = writer.as_mut().ok_or_else(|| failed(&"an answer without a schema"))?;
+                if batch.num_rows() > 0 { writer.write(&batch).map_err(|error| failed(&error)) } else { Ok(()) }
+            })?;
+            writer.map_or(Ok(()), |mut writer| writer.finish()).map_err(|error| failed(&error))?;
+        }
+        Form::Json | Form::Csv => {
+            let is_csv = question.form == Form::Csv;
+            let mut printer = BatchPrinter::new(if is_csv { Format::Csv } else { Format::Json }, &mut chunks);
+            history.query_with(&question.sql, &question.parameters, |batch: RecordBatch| {
+                if batch.num_rows() == 0 && !is_csv {
+                    return Ok(());
+                }
+                printer.print(batch).map_err(|failure| failed(&failure))
+            })?;
+            printer.finish().map_err(|failure| failed(&failure))?;
+        }
+    }
+    chunks.send().map_err(|error| failed(&error))
+}
+
+/// Makes frames of what is written.
+struct Chunks<'a, W: Write> {
+    out: &'a mut W,
+    held: Vec<u8>,
+}
+
+/// Bytes of a frame, about.
+const CHUNK_BYTES: usize = 256 << 10;
+
+impl<W: Write> Chunks<'_, W> {
+    fn send(&mut self) -> io::Result<()> {
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        Frame::Bytes(std::mem::take(&mut self.held)).write(self.out)
+    }
+}
+
+impl<W: Write> Write for Chunks<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(FRAME_BYTES / 2);
+        self.held.extend_from_slice(&bytes[..taken]);
+        if self.held.len() >= CHUNK_BYTES {
+            self.send()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

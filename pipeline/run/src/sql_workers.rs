@@ -1,0 +1,198 @@
+//! Workers that answer questions from outside: so many at once, each a process of its own that is ended when it takes too long, and
+//! replaced when it dies. They get the place of the lake and nothing else: no configuration, no environment, no secret.
+
+use std::io::{BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::sql_worker::{Frame, Question};
+
+/// Variables that a worker may have: where temporary files go, and what opens a bucket.
+const ENVIRONMENT: [&str; 3] = ["PATH", "TMPDIR", "HOME"];
+const BUCKET: &str = "AWS_";
+/// Frames that wait for whoever asked.
+const WAITING: usize = 4;
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The question is wrong.
+    #[error("{0}")]
+    Wrong(String),
+    /// It could not be answered.
+    #[error("{0}")]
+    Failed(String),
+    /// All workers are at other questions.
+    #[error("too many questions at once: all {0} workers are busy")]
+    Busy(usize),
+    /// It took too long.
+    #[error("the answer took longer than {} s", .0.as_secs())]
+    Late(Duration),
+    /// Whoever asked wants no more.
+    #[error("{0}")]
+    Unwanted(String),
+}
+
+/// The workers.
+pub struct SqlWorkers {
+    /// The program and its arguments.
+    command: Vec<String>,
+    most: usize,
+    timeout: Duration,
+    state: Mutex<State>,
+    freed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    idle: Vec<Worker>,
+    asked: usize,
+    died: u64,
+}
+
+struct Worker {
+    child: Child,
+    questions: ChildStdin,
+    frames: Receiver<std::io::Result<Frame>>,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl SqlWorkers {
+    /// As the configuration says. None is started before the first question.
+    ///
+    /// # Errors
+    /// This program's own file can't be found.
+    pub fn new(config: &Config) -> std::io::Result<SqlWorkers> {
+        let program = std::env::current_exe()?.to_string_lossy().into_owned();
+        let mut command = vec![program, "sql-worker".to_string()];
+        let mut argument = |name: &str, value: String| command.extend([format!("--{name}"), value]);
+        argument("data", config.data_dir.display().to_string());
+        argument("memory", config.sql_memory.to_string());
+        if let Some(url) = &config.lake_url {
+            argument("lake-url", url.clone());
+        }
+        for file in &config.tables_files {
+            argument("table", format!("{}={}", file.name, file.path.display()));
+        }
+        for path in &config.rules_paths {
+            argument("rules", path.display().to_string());
+        }
+        let timeout = config.sql_timeout.to_std();
+        Ok(SqlWorkers { command, most: config.sql_workers, timeout, state: Mutex::default(), freed: Condvar::new() })
+    }
+
+    /// How many ended while they answered.
+    pub fn died(&self) -> u64 {
+        self.state().died
+    }
+
+    /// Asks, and hands over what is answered, piece by piece.
+    ///
+    /// # Errors
+    /// Why there is no answer, or only a part of one.
+    pub fn ask(&self, question: &Question, mut take: impl FnMut(Frame) -> Result<(), String>) -> Result<(), Refusal> {
+        let deadline = Instant::now() + self.timeout;
+        let mut turn = self.turn(deadline)?;
+        let mut worker = match turn.idle.take() {
+            Some(worker) => worker,
+            None => self.start().map_err(|error| Refusal::Failed(format!("no worker could be started: {error}")))?,
+        };
+        let mut line = serde_json::to_vec(question).map_err(|error| Refusal::Failed(error.to_string()))?;
+        line.push(b'\n');
+        // One that died while it was idle is found by the first read.
+        drop(worker.questions.write_all(&line).and_then(|()| worker.questions.flush()));
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let frame = match worker.frames.recv_timeout(left) {
+                Ok(Ok(frame)) => frame,
+                Err(RecvTimeoutError::Timeout) => return Err(Refusal::Late(self.timeout)),
+                Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => {
+                    self.state().died += 1;
+                    let how = worker.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+                    return Err(Refusal::Failed(format!("the question ended its worker ({how})")));
+                }
+            };
+            let ended = match frame {
+                Frame::End => Ok(()),
+                Frame::Wrong(problem) => Err(Refusal::Wrong(problem)),
+                Frame::Failed(problem) => Err(Refusal::Failed(problem)),
+                piece => match take(piece) {
+                    Ok(()) => continue,
+                    Err(why) => return Err(Refusal::Unwanted(why)),
+                },
+            };
+            turn.idle = Some(worker);
+            return ended;
+        }
+    }
+
+    /// Waits until one of the workers may be had.
+    fn turn(&self, deadline: Instant) -> Result<Turn<'_>, Refusal> {
+        let mut state = self.state();
+        while state.asked >= self.most {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Refusal::Busy(self.most));
+            }
+            state = self.freed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.asked += 1;
+        let idle = state.idle.pop();
+        drop(state);
+        Ok(Turn { workers: self, idle })
+    }
+
+    fn start(&self) -> std::io::Result<Worker> {
+        let (program, arguments) = self.command.split_first().ok_or(std::io::ErrorKind::NotFound)?;
+        let known = std::env::vars_os().filter(|(name, _)| {
+            let name = name.to_string_lossy();
+            ENVIRONMENT.contains(&name.as_ref()) || name.starts_with(BUCKET)
+        });
+        let mut command = Command::new(program);
+        // The allocator would map a gigabyte at once, which counts as if it were used.
+        command.args(arguments).env_clear().envs(known).env("MIMALLOC_ARENA_EAGER_COMMIT", "0");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let missing = || std::io::Error::other("no pipe");
+        let questions = child.stdin.take().ok_or_else(missing)?;
+        let mut answers = BufReader::new(child.stdout.take().ok_or_else(missing)?);
+        let (sender, frames) = sync_channel(WAITING);
+        std::thread::Builder::new().name("sql-answers".to_string()).spawn(move || {
+            while let Some(frame) = Frame::read(&mut answers).transpose() {
+                let is_over = frame.is_err();
+                if sender.send(frame).is_err() || is_over {
+                    return;
+                }
+            }
+        })?;
+        Ok(Worker { child, questions, frames })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right to one worker, and the worker when it may be used again.
+struct Turn<'a> {
+    workers: &'a SqlWorkers,
+    idle: Option<Worker>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut state = self.workers.state();
+        state.asked -= 1;
+        state.idle.extend(self.idle.take());
+        drop(state);
+        self.workers.freed.notify_one();
+    }
+}
