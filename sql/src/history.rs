@@ -6,13 +6,14 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
-use datafusion::common::DataFusionError;
+use datafusion::common::config::Dialect;
+use datafusion::common::{DataFusionError, TableReference};
 use datafusion::datasource::MemTable;
 use datafusion::execution::context::{SQLOptions, SessionContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::scalar::ScalarValue;
-use datafusion::sql::parser::DFParserBuilder;
-use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::dialect::{Dialect as SqlDialect, GenericDialect, PostgreSqlDialect};
 use tidewatch_model::ports::{Scan, ScanError};
 use tidewatch_model::table;
 use tokio::runtime::Runtime;
@@ -38,6 +39,9 @@ pub enum QueryError {
     Failed(String),
 }
 
+/// Stack of a thread that runs plans; only what is used of it takes memory.
+const STACK_BYTES: usize = 16 << 20;
+
 /// What an answer will look like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
@@ -47,6 +51,9 @@ pub struct Description {
     pub parameters: Vec<DataType>,
 }
 
+/// What is laid over a session with tables: another system's catalog and functions.
+pub type Overlay = Arc<dyn Fn(&SessionContext) -> Result<(), DataFusionError> + Send + Sync>;
+
 /// Answers questions over what is committed at the moment each is asked.
 pub struct History {
     scan: Arc<dyn Scan>,
@@ -55,6 +62,8 @@ pub struct History {
     dimensions: Dimensions,
     /// Bytes that one question may hold; with a limit, questions are from outside and are looked at more closely.
     limit: Option<usize>,
+    /// With one, questions are PostgreSQL's.
+    overlay: Option<Overlay>,
 }
 
 impl History {
@@ -65,9 +74,18 @@ impl History {
     pub fn new(scan: Arc<dyn Scan>, partitions: usize) -> Result<History, QueryError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(partitions.max(1))
+            // A plan's depth is a stack's.
+            .thread_stack_size(STACK_BYTES)
             .build()
             .map_err(|error| QueryError::Failed(error.to_string()))?;
-        Ok(History { scan, runtime, partitions: partitions.max(1), dimensions: Dimensions::default(), limit: None })
+        Ok(History {
+            scan,
+            runtime,
+            partitions: partitions.max(1),
+            dimensions: Dimensions::default(),
+            limit: None,
+            overlay: None,
+        })
     }
 
     /// With these dimension tables.
@@ -82,18 +100,35 @@ impl History {
         History { limit: Some(bytes), ..self }
     }
 
+    /// All tables that can be asked, and their columns.
+    pub fn tables(&self) -> impl Iterator<Item = (String, SchemaRef)> {
+        let own = table::all().into_iter().map(|table| (table.name.to_string(), table.schema()));
+        own.chain(self.dimensions.tables().map(|(name, rows)| (name.to_string(), rows.schema())))
+    }
+
+    /// For questions in PostgreSQL's dialect, with its catalog laid over the tables.
+    #[must_use]
+    pub fn as_postgresql(self, overlay: Overlay) -> History {
+        History { overlay: Some(overlay), ..self }
+    }
+
     /// Says what an answer will look like, without looking for it.
     ///
     /// # Errors
     /// As [`History::query`].
     pub fn describe(&self, sql: &str) -> Result<Description, QueryError> {
         self.runtime.block_on(async {
-            let (_, plan) = self.plan(sql, None).await?;
+            let (context, plan) = self.plan(sql, None).await?;
             let types = plan.get_parameter_types().map_err(question)?;
             let count =
                 types.keys().filter_map(|name| name.strip_prefix('$')?.parse::<usize>().ok()).max().unwrap_or(0);
             let of = |number: usize| types.get(&format!("${number}")).cloned().flatten().unwrap_or(DataType::Utf8);
-            let parameters = (1..=count).map(of).collect();
+            let parameters: Vec<DataType> = (1..=count).map(of).collect();
+            // Columns are settled once a plan is analysed, and it is analysed with values.
+            let nulls: Result<Vec<_>, _> = parameters.iter().map(ScalarValue::try_from).collect();
+            let plan =
+                if count > 0 { plan.with_param_values(nulls.map_err(question)?).map_err(question)? } else { plan };
+            let plan = context.state().optimize(&plan).map_err(question)?;
             Ok(Description { columns: micros_schema(plan.schema().as_arrow()), parameters })
         })
     }
@@ -147,7 +182,13 @@ impl History {
         parameters: Option<&[Option<String>]>,
     ) -> Result<(SessionContext, LogicalPlan), QueryError> {
         let context = history_session(self.partitions, self.limit).map_err(question)?;
+        if self.overlay.is_some() {
+            context.state_ref().write().config_mut().options_mut().sql_parser.dialect = Dialect::PostgreSQL;
+        }
         self.register_tables(&context, sql)?;
+        if let Some(overlay) = &self.overlay {
+            overlay(&context).map_err(question)?;
+        }
         let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         let frame = context.sql_with_options(sql, options).await.map_err(|error| self.explain(&error))?;
         let mut plan = frame.into_unoptimized_plan();
@@ -170,18 +211,38 @@ impl History {
 
     /// Registers the tables that the statement names; a registry table without rows is an empty one.
     fn register_tables(&self, context: &SessionContext, sql: &str) -> Result<(), QueryError> {
-        let dialect = GenericDialect {};
-        let mut parser = DFParserBuilder::new(sql).with_dialect(&dialect).build().map_err(question)?;
+        if self.limit.is_some() {
+            bounds::check_text(sql).map_err(QueryError::Question)?;
+        }
+        let dialect: &dyn SqlDialect = if self.overlay.is_some() { &PostgreSqlDialect {} } else { &GenericDialect {} };
+        let mut parser = DFParserBuilder::new(sql).with_dialect(dialect).build().map_err(question)?;
         let statements = parser.parse_statements().map_err(question)?;
         if statements.len() != 1 {
             return Err(QueryError::Question(format!("expected one statement, found {}", statements.len())));
         }
         if self.limit.is_some() {
-            bounds::check_statement(sql, &statements[0]).map_err(QueryError::Question)?;
+            bounds::check_statement(&statements[0]).map_err(QueryError::Question)?;
         }
         let asked = context.state().resolve_table_references(&statements[0]).map_err(question)?;
-        let bare = asked.iter().filter(|reference| reference.schema().is_none());
-        let names: Vec<String> = bare.map(|reference| reference.table().to_string()).collect();
+        let own = asked.iter().filter(|reference| reference.schema().is_none_or(|schema| schema == "public"));
+        let mut names: Vec<String> = own.map(|reference| reference.table().to_string()).collect();
+        let is_of_catalog = |reference: &TableReference| {
+            reference.schema().is_some_and(|schema| schema == "pg_catalog" || schema == "information_schema")
+                || reference.table().starts_with("pg_")
+        };
+        if self.limit.is_some() && asked.iter().any(|reference| reference.table() == "df_settings") {
+            return Err(QueryError::Question("df_settings is not for questions from outside".to_string()));
+        }
+        if asked.iter().any(is_of_catalog)
+            || matches!(&statements[0], Statement::Statement(asked) if asked.to_string().starts_with("SHOW"))
+        {
+            // A catalog lists all tables; their rows are not looked for.
+            for (name, schema) in self.tables().filter(|(name, _)| !names.contains(name)) {
+                let empty = MemTable::try_new(schema, vec![vec![]]).map_err(question)?;
+                context.register_table(name.as_str(), Arc::new(empty)).map_err(question)?;
+            }
+            names.retain(|name| !name.starts_with("pg_"));
+        }
         let mut stored = self.scan.snapshot(&names)?;
         for name in &names {
             let name = name.as_str();

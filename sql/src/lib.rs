@@ -18,6 +18,7 @@ mod explain;
 mod fault;
 mod flat;
 mod float_extremes;
+mod histogram;
 mod history;
 mod increase;
 mod lake_table;
@@ -52,9 +53,10 @@ pub use engine::{Engine, EngineError, Feed, Renewed, Series, TableCounts};
 pub use exact::ExactSum;
 pub use explain::{CubeExplanation, Explanation, OverExplanation, SharedExplanation, WindowExplanation};
 pub use fault::{Fault, Level, Location, suggestion};
-pub use history::{Description, History, QueryError};
+pub use history::{Description, History, Overlay, QueryError};
 pub use listener::{Listener, Watched};
 pub use options::{LATER_OPTIONS, OPTIONS};
+pub use session::CATALOG;
 pub use sketch::RELATIVE_ERROR as PERCENTILE_ERROR;
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use tidewatch_model::table;
 use crate::calendar::TruncAsBin;
 use crate::dimension::Dimensions;
 use crate::ends::ends;
+use crate::histogram::histogram_quantile;
 use crate::increase::growths;
 use crate::meter::metered;
 use crate::percentile::approx_percentile;
@@ -85,6 +86,9 @@ pub fn rule_session(dimensions: &Dimensions) -> Result<SessionContext> {
     Ok(context)
 }
 
+/// The name of a session's catalog.
+pub const CATALOG: &str = "tidewatch";
+
 /// A session for questions about history: no tables yet. With a limit, operators hold at most so many bytes, and put as many into
 /// temporary files.
 pub fn history_session(partitions: usize, limit: Option<usize>) -> Result<SessionContext> {
@@ -101,6 +105,7 @@ pub fn history_session(partitions: usize, limit: Option<usize>) -> Result<Sessio
 
 fn session_state(partitions: usize, runtime: RuntimeEnv) -> Result<SessionState> {
     let mut config = SessionConfig::new().with_target_partitions(partitions).with_information_schema(true);
+    config = config.with_default_catalog_and_schema(CATALOG, "public");
     config.options_mut().sql_parser.collect_spans = true;
     config.options_mut().execution.time_zone = Some("UTC".to_string());
     let builder = SessionStateBuilder::new().with_default_features().with_config(config);
@@ -109,6 +114,7 @@ fn session_state(partitions: usize, runtime: RuntimeEnv) -> Result<SessionState>
         context.register_udaf(aggregate);
     }
     context.register_udaf(approx_percentile());
+    context.register_udaf(histogram_quantile());
     context.register_udf(ratio());
     Ok(context.state())
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// What each crate may import of ours (docs/architecture.md). Imports run upward only; siblings never import each other.
-const ALLOWED: [(&str, &[&str]); 14] = [
+const ALLOWED: [(&str, &[&str]); 15] = [
     ("tidewatch-model", &[]),
     ("tidewatch-flow", &["model"]),
     ("tidewatch-sql", &["model"]),
@@ -21,9 +21,10 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ("tidewatch-kafka", &["model"]),
     ("tidewatch-lake", &["model"]),
     ("tidewatch-notifiers", &["model"]),
+    ("tidewatch-postgres", &[]),
     ("tidewatch-serve", &["model"]),
     ("tidewatch-agent", &["model", "collect", "log", "kafka"]),
-    ("tidewatch", &["model", "flow", "sql", "collect", "log", "kafka", "lake", "notifiers", "serve"]),
+    ("tidewatch", &["model", "flow", "sql", "collect", "log", "kafka", "lake", "notifiers", "postgres", "serve"]),
     ("tidewatch-tests", &[]),
     ("tidewatch-benches", &["model", "flow", "sql", "collect", "log", "lake", "tests"]),
 ];
@@ -56,7 +57,7 @@ fn imports_run_upward_only() {
             }
             let heavy = ["datafusion", "axum", "sysinfo", "ureq", "parquet", "rdkafka"].contains(&dependency);
             let may = match dependency {
-                "datafusion" => name == "tidewatch-sql",
+                "datafusion" => ["tidewatch-sql", "tidewatch-postgres"].contains(&name),
                 "axum" => name == "tidewatch-serve",
                 "rdkafka" => ["tidewatch-kafka", "tidewatch-benches"].contains(&name),
                 "sysinfo" => name == "tidewatch-collect",

@@ -33,7 +33,7 @@ pub use error::LakeError;
 pub use janitor::{Janitor, JanitorOptions, JanitorReport};
 pub use kept::KeptRows;
 pub use local_store::LocalStore;
-pub use ls::{LsEntry, ls};
+pub use ls::{LS_COLUMNS, LsEntry, ls};
 pub use s3_store::S3Store;
 pub use scripted_store::{Fault, ScriptedStore};
 pub use settle::{SettleOptions, SettleReport, Settler};

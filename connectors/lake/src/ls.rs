@@ -29,6 +29,10 @@ pub struct LsEntry {
     pub max_ts: Timestamp,
 }
 
+/// The columns of an entry, in order.
+pub const LS_COLUMNS: [&str; 9] =
+    ["table", "path", "settled", "window_start", "window", "rows", "bytes", "min_ts", "max_ts"];
+
 /// Settled files, and with `fresh` also the hot files that none of them covers: together each committed row once. Only
 /// files with rows in `[from, to)` when bounds are given.
 ///

@@ -97,6 +97,11 @@ impl Access {
         }
     }
 
+    /// Whether a secret is that of somebody who may look.
+    pub fn admits(&self, secret: &str) -> bool {
+        self.of(Some(&format!("Bearer {secret}"))).is_some()
+    }
+
     /// Who presents this `Authorization` header. Digests are compared, so time tells nothing about the token.
     fn of(&self, authorization: Option<&str>) -> Option<(Option<String>, Role)> {
         match self {

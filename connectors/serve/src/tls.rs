@@ -25,6 +25,11 @@ const WAITING: usize = 64;
 pub struct Tls(Arc<ServerConfig>);
 
 impl Tls {
+    /// For another protocol than HTTP.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.0.clone())
+    }
+
     /// From files in PEM: the certificate with those that lead to its authority, and its key.
     ///
     /// # Errors

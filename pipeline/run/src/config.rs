@@ -78,6 +78,8 @@ pub struct Config {
     pub lake_flush_interval: Span,
     /// How long the lake's days are kept; `None` keeps them for ever.
     pub lake_retention: Option<Span>,
+    /// Where PostgreSQL's protocol is spoken; `None` nowhere.
+    pub sql_listen: Option<SocketAddr>,
     /// Questions from outside that are answered at once.
     pub sql_workers: usize,
     /// Bytes that each may hold.
@@ -124,6 +126,7 @@ impl Default for Config {
             lake_window: Span::minutes(5),
             lake_flush_interval: Span::seconds(15),
             lake_retention: None,
+            sql_listen: None,
             sql_workers: 2,
             sql_memory: 1 << 30,
             sql_timeout: Span::minutes(1),
@@ -145,7 +148,7 @@ fn optional_path(path: &Option<PathBuf>) -> String {
     path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
 }
 
-const SETTINGS: [Setting; 36] = [
+const SETTINGS: [Setting; 37] = [
     Setting {
         name: "data.dir",
         meaning: "where the log, the lake and the state live",
@@ -467,6 +470,16 @@ const SETTINGS: [Setting; 36] = [
         show: |config| config.lake_retention.map(|span| span.to_string()).unwrap_or_default(),
     },
     Setting {
+        name: "sql.listen",
+        meaning: "where 'up' serves the history over PostgreSQL's protocol, such as 127.0.0.1:5433; empty nowhere",
+        set: |config, text| {
+            let address = || text.parse().map_err(|_| format!("'{text}' is not an address such as 127.0.0.1:5433"));
+            config.sql_listen = if text.is_empty() { None } else { Some(address()?) };
+            Ok(())
+        },
+        show: |config| config.sql_listen.map(|address| address.to_string()).unwrap_or_default(),
+    },
+    Setting {
         name: "sql.workers",
         meaning: "questions from outside that are answered at once, each by a process of its own",
         set: |config, text| {
@@ -724,6 +737,17 @@ fn apply_environment(
 fn unknown(place: &str, name: &str) -> ConfigFault {
     let near = suggestion(name, SETTINGS.iter().map(|setting| setting.name));
     ConfigFault(format!("{place}: unknown setting '{name}'{near}"))
+}
+
+/// The settings whose names begin so, as variables of the environment of another process; none that was left as it is without.
+pub fn environment_of(config: &Config, prefixes: &[&str]) -> Vec<(String, String)> {
+    let wanted = SETTINGS.iter().filter(|setting| prefixes.iter().any(|prefix| setting.name.starts_with(prefix)));
+    let value = |setting: &Setting| {
+        let (section, key) = setting.name.split_once('.')?;
+        let name = format!("TIDEWATCH_{}__{}", section.to_uppercase(), key.to_uppercase());
+        Some((name, (setting.show)(config))).filter(|(_, value)| !value.is_empty())
+    };
+    wanted.filter_map(value).collect()
 }
 
 /// The configuration in force, as a file that would set it; what is unset is commented out.

@@ -24,6 +24,7 @@ mod lake_access;
 mod log_choice;
 mod mapping;
 mod output;
+mod postgres;
 mod progress;
 mod randomness;
 mod rule_files;
@@ -102,6 +103,8 @@ enum Command {
     Lake(command::lake::Command),
     /// Make rows of a synthetic GPU fleet with known incidents.
     Simulate(command::simulate::Args),
+    /// Serve the history over PostgreSQL's wire protocol.
+    ServeSql(command::serve_sql::Args),
     /// Print the configuration in force.
     Config,
     /// Answer questions on standard input, for a process that may end this one.
@@ -137,6 +140,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Up(_)
         | Command::Engine(_)
         | Command::Query(_)
+        | Command::ServeSql(_)
         | Command::Rules(_)
         | Command::Dlq(_)
         | Command::Lake(_)
@@ -153,6 +157,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             command::up::run_engine(args, config)
         }
         Command::Query(args) => command::query::run(args, &config),
+        Command::ServeSql(args) => command::serve_sql::run(args, &config),
         Command::Rules(args) => command::rules::run(args, config),
         Command::Dlq(command) => command::dlq::run(command, config),
         Command::Lake(command) => command::lake::run(command, &config),

@@ -13,6 +13,8 @@ use crate::sql_worker::{Frame, Question};
 /// Variables that a worker may have: where temporary files go, and what opens a bucket.
 const ENVIRONMENT: [&str; 3] = ["PATH", "TMPDIR", "HOME"];
 const BUCKET: &str = "AWS_";
+/// How often whoever asked hears that there is nothing yet.
+const BEAT: Duration = Duration::from_millis(200);
 /// Frames that wait for whoever asked.
 const WAITING: usize = 4;
 
@@ -34,6 +36,15 @@ pub enum Refusal {
     /// Whoever asked wants no more.
     #[error("{0}")]
     Unwanted(String),
+}
+
+/// What questions are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Our own.
+    Own,
+    /// PostgreSQL's, with its catalog.
+    PostgreSql,
 }
 
 /// The workers.
@@ -71,9 +82,12 @@ impl SqlWorkers {
     ///
     /// # Errors
     /// This program's own file can't be found.
-    pub fn new(config: &Config) -> std::io::Result<SqlWorkers> {
+    pub fn new(config: &Config, dialect: Dialect) -> std::io::Result<SqlWorkers> {
         let program = std::env::current_exe()?.to_string_lossy().into_owned();
         let mut command = vec![program, "sql-worker".to_string()];
+        if dialect == Dialect::PostgreSql {
+            command.push("--postgres".to_string());
+        }
         let mut argument = |name: &str, value: String| command.extend([format!("--{name}"), value]);
         argument("data", config.data_dir.display().to_string());
         argument("memory", config.sql_memory.to_string());
@@ -95,11 +109,21 @@ impl SqlWorkers {
         self.state().died
     }
 
-    /// Asks, and hands over what is answered, piece by piece.
+    /// Whether a worker may have a variable of the environment.
+    pub fn may_have(name: &str) -> bool {
+        ENVIRONMENT.contains(&name) || name.starts_with(BUCKET)
+    }
+
+    /// Asks, and hands over what is answered, piece by piece; nothing now and then while there is none, so that whoever asked may
+    /// say that it wants no more.
     ///
     /// # Errors
     /// Why there is no answer, or only a part of one.
-    pub fn ask(&self, question: &Question, mut take: impl FnMut(Frame) -> Result<(), String>) -> Result<(), Refusal> {
+    pub fn ask(
+        &self,
+        question: &Question,
+        mut take: impl FnMut(Option<Frame>) -> Result<(), String>,
+    ) -> Result<(), Refusal> {
         let deadline = Instant::now() + self.timeout;
         let mut turn = self.turn(deadline)?;
         let mut worker = match turn.idle.take() {
@@ -112,9 +136,13 @@ impl SqlWorkers {
         drop(worker.questions.write_all(&line).and_then(|()| worker.questions.flush()));
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let frame = match worker.frames.recv_timeout(left) {
+            let frame = match worker.frames.recv_timeout(left.min(BEAT)) {
                 Ok(Ok(frame)) => frame,
-                Err(RecvTimeoutError::Timeout) => return Err(Refusal::Late(self.timeout)),
+                Err(RecvTimeoutError::Timeout) if left <= BEAT => return Err(Refusal::Late(self.timeout)),
+                Err(RecvTimeoutError::Timeout) => {
+                    take(None).map_err(Refusal::Unwanted)?;
+                    continue;
+                }
                 Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => {
                     self.state().died += 1;
                     let how = worker.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
@@ -125,7 +153,7 @@ impl SqlWorkers {
                 Frame::End => Ok(()),
                 Frame::Wrong(problem) => Err(Refusal::Wrong(problem)),
                 Frame::Failed(problem) => Err(Refusal::Failed(problem)),
-                piece => match take(piece) {
+                piece => match take(Some(piece)) {
                     Ok(()) => continue,
                     Err(why) => return Err(Refusal::Unwanted(why)),
                 },
@@ -153,10 +181,7 @@ impl SqlWorkers {
 
     fn start(&self) -> std::io::Result<Worker> {
         let (program, arguments) = self.command.split_first().ok_or(std::io::ErrorKind::NotFound)?;
-        let known = std::env::vars_os().filter(|(name, _)| {
-            let name = name.to_string_lossy();
-            ENVIRONMENT.contains(&name.as_ref()) || name.starts_with(BUCKET)
-        });
+        let known = std::env::vars_os().filter(|(name, _)| SqlWorkers::may_have(&name.to_string_lossy()));
         let mut command = Command::new(program);
         // The allocator would map a gigabyte at once, which counts as if it were used.
         command.args(arguments).env_clear().envs(known).env("MIMALLOC_ARENA_EAGER_COMMIT", "0");

@@ -25,7 +25,7 @@ impl Api {
         };
         let mut body = Vec::new();
         let asked = self.workers.ask(&question, |frame| {
-            if let Frame::Bytes(bytes) = frame {
+            if let Some(Frame::Bytes(bytes)) = frame {
                 body.extend(bytes);
             }
             if body.len() > ANSWER_BYTES {

@@ -13,6 +13,7 @@ use tidewatch_serve::{Access, Server, Status};
 
 use super::*;
 use crate::config::Config;
+use crate::sql_workers::Dialect;
 
 fn alert(name: &str, host: &str, state: AlertState) -> Alert {
     Alert {
@@ -44,7 +45,7 @@ fn api(log: Arc<ScriptedLog>) -> Api {
         acks: Arc::new(Acks::open(log.clone()).unwrap()),
         log,
         scan: Arc::new(tidewatch_lake::LakeScan::new(Arc::new(tidewatch_lake::ScriptedStore::default()))),
-        workers: SqlWorkers::new(&Config::default()).unwrap(),
+        workers: SqlWorkers::new(&Config::default(), Dialect::Own).unwrap(),
         clock: Arc::new(SystemClock),
         random: Arc::new(SeededRandom::new(7)),
     });

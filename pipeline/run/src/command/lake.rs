@@ -1,8 +1,10 @@
 //! `tidewatch lake`: the files of the history.
 
 use serde_json::{Map, Value, json};
-use tidewatch_lake::{ls, verify};
-use tidewatch_model::Timestamp;
+use tidewatch_lake::{LS_COLUMNS, ls, verify};
+use tidewatch_model::time::TimeError;
+use tidewatch_model::{Timestamp, table};
+use tidewatch_sql::suggestion;
 
 use crate::config::Config;
 use crate::failure::Failure;
@@ -32,11 +34,11 @@ pub struct LsArgs {
     /// Only this table.
     #[arg(long)]
     table: Option<String>,
-    /// Only files with rows at or after this instant.
-    #[arg(long)]
+    /// Only files with rows at or after this instant, such as 2026-03-02T05:00:00Z or 2026-03-02.
+    #[arg(long, value_parser = instant)]
     from: Option<Timestamp>,
     /// Only files with rows before this instant.
-    #[arg(long)]
+    #[arg(long, value_parser = instant)]
     to: Option<Timestamp>,
     /// Committed hot files too, which are not in the public folder yet.
     #[arg(long)]
@@ -46,6 +48,12 @@ pub struct LsArgs {
     format: Option<Format>,
 }
 
+/// An instant, or the beginning of a day in UTC.
+fn instant(text: &str) -> Result<Timestamp, String> {
+    let day = format!("{text}T00:00:00Z").parse();
+    text.parse().or_else(|error: TimeError| day.map_err(|_: TimeError| error.to_string()))
+}
+
 /// Runs the command.
 pub fn run(command: &Command, config: &Config) -> Result<(), Failure> {
     let store = open_store_to_read(config)?;
@@ -53,6 +61,16 @@ pub fn run(command: &Command, config: &Config) -> Result<(), Failure> {
         Command::Ls(args) => {
             let entries =
                 ls(store.as_ref(), args.table.as_deref(), args.from, args.to, args.fresh).map_err(Failure::no)?;
+            let format = format_or_default(args.format);
+            if entries.is_empty() {
+                if let Some(name) = args.table.as_deref().filter(|name| table::find(name).is_none()) {
+                    let near = suggestion(name, table::all().into_iter().map(|table| table.name));
+                    return Err(Failure::usage(format!("unknown table '{name}'{near}")));
+                }
+                if format == Format::Csv {
+                    println!("{}", LS_COLUMNS.join(","));
+                }
+            }
             let objects: Vec<Map<String, Value>> = entries
                 .iter()
                 .filter_map(|entry| {
@@ -61,7 +79,7 @@ pub fn run(command: &Command, config: &Config) -> Result<(), Failure> {
                     Some(object)
                 })
                 .collect();
-            print_objects(format_or_default(args.format), &objects)
+            print_objects(format, &objects)
         }
         Command::Verify { format } => {
             let report = verify(store.as_ref()).map_err(Failure::no)?;

@@ -11,6 +11,7 @@ pub mod prompt;
 pub mod query;
 pub mod render;
 pub mod rules;
+pub mod serve_sql;
 pub mod silence;
 pub mod simulate;
 pub mod sql_worker;

@@ -7,7 +7,8 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, setrlimit};
-use tidewatch_sql::History;
+use tidewatch_postgres::catalog;
+use tidewatch_sql::{CATALOG, History};
 
 use crate::config::Config;
 use crate::dimension_files::{self, TableFile};
@@ -22,6 +23,9 @@ pub struct Args {
     /// Bytes of memory, all together.
     #[arg(long)]
     memory: u64,
+    /// Questions are PostgreSQL's, and so is the catalog.
+    #[arg(long)]
+    postgres: bool,
     /// The lake's bucket.
     #[arg(long)]
     lake_url: Option<String>,
@@ -77,7 +81,7 @@ pub fn run(args: &Args, data: Option<PathBuf>) -> Result<(), Failure> {
         // The lake may not have been there before, and dimension tables and rules may have changed.
         known = known.filter(|(opened, _)| opened.elapsed() < REOPEN);
         if known.is_none() {
-            match open(&config, args.memory) {
+            match open(&config, args) {
                 Ok(history) => known = Some((Instant::now(), history)),
                 Err(failure) => Frame::Failed(failure.message).write(&mut out).map_err(Failure::output)?,
             }
@@ -89,11 +93,16 @@ pub fn run(args: &Args, data: Option<PathBuf>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn open(config: &Config, memory: u64) -> Result<History, Failure> {
+fn open(config: &Config, args: &Args) -> Result<History, Failure> {
     let dimensions = dimension_files::load(&config.tables_files).map_err(Failure::usage)?;
     drop(rule_watch::load(config, &dimensions));
     let scan = Arc::new(lake_access::open_scan(config)?);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let history = History::new(scan, threads).map_err(Failure::no)?;
-    Ok(history.with_dimensions(dimensions).bounded((memory as f64 * QUESTIONS_SHARE) as usize))
+    let history = history.with_dimensions(dimensions).bounded((args.memory as f64 * QUESTIONS_SHARE) as usize);
+    if !args.postgres {
+        return Ok(history);
+    }
+    let overlay = catalog(CATALOG, history.tables()).map_err(Failure::no)?;
+    Ok(history.as_postgresql(overlay))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,12 +31,13 @@ use crate::group::{Division, Stations};
 use crate::heartbeat::Heartbeat;
 use crate::lake_access::open_store;
 use crate::log_choice::LogChoice;
+use crate::postgres::SqlServer;
 use crate::randomness::OsRandom;
 use crate::rule_watch::{self, News, RuleWatch};
 use crate::said::{Acks, Silences};
 use crate::screen::{RecentLines, Screen};
 use crate::self_metrics::Shown;
-use crate::sql_workers::SqlWorkers;
+use crate::sql_workers::{Dialect, SqlWorkers};
 use crate::station::{ENGINE_TOPIC, Part, Parts, RuleSet, StationError, Stats, create_topics, shares};
 
 /// Flags that override the configuration.
@@ -204,7 +205,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         acks,
         log: log.log(),
         scan: Arc::new(LakeScan::new(store.clone())),
-        workers: SqlWorkers::new(config).map_err(Failure::no)?,
+        workers: SqlWorkers::new(config, Dialect::Own).map_err(Failure::no)?,
         clock: Arc::new(SystemClock),
         random: Arc::new(OsRandom),
     };
@@ -213,6 +214,12 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     let feeds = Feeds::start(alertmanagers, &external_url(config));
     let server = Server::start_with(config.http_address, access(config)?, tls(config)?, shown.clone());
     let server = server.map_err(Failure::usage)?;
+    let mut lines = recent.clone();
+    let tell = move |why: &str| {
+        if on_screen { drop(writeln!(lines, "tidewatch: {why}")) } else { say(false, &format!("tidewatch: {why}")) }
+    };
+    let sql_server = config.sql_listen.map(|listen| SqlServer::start(config, listen, tell));
+    let sql_server = sql_server.transpose().map_err(Failure::no)?;
     let collector = if config.collect_enabled { Some(collect(config, log.log(), signals.clone())?) } else { None };
     say(
         on_screen,
@@ -272,6 +279,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         drop(collector.join());
     }
     drop(server);
+    drop(sql_server);
     stations.close(clock.now()).map_err(|error| Failure::no(format!("could not stop cleanly: {error}")))?;
     let stats = stations.stats();
     say(
