@@ -76,7 +76,8 @@ fn until_cancelled(
     handle: Arc<ConnectionHandle>,
 ) -> impl futures::Stream<Item = PgWireResult<DataRow>> {
     let mut waiting = Some(rows);
-    stream::once(async move { handle.start_query().await }).flat_map(move |mut cancelled| {
+    // A tuple, since what it holds is to be polled and not awaited.
+    stream::once(async move { (handle.start_query().await,) }).flat_map(move |(mut cancelled,)| {
         let mut rows = waiting.take().unwrap_or_else(|| stream::empty().boxed());
         stream::poll_fn(move |context| match cancelled.poll_unpin(context) {
             Poll::Ready(Ok(())) => Poll::Ready(Some(Err(PgWireError::QueryCanceled))),

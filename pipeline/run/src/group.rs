@@ -117,6 +117,8 @@ impl Stations {
                 failure = failure.or(Some(error));
             }
             self.past.add(&station.stats().counts_only());
+            // What could not be settled at the end is said at the end.
+            self.past.unsettled.extend(station.stats().unsettled.iter().cloned());
             self.give_back(&[key]).unwrap_or_else(|error| failure = failure.take().or(Some(error)));
         }
         self.stats = self.past.clone();

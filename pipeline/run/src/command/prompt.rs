@@ -13,9 +13,8 @@ use rustyline::history::FileHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{Context, Editor, Helper};
 use tidewatch_model::table;
-use tidewatch_sql::History;
 
-use super::query::print;
+use super::query::{Asking, print};
 use super::tables;
 use crate::failure::Failure;
 use crate::output::{BatchPrinter, Format};
@@ -41,15 +40,15 @@ pub enum Step {
 
 /// What lines act on.
 pub struct Session<'a> {
-    history: &'a History,
+    asking: &'a Asking,
     format: Format,
     timing: bool,
 }
 
 impl<'a> Session<'a> {
     /// At the start.
-    pub fn new(history: &'a History) -> Session<'a> {
-        Session { history, format: Format::Table, timing: true }
+    pub fn new(asking: &'a Asking) -> Session<'a> {
+        Session { asking, format: Format::Table, timing: true }
     }
 
     /// Does what a line says; what is wrong with it is printed, and is no end.
@@ -65,7 +64,7 @@ impl<'a> Session<'a> {
         }
         let begun = Instant::now();
         let mut printer = BatchPrinter::new(self.format, &mut *out);
-        let answered = print(self.history, sql, self.format, &mut printer).and_then(|()| printer.finish());
+        let answered = print(self.asking, sql, self.format, &mut printer).and_then(|()| printer.finish());
         match answered {
             Err(failure) => said(writeln!(out, "error: {}", failure.message))?,
             Ok(()) if self.timing => said(writeln!(out, "{:.3} s", begun.elapsed().as_secs_f64()))?,
@@ -102,7 +101,7 @@ fn said(written: std::io::Result<()>) -> Result<(), Failure> {
 }
 
 /// Reads lines until the end.
-pub fn run(history: &History) -> Result<(), Failure> {
+pub fn run(asking: &Asking) -> Result<(), Failure> {
     let mut editor: Editor<Assistant, FileHistory> = Editor::new().map_err(Failure::no)?;
     editor.set_helper(Some(Assistant));
     let kept = history_file();
@@ -110,7 +109,7 @@ pub fn run(history: &History) -> Result<(), Failure> {
         // The first time there is none.
         drop(editor.load_history(file));
     }
-    let mut session = Session::new(history);
+    let mut session = Session::new(asking);
     let mut out = std::io::stdout();
     said(writeln!(out, "\\? for help, \\d for tables, \\q to end"))?;
     loop {
@@ -238,8 +237,10 @@ mod tests {
     use std::sync::Arc;
 
     use tidewatch_model::ports::{Scan, ScanError, Snapshot};
+    use tidewatch_sql::History;
 
     use super::*;
+    use crate::progress::WatchedScan;
 
     struct Empty;
 
@@ -254,8 +255,10 @@ mod tests {
     }
 
     fn play(lines: &[&str]) -> (String, Step) {
-        let history = History::new(Arc::new(Empty), 1).unwrap();
-        let mut session = Session::new(&history);
+        let progress = Arc::new(WatchedScan::new(Arc::new(Empty)));
+        let history = History::new(progress.clone(), 1).unwrap();
+        let asking = Asking { history, progress };
+        let mut session = Session::new(&asking);
         let mut out = Vec::new();
         session.line("\\timing", &mut out).unwrap();
         out.clear();

@@ -15,6 +15,7 @@ use crate::dimension_files;
 use crate::failure::Failure;
 use crate::lake_access;
 use crate::output::{BatchPrinter, Format, format_or_default};
+use crate::progress::WatchedScan;
 use crate::rule_watch;
 
 /// What to ask.
@@ -51,18 +52,27 @@ pub enum AnswerFormat {
     Arrow,
 }
 
+/// The history, and how far a question has read.
+pub struct Asking {
+    /// What is asked.
+    pub history: History,
+    /// Its reading.
+    pub progress: Arc<WatchedScan>,
+}
+
 /// Runs the command.
 pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     let dimensions = dimension_files::load(&config.tables_files).map_err(Failure::usage)?;
-    let scan = Arc::new(lake_access::open_scan(config)?);
+    let progress = Arc::new(WatchedScan::new(Arc::new(lake_access::open_scan(config)?)));
     // Rules make streams known, which are tables too. What is wrong with the rules is no matter here.
     let mut with_rules = config.clone();
     with_rules.rules_paths.extend(args.rules.iter().cloned());
     drop(rule_watch::load(&with_rules, &dimensions));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let history = History::new(scan, threads).map_err(failure)?.with_dimensions(dimensions);
+    let history = History::new(progress.clone(), threads).map_err(failure)?.with_dimensions(dimensions);
+    let asking = Asking { history, progress };
     let sql = match args.sql.as_deref() {
-        None if std::io::stdin().is_terminal() && args.out.is_none() => return prompt::run(&history),
+        None if std::io::stdin().is_terminal() && args.out.is_none() => return prompt::run(&asking),
         None | Some("-") => std::io::read_to_string(std::io::stdin()).map_err(Failure::usage)?,
         Some(sql) => sql.to_string(),
     };
@@ -84,7 +94,8 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         }
         Some(format @ (AnswerFormat::Parquet | AnswerFormat::Arrow)) => {
             let mut file: Option<AnswerFile> = None;
-            let answer = history.query(&sql, |batch| {
+            let answer = asking.history.query(&sql, |batch| {
+                asking.progress.clear();
                 let file = match &mut file {
                     Some(file) => file,
                     None => {
@@ -105,7 +116,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         None => format_or_default(None),
     };
     let mut printer = BatchPrinter::new(format, out()?);
-    print(&history, &sql, format, &mut printer)?;
+    print(&asking, &sql, format, &mut printer)?;
     printer.finish()
 }
 
@@ -114,13 +125,16 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
 /// # Errors
 /// A wrong question, a lake that can't be read, or an output that can't be written.
 pub fn print<W: Write>(
-    history: &History,
+    asking: &Asking,
     sql: &str,
     format: Format,
     printer: &mut BatchPrinter<W>,
 ) -> Result<(), Failure> {
     let mut is_first = true;
-    let answer = history.query(sql, |batch| {
+    let answer = asking.history.query(sql, |batch| {
+        if batch.num_rows() > 0 {
+            asking.progress.clear();
+        }
         // The first, empty batch is the header: JSON has none.
         let is_header = std::mem::take(&mut is_first) && batch.num_rows() == 0;
         if format == Format::Json && is_header {
@@ -128,6 +142,7 @@ pub fn print<W: Write>(
         }
         printer.print(batch).map_err(|failure| QueryError::Failed(failure.message))
     });
+    asking.progress.clear();
     answer.map_err(failure)
 }
 

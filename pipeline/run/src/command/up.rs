@@ -282,6 +282,9 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     drop(sql_server);
     stations.close(clock.now()).map_err(|error| Failure::no(format!("could not stop cleanly: {error}")))?;
     let stats = stations.stats();
+    for problem in &stats.unsettled {
+        say(on_screen, &format!("tidewatch: can't settle: {problem}"));
+    }
     say(
         on_screen,
         &format!("tidewatch: stopped; {} rows committed, {} transitions", stats.lake_rows, stats.transitions),

@@ -121,7 +121,7 @@ fn generated_file(table: &str) -> String {
 
 /// Multisets of the lake's rows, as `lake ls --fresh` lists its files, and of the generator's: rows in the lake, rows that only
 /// the generator has, and rows that only the lake has. The agents' own rows are left out.
-fn compared_by_duckdb(place: &Place, table: &str) -> Option<(i64, i64, i64)> {
+pub fn compared_by_duckdb(place: &Place, table: &str) -> Option<(i64, i64, i64)> {
     let listed = good(place.here(), &["lake", "ls", "--fresh", "--data", "data", "--table", table, "--format", "json"]);
     let files: Vec<String> = listed
         .lines()
@@ -144,7 +144,7 @@ fn compared_by_duckdb(place: &Place, table: &str) -> Option<(i64, i64, i64)> {
     Some((numbers[0], numbers[1], numbers[2]))
 }
 
-const GROUP: [&str; 5] = ["--rules", "hot.sql", "--no-bundled-rules", "--group", "engines"];
+pub const GROUP: [&str; 5] = ["--rules", "hot.sql", "--no-bundled-rules", "--group", "engines"];
 
 #[test]
 fn fault_membership_changes_every_few_seconds() {

@@ -5,6 +5,7 @@
 
 mod faults;
 mod group;
+mod lake;
 #[path = "../process/mod.rs"]
 mod process;
 
