@@ -40,7 +40,7 @@ pub enum QueryError {
 }
 
 /// Stack of a thread that runs plans; only what is used of it takes memory.
-const STACK_BYTES: usize = 16 << 20;
+pub const STACK_BYTES: usize = 16 << 20;
 
 /// What an answer will look like.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +76,8 @@ impl History {
             .worker_threads(partitions.max(1))
             // A plan's depth is a stack's.
             .thread_stack_size(STACK_BYTES)
+            // They read files; as many more would wait for the same disk.
+            .max_blocking_threads(partitions.max(1) * 2)
             .build()
             .map_err(|error| QueryError::Failed(error.to_string()))?;
         Ok(History {

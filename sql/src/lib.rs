@@ -53,7 +53,7 @@ pub use engine::{Engine, EngineError, Feed, Renewed, Series, TableCounts};
 pub use exact::ExactSum;
 pub use explain::{CubeExplanation, Explanation, OverExplanation, SharedExplanation, WindowExplanation};
 pub use fault::{Fault, Level, Location, suggestion};
-pub use history::{Description, History, Overlay, QueryError};
+pub use history::{Description, History, Overlay, QueryError, STACK_BYTES};
 pub use listener::{Listener, Watched};
 pub use options::{LATER_OPTIONS, OPTIONS};
 pub use session::CATALOG;

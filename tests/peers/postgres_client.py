@@ -2,6 +2,7 @@
 answered instead of what was expected."""
 
 import datetime
+import socket
 import sys
 import threading
 import time
@@ -94,4 +95,27 @@ threading.Timer(1, db.cancel).start()
 refused(db, "SELECT count(*) FROM gpu a, gpu b, gpu c WHERE a.power_watts + b.power_watts > c.power_watts", "57014")
 same("cancelled soon", time.monotonic() - begun < 5, True)
 same("after it", db.execute("SELECT 3").fetchall(), [(3,)])
+
+# Several questions in one message, one after the other.
+many = db.execute("SELECT ts FROM gpu; SELECT ts FROM gpu; SELECT 4")
+same("of several", [many.rowcount, many.nextset(), many.rowcount, many.nextset(), many.fetchall()], [960, True, 960, True, [(4,)]])
+with connect() as within, within.transaction():
+    try:
+        with within.transaction():
+            within.execute("SELECT nosuch")
+    except psycopg.Error:
+        pass
+    same("after a savepoint", within.execute("SELECT 5").fetchall(), [(5,)])
+
+# What strangers send harms nobody: messages that are none, and a text that takes its parser minutes.
+for _ in range(400):
+    with socket.create_connection(("127.0.0.1", int(PORT))) as stranger:
+        startup = b"\0\3\0\0user\0x\0\0"
+        stranger.sendall((len(startup) + 4).to_bytes(4, "big") + startup + b"p\0\0\0\0")
+slow = threading.Thread(target=refused, args=(connect(autocommit=True), "SELECT " + "position(" * 16, "57014"))
+slow.start()
+begun = time.monotonic()
+same("beside it", connect().execute("SELECT 6").fetchall(), [(6,)])
+same("beside it, soon", time.monotonic() - begun < 5, True)
+slow.join()
 print("ok")

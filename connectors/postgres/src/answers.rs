@@ -3,6 +3,8 @@
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
 
+use crate::statements::Statement;
+
 /// What an answer will look like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
@@ -24,6 +26,9 @@ pub enum Unanswered {
     /// It took too long, or nobody wants it any more.
     #[error("{0}")]
     Ended(String),
+    /// The statement is wrong, and this is its SQLSTATE.
+    #[error("{1}")]
+    Refused(String, String),
     /// Anything else.
     #[error("{0}")]
     Failed(String),
@@ -31,6 +36,12 @@ pub enum Unanswered {
 
 /// Answers statements; each call blocks its thread.
 pub trait Answers: Send + Sync + 'static {
+    /// What a text says: [`crate::parse`], where it may take as long and as much as it likes.
+    ///
+    /// # Errors
+    /// What is wrong with it, or why nobody can say.
+    fn parse(&self, sql: &str) -> Result<Vec<Statement>, Unanswered>;
+
     /// Says what an answer will look like.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
@@ -27,6 +28,7 @@ use pgwire::api::{
 use pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
 use pgwire::messages::data::DataRow;
 use pgwire::messages::response::TransactionStatus;
+use pgwire::messages::simplequery::Query;
 use pgwire::messages::startup::{Authentication, ParameterStatus, PasswordMessageFamily};
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use tokio::sync::mpsc;
@@ -35,7 +37,7 @@ use crate::answers::{Answers, Shape, Unanswered};
 use crate::columns::{Rows, fields, wire_type};
 use crate::parameters::texts;
 use crate::server::Admit;
-use crate::statements::{Statement, VERSION, parse, setting};
+use crate::statements::{Statement, VERSION, is_plain, parse, setting};
 
 /// An error with its SQLSTATE (PostgreSQL's documentation, appendix A).
 pub fn error(code: &str, message: impl Into<String>) -> PgWireError {
@@ -44,6 +46,7 @@ pub fn error(code: &str, message: impl Into<String>) -> PgWireError {
 
 fn unanswered(why: &Unanswered) -> PgWireError {
     let code = match why {
+        Unanswered::Refused(code, _) => code,
         Unanswered::Wrong(_) => "42000",
         Unanswered::Busy(_) => "53300",
         Unanswered::Ended(_) => "57014",
@@ -86,30 +89,50 @@ fn until_cancelled(
     })
 }
 
+/// How long a client may take no rows: whoever answers waits for it.
+const SLOW: Duration = Duration::from_secs(30);
+
 /// Batches that wait for the client.
 const WAITING: usize = 2;
 
 impl Speaker {
+    /// What a text says. What may take long is looked at elsewhere: this thread is everybody's.
+    async fn parse(&self, sql: &str) -> PgWireResult<Vec<Statement>> {
+        if is_plain(sql) {
+            return parse(sql).map_err(|(code, problem)| error(&code, problem));
+        }
+        let (answers, sql) = (self.answers.clone(), sql.to_string());
+        let parsed = tokio::task::spawn_blocking(move || answers.parse(&sql)).await;
+        parsed.map_err(|gone| error("XX000", gone.to_string()))?.map_err(|why| unanswered(&why))
+    }
+
     async fn shape(&self, sql: &str) -> PgWireResult<Shape> {
         let (answers, sql) = (self.answers.clone(), sql.to_string());
         let described = tokio::task::spawn_blocking(move || answers.describe(&sql)).await;
         described.map_err(|gone| error("XX000", gone.to_string()))?.map_err(|why| unanswered(&why))
     }
 
-    /// Asks. Rows come while the client takes them; when it goes away, or cancels, whoever answers is told with its next word.
+    /// Asks. Rows come while the client takes them; when it cancels, or does not take them any more, whoever answers is told. `alone` says that
+    /// nothing follows in the same message.
     async fn ask<C: ClientInfo>(
         &self,
         client: &C,
         sql: &str,
         parameters: Vec<Option<String>>,
         format: &Format,
+        alone: bool,
     ) -> PgWireResult<Response> {
         let (sender, mut batches) = mpsc::channel::<Result<RecordBatch, Unanswered>>(WAITING);
         let (answers, sql) = (self.answers.clone(), sql.to_string());
         tokio::task::spawn_blocking(move || {
             let gone = || "nobody waits for the answer".to_string();
+            let here = tokio::runtime::Handle::current();
+            let send = |batch| here.block_on(tokio::time::timeout(SLOW, sender.send(Ok(batch))));
             let asked = answers.answer(&sql, &parameters, &mut |batch| match batch {
-                Some(batch) => sender.blocking_send(Ok(batch)).map_err(|_| gone()),
+                Some(batch) => match send(batch) {
+                    Ok(sent) => sent.map_err(|_| gone()),
+                    Err(_) => Err(format!("the client took no rows for {} s", SLOW.as_secs())),
+                },
                 None if sender.is_closed() => Err(gone()),
                 None => Ok(()),
             });
@@ -142,7 +165,7 @@ impl Speaker {
                 row => row,
             }
         });
-        let rows = match client.session_extensions().get::<Arc<ConnectionHandle>>() {
+        let rows = match client.session_extensions().get::<Arc<ConnectionHandle>>().filter(|_| alone) {
             Some(handle) => until_cancelled(rows.boxed(), handle.as_ref().clone()).boxed(),
             None => rows.boxed(),
         };
@@ -155,21 +178,22 @@ impl Speaker {
         statement: &Statement,
         parameters: Vec<Option<String>>,
         format: &Format,
+        alone: bool,
     ) -> PgWireResult<Response>
     where
         C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        if client.transaction_status() == TransactionStatus::Error && !matches!(statement, Statement::End(_)) {
+        let is_aborted = client.transaction_status() == TransactionStatus::Error;
+        if is_aborted && !matches!(statement, Statement::End(_)) {
             return Err(error("25P02", "the transaction is aborted: expected ROLLBACK"));
         }
         match statement {
-            Statement::Question(sql) => self.ask(client, sql, parameters, format).await,
+            Statement::Question(sql) => self.ask(client, sql, parameters, format, alone).await,
             Statement::Done(tag) => Ok(Response::Execution(Tag::new(tag))),
+            Statement::Back => Ok(Response::Execution(Tag::new("ROLLBACK"))),
             Statement::Begin => Ok(Response::TransactionStart(Tag::new("BEGIN"))),
-            Statement::End(_) if client.transaction_status() == TransactionStatus::Error => {
-                Ok(Response::TransactionEnd(Tag::new("ROLLBACK")))
-            }
+            Statement::End(_) if is_aborted => Ok(Response::TransactionEnd(Tag::new("ROLLBACK"))),
             Statement::End(tag) => Ok(Response::TransactionEnd(Tag::new(tag))),
             Statement::Set(name, value) => {
                 client.metadata_mut().insert(name.clone(), value.clone());
@@ -193,6 +217,14 @@ impl Speaker {
     }
 }
 
+/// An answer whose rows are all here.
+async fn whole(response: Response) -> Response {
+    let Response::Query(mut answer) = response else { return response };
+    let fields = answer.row_schema();
+    let rows: Vec<PgWireResult<DataRow>> = answer.data_rows.by_ref().collect().await;
+    Response::Query(QueryResponse::new(fields, stream::iter(rows)))
+}
+
 /// Settings whose changes clients are told of (PostgreSQL's protocol, "asynchronous operations").
 const REPORTED: [&str; 4] = ["application_name", "DateStyle", "TimeZone", "client_encoding"];
 
@@ -202,6 +234,21 @@ fn shown(name: &str) -> FieldInfo {
 
 #[async_trait]
 impl SimpleQueryHandler for Speaker {
+    async fn on_query<C>(&self, client: &mut C, query: Query) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        // A transaction that goes on from a savepoint is no aborted one any more, also for what follows in the same message.
+        let goes_back = || parse(&query.query).is_ok_and(|statements| statements.first() == Some(&Statement::Back));
+        if client.transaction_status() == TransactionStatus::Error && is_plain(&query.query) && goes_back() {
+            client.set_transaction_status(TransactionStatus::Transaction);
+        }
+        self._on_query(client, query).await
+    }
+
     async fn do_query<C>(&self, client: &mut C, query: &str) -> PgWireResult<Vec<Response>>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
@@ -209,13 +256,15 @@ impl SimpleQueryHandler for Speaker {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let statements = parse(query).map_err(|(code, problem)| error(code, problem))?;
+        let statements = self.parse(query).await?;
         if statements.is_empty() {
             return Ok(vec![Response::EmptyQuery]);
         }
-        let mut responses = Vec::new();
+        let (mut responses, alone) = (Vec::new(), statements.len() == 1);
         for statement in statements {
-            responses.push(self.respond(client, &statement, vec![], &Format::UnifiedText).await?);
+            let response = self.respond(client, &statement, vec![], &Format::UnifiedText, alone).await?;
+            // Of several, each is answered before the next is asked: two that wait for each other's worker would wait for ever.
+            responses.push(if alone { response } else { whole(response).await });
         }
         Ok(responses)
     }
@@ -229,7 +278,7 @@ impl QueryParser for Speaker {
     where
         C: ClientInfo + Unpin + Send + Sync,
     {
-        let mut statements = parse(sql).map_err(|(code, problem)| error(code, problem))?;
+        let mut statements = self.parse(sql).await?;
         let statement = match statements.len() {
             0 => return Ok(None),
             1 => statements.remove(0),
@@ -278,7 +327,7 @@ impl ExtendedQueryHandler for Speaker {
     {
         let prepared = &portal.statement.statement;
         let parameters = texts(portal, &prepared.parameters)?;
-        self.respond(client, &prepared.statement, parameters, &portal.result_column_format).await
+        self.respond(client, &prepared.statement, parameters, &portal.result_column_format, true).await
     }
 }
 
@@ -317,6 +366,8 @@ impl AuthMechanism<()> for Passing {
 }
 
 struct Startup {
+    /// A password is not asked for in the clear where TLS is to be had.
+    needs_tls: bool,
     door: Door,
     driver: AuthDriver<DefaultServerParameterProvider>,
 }
@@ -330,6 +381,10 @@ impl StartupHandler for Startup {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let outcome = match message {
+            PgWireFrontendMessage::Startup(_) if self.needs_tls && !client.is_secure() => {
+                let refused = ErrorInfo::new("FATAL".to_string(), "28000".to_string(), "expected TLS".to_string());
+                return Err(PgWireError::UserError(Box::new(refused)));
+            }
             PgWireFrontendMessage::Startup(startup) => {
                 protocol_negotiation(client, &startup).await?;
                 save_startup_parameters_to_metadata(client, &startup);
@@ -353,13 +408,19 @@ impl StartupHandler for Startup {
 pub struct Handlers {
     speaker: Arc<Speaker>,
     admit: Option<Admit>,
+    needs_tls: bool,
     connections: Arc<ConnectionManager>,
 }
 
 impl Handlers {
     /// For all connections of a server.
-    pub fn new(answers: Arc<dyn Answers>, admit: Option<Admit>) -> Handlers {
-        Handlers { speaker: Arc::new(Speaker { answers }), admit, connections: Arc::new(ConnectionManager::new()) }
+    pub fn new(answers: Arc<dyn Answers>, admit: Option<Admit>, needs_tls: bool) -> Handlers {
+        Handlers {
+            speaker: Arc::new(Speaker { answers }),
+            admit,
+            needs_tls,
+            connections: Arc::new(ConnectionManager::new()),
+        }
     }
 }
 
@@ -385,7 +446,7 @@ impl PgWireServerHandlers for Handlers {
         parameters.date_style = "ISO, MDY".to_string();
         parameters.time_zone = "UTC".to_string();
         let driver = AuthDriver::new(parameters).with_connection_manager(self.connections.clone());
-        Arc::new(Startup { door: Door(self.admit.clone()), driver })
+        Arc::new(Startup { needs_tls: self.needs_tls, door: Door(self.admit.clone()), driver })
     }
 
     fn error_handler(&self) -> Arc<impl ErrorHandler> {

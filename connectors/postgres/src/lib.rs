@@ -14,3 +14,4 @@ mod statements;
 pub use answers::{Answers, Shape, Unanswered};
 pub use catalog::{Overlay, catalog};
 pub use server::{Admit, PostgresServer};
+pub use statements::{Statement, parse};

@@ -45,7 +45,7 @@ impl PostgresServer {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, mut stopped) = oneshot::channel::<()>();
         let thread = std::thread::Builder::new().name("postgres".to_string()).spawn(move || {
-            let handlers = Arc::new(Handlers::new(answers, admit));
+            let handlers = Arc::new(Handlers::new(answers, admit, tls.is_some()));
             let places = Arc::new(Semaphore::new(CONNECTIONS));
             runtime.block_on(async move {
                 let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };

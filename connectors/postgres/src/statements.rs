@@ -3,13 +3,15 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{Expr, Set, Statement as Ast, Value, visit_expressions_mut};
+use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use serde::{Deserialize, Serialize};
 
 /// Bytes of what is parsed at once.
 const SQL_BYTES: usize = 64 << 10;
 
 /// One statement.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Statement {
     /// A question, in a form without what only PostgreSQL's parser knows.
     Question(String),
@@ -20,20 +22,23 @@ pub enum Statement {
     /// A transaction begins: everything is read-only, so it is only kept in mind.
     Begin,
     /// It ends.
-    End(&'static str),
+    End(String),
+    /// It goes on from an earlier point of it.
+    Back,
     /// What needs no work.
-    Done(&'static str),
+    Done(String),
 }
 
 /// The statements of a text; none when it is empty.
 ///
 /// # Errors
 /// The SQLSTATE, and what is wrong.
-pub fn parse(sql: &str) -> Result<Vec<Statement>, (&'static str, String)> {
+pub fn parse(sql: &str) -> Result<Vec<Statement>, (String, String)> {
     if sql.len() > SQL_BYTES {
-        return Err(("54001", format!("expected at most {} KiB of SQL", SQL_BYTES >> 10)));
+        return Err(("54001".to_string(), format!("expected at most {} KiB of SQL", SQL_BYTES >> 10)));
     }
-    let mut parsed = PostgresCompatibilityParser::new().parse(sql).map_err(|error| ("42601", error.to_string()))?;
+    let wrong = |error: ParserError| ("42601".to_string(), error.to_string());
+    let mut parsed = PostgresCompatibilityParser::new().parse(sql).map_err(wrong)?;
     settle_settings(&mut parsed);
     parsed.into_iter().map(statement).collect()
 }
@@ -73,31 +78,38 @@ fn settle_settings(statements: &mut Vec<Ast>) {
     let (ControlFlow::Continue(()) | ControlFlow::Break(())) = visit_expressions_mut(statements, settle);
 }
 
-fn statement(parsed: Ast) -> Result<Statement, (&'static str, String)> {
+/// Whether a text is so plain that parsing it takes no time: what nests can take a parser exponential time, what is long its stack.
+pub fn is_plain(sql: &str) -> bool {
+    sql.len() <= 256 && sql.bytes().filter(|byte| *byte == b'(').count() <= 3
+}
+
+fn statement(parsed: Ast) -> Result<Statement, (String, String)> {
+    let done = |tag: &str| Statement::Done(tag.to_string());
     let bare = |text: &str| text.trim_matches('\'').to_string();
     Ok(match parsed {
         Ast::Query(_) | Ast::Explain { .. } => Statement::Question(parsed.to_string()),
         Ast::StartTransaction { .. } => Statement::Begin,
-        Ast::Commit { .. } => Statement::End("COMMIT"),
-        Ast::Rollback { .. } => Statement::End("ROLLBACK"),
-        Ast::Savepoint { .. } => Statement::Done("SAVEPOINT"),
-        Ast::ReleaseSavepoint { .. } => Statement::Done("RELEASE"),
-        Ast::Deallocate { .. } => Statement::Done("DEALLOCATE"),
-        Ast::Discard { .. } => Statement::Done("DISCARD ALL"),
+        Ast::Commit { .. } => Statement::End("COMMIT".to_string()),
+        Ast::Rollback { savepoint: Some(_), .. } => Statement::Back,
+        Ast::Rollback { .. } => Statement::End("ROLLBACK".to_string()),
+        Ast::Savepoint { .. } => done("SAVEPOINT"),
+        Ast::ReleaseSavepoint { .. } => done("RELEASE"),
+        Ast::Deallocate { .. } => done("DEALLOCATE"),
+        Ast::Discard { .. } => done("DISCARD ALL"),
         Ast::Set(Set::SingleAssignment { variable, values, .. }) => {
             let values: Vec<String> = values.iter().map(|value| bare(&value.to_string())).collect();
             Statement::Set(variable.to_string().to_lowercase(), values.join(", "))
         }
         Ast::Set(Set::SetTimeZone { value, .. }) => Statement::Set("timezone".to_string(), bare(&value.to_string())),
         // Isolation and roles: there is one of each.
-        Ast::Set(_) => Statement::Done("SET"),
+        Ast::Set(_) => done("SET"),
         Ast::ShowVariable { variable } => {
             let words: Vec<String> = variable.iter().map(|word| word.value.to_lowercase()).collect();
             Statement::Show(words.join("_"))
         }
         other => {
             let shown: String = other.to_string().chars().take(60).collect();
-            return Err(("25006", format!("only reading is possible here, not: {shown}")));
+            return Err(("25006".to_string(), format!("only reading is possible here, not: {shown}")));
         }
     })
 }
@@ -115,7 +127,7 @@ mod tests {
             Statement::Question("SELECT 1".to_string()),
             Statement::Set("timezone".to_string(), "UTC".to_string()),
             Statement::Show("transaction_isolation".to_string()),
-            Statement::End("COMMIT"),
+            Statement::End("COMMIT".to_string()),
         ];
         assert_eq!(parsed, expected);
         assert_eq!(parse(" ; -- nothing").unwrap(), []);
@@ -125,5 +137,7 @@ mod tests {
             assert!(parse(sql).is_err(), "{sql}");
         }
         assert_eq!(parse("SELEC").unwrap_err().0, "42601");
+        assert_eq!(parse("ROLLBACK TO SAVEPOINT a").unwrap(), [Statement::Back]);
+        assert!(is_plain("BEGIN") && !is_plain("SELECT cast(cast(cast(cast("));
     }
 }

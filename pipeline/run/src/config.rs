@@ -663,6 +663,14 @@ pub fn check_together(config: &Config, faults: &mut Vec<ConfigFault>) {
             config.http_address
         )));
     }
+    if let Some(listen) = config.sql_listen.filter(|listen| !listen.ip().is_loopback())
+        && config.http_token_file.is_none()
+        && config.http_tokens_file.is_none()
+    {
+        faults.push(ConfigFault(format!(
+            "sql.listen: {listen} is not a loopback address: expected http.token_file too, so that not everybody may read"
+        )));
+    }
 }
 
 fn apply_file(config: &mut Config, file: &Path, text: &str, faults: &mut Vec<ConfigFault>) {

@@ -2,17 +2,18 @@
 
 use std::io::Read;
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
 use arrow::datatypes::DataType;
 use arrow::ipc::reader::StreamDecoder;
-use tidewatch_postgres::{Answers, Shape, Unanswered};
+use tidewatch_postgres::{Answers, Shape, Statement, Unanswered};
 
 use crate::config::{self, Config};
 use crate::sql_worker::{Form, Frame, Question};
@@ -22,6 +23,21 @@ use crate::sql_workers::{Refusal, SqlWorkers};
 pub struct AskedByWire(pub SqlWorkers);
 
 impl Answers for AskedByWire {
+    fn parse(&self, sql: &str) -> Result<Vec<Statement>, Unanswered> {
+        let question = Question { sql: sql.to_string(), parameters: vec![], form: Form::Statements };
+        let mut text = Vec::new();
+        let asked = self.0.ask(&question, |frame| {
+            if let Some(Frame::Bytes(bytes)) = frame {
+                text.extend(bytes);
+            }
+            Ok(())
+        });
+        asked.map_err(unanswered)?;
+        let parsed: Result<Vec<Statement>, (String, String)> =
+            serde_json::from_slice(&text).map_err(|error| Unanswered::Failed(error.to_string()))?;
+        parsed.map_err(|(code, problem)| Unanswered::Refused(code, problem))
+    }
+
     fn describe(&self, sql: &str) -> Result<Shape, Unanswered> {
         let question = Question { sql: sql.to_string(), parameters: vec![], form: Form::Description };
         let (mut parameters, mut decoder) = (vec![], StreamDecoder::new());
@@ -118,9 +134,12 @@ impl SqlServer {
             let mut command = Command::new(&program);
             command.args(["--config", "/dev/null", "--data"]).arg(&data);
             command.args(["serve-sql", "--until-input-ends", "--listen", &listen.to_string()]);
-            let kept = std::env::vars_os().filter(|(name, _)| SqlWorkers::may_have(&name.to_string_lossy()));
+            let kept = std::env::vars_os().filter(|(name, _)| {
+                let name = name.to_string_lossy();
+                name == "TMPDIR" || SqlWorkers::may_have(&name)
+            });
             command.env_clear().envs(kept).envs(environment.iter().cloned());
-            command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
+            command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0).spawn()
         };
         let (stop, child) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
         let (stopped, held) = (stop.clone(), child.clone());
@@ -128,9 +147,19 @@ impl SqlServer {
             let mut wait = FIRST_WAIT;
             while !stopped.load(Ordering::SeqCst) {
                 let why = match begin() {
-                    Ok(begun) => {
+                    Ok(mut begun) => {
+                        let said = begun.stderr.take().map(last_words);
                         *locked(&held) = Some(begun);
-                        ended(&held, &stopped)
+                        let since = Instant::now();
+                        let status = ended(&held, &stopped);
+                        if stopped.load(Ordering::SeqCst) {
+                            return;
+                        }
+                        if since.elapsed() > LONGEST_WAIT {
+                            wait = FIRST_WAIT;
+                        }
+                        let words = said.and_then(|said| said.join().ok()).unwrap_or_default();
+                        format!("{status} {}", words.trim())
                     }
                     Err(error) => error.to_string(),
                 };
@@ -147,19 +176,29 @@ impl SqlServer {
     }
 }
 
-/// Waits until it has ended, and says what it said last.
+/// Reads what a process says, so that it never waits for that, and keeps the end of it.
+fn last_words(mut stderr: ChildStderr) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let (mut kept, mut buffer) = (Vec::new(), [0; 4_096]);
+        while let Ok(read @ 1..) = stderr.read(&mut buffer) {
+            kept.extend_from_slice(&buffer[..read]);
+            let excess = kept.len().saturating_sub(LAST_WORDS);
+            kept.drain(..excess);
+        }
+        String::from_utf8_lossy(&kept).into_owned()
+    })
+}
+
+/// Bytes of what a process said last.
+const LAST_WORDS: usize = 1_024;
+
+/// Waits until it has ended, and says how.
 fn ended(child: &Mutex<Option<Child>>, stopped: &AtomicBool) -> String {
     loop {
         if let Some(running) = locked(child).as_mut() {
             match running.try_wait() {
                 Ok(None) => {}
-                Ok(Some(status)) => {
-                    let mut said = String::new();
-                    if let Some(mut stderr) = running.stderr.take() {
-                        drop(stderr.read_to_string(&mut said));
-                    }
-                    return format!("{status} {}", said.trim());
-                }
+                Ok(Some(status)) => return status.to_string(),
                 Err(error) => return error.to_string(),
             }
         }

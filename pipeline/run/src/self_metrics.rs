@@ -31,6 +31,11 @@ impl Shown {
         Shown { figures: Mutex::default(), api }
     }
 
+    /// Questions from outside are not answered any more.
+    pub fn stop_sql(&self) {
+        self.api.stop_sql();
+    }
+
     /// Renews what the API shows.
     pub fn set_alerts(&self, alerts: &[Alert], groups: Vec<GroupView>, rules: &Arc<Vec<Rule>>, health: RuleHealth) {
         self.api.set(alerts.to_vec(), groups, rules.clone(), health);

@@ -33,6 +33,8 @@ pub enum Form {
     Csv,
     /// An Arrow IPC stream.
     Arrow,
+    /// No rows: what PostgreSQL's statements are, in JSON.
+    Statements,
     /// No rows: an Arrow IPC stream with the columns alone, and before it the types of the parameters.
     Description,
 }
@@ -112,6 +114,12 @@ fn respond(history: &History, question: &Question, out: &mut impl Write) -> Resu
     let failed = |error: &dyn std::fmt::Display| QueryError::Failed(error.to_string());
     let mut chunks = Chunks { out, held: Vec::new() };
     match question.form {
+        Form::Statements => {
+            let parsed = tidewatch_postgres::parse(&question.sql);
+            chunks
+                .write_all(&serde_json::to_vec(&parsed).map_err(|error| failed(&error))?)
+                .map_err(|error| failed(&error))?;
+        }
         Form::Description => {
             let description = history.describe(&question.sql)?;
             let types: Vec<String> = description.parameters.iter().map(ToString::to_string).collect();

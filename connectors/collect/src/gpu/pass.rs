@@ -379,7 +379,7 @@ impl<'nvml> Reader<'nvml> {
         if let Some((received, sent)) = gpm.pcie_bytes {
             self.received.add(received);
             self.sent.add(sent);
-        } else if self.refused.contains("sm_active_ratio") {
+        } else if self.refused.contains("sm_active_ratio") || gpm.sm_active.is_some() {
             let fields = self.fields("field values (pcie)", &PCIE_FIELDS);
             for (column, traffic) in
                 [("pcie_rx_bytes_total", &mut self.received), ("pcie_tx_bytes_total", &mut self.sent)]
@@ -499,7 +499,7 @@ impl<'nvml> Gpm<'nvml> {
     }
 }
 
-/// Bytes over PCIe in one direction since we began to read. The driver's own counters begin anew after 4 GiB, which a busy
+/// Bytes over PCIe in one direction since the library was opened. The driver's own counters begin anew after 4 GiB, which a busy
 /// link passes in a tenth of a second: where GPM tells rates, these are summed.
 #[derive(Debug, Default)]
 struct Traffic {

@@ -11,7 +11,15 @@ use crate::sql_workers::Refusal;
 /// Bytes of an answer. It is handed over whole, so that an error is told by its status and not by an answer that breaks off.
 const ANSWER_BYTES: usize = 64 << 20;
 
+/// Bytes of one statement.
+const SQL_BYTES: usize = 64 << 10;
+
 impl Api {
+    /// Answers no questions any more.
+    pub fn stop_sql(&self) {
+        self.workers.stop();
+    }
+
     /// How many workers ended while they answered.
     pub fn sql_workers_died(&self) -> u64 {
         self.workers.died()
@@ -68,6 +76,9 @@ fn question(request: &ApiRequest) -> Result<(Question, &'static str), String> {
         }
     }
     let sql = sql.ok_or("expected query, a statement of SQL")?;
+    if sql.len() > SQL_BYTES {
+        return Err(format!("expected at most {} KiB of SQL, found {}", SQL_BYTES >> 10, sql.len() >> 10));
+    }
     let form = match form {
         Some(form) => form,
         None => accepted(&request.accept),
@@ -75,7 +86,7 @@ fn question(request: &ApiRequest) -> Result<(Question, &'static str), String> {
     let kind = match form {
         Form::Csv => "text/csv; charset=utf-8",
         Form::Arrow => "application/vnd.apache.arrow.stream",
-        Form::Json | Form::Description => "application/x-ndjson",
+        Form::Json | Form::Description | Form::Statements => "application/x-ndjson",
     };
     Ok((Question { sql, parameters, form }, kind))
 }

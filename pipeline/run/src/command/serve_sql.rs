@@ -4,10 +4,12 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tidewatch_postgres::{Admit, PostgresServer};
 use tidewatch_serve::Access;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::sql_worker::yield_to_others;
 use super::telling::{access, tls};
 use super::up::say;
 use crate::config::Config;
@@ -29,8 +31,15 @@ pub struct Args {
     until_input_ends: bool,
 }
 
+/// Memory of the server itself: answers on their way, and what is sent to it. Beyond it the process ends, and `up` starts another.
+const OWN_BYTES: u64 = 3 << 30;
+
 /// Runs until it is asked to stop.
 pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
+    yield_to_others();
+    // What strangers send is held here until it is asked of a worker.
+    let limit = Some(OWN_BYTES);
+    setrlimit(Resource::Data, Rlimit { current: limit, maximum: limit }).map_err(Failure::usage)?;
     let admit: Option<Admit> = match access(config)? {
         Access::Open => None,
         tokens => Some(Arc::new(move |password: &str| tokens.admits(password))),

@@ -43,12 +43,16 @@ const QUESTIONS_SHARE: f64 = 0.75;
 /// What a process of this program has mapped before the first question: stacks and the allocator's own.
 const OWN_BYTES: u64 = 256 << 20;
 
+/// Threads that run plans, at most.
+const MOST_THREADS: usize = 8;
 /// How soon changed files of dimension tables and rules are seen.
 const REOPEN: Duration = Duration::from_secs(5);
 
 /// Runs the command. Nothing but the arguments says what it does.
 pub fn run(args: &Args, data: Option<PathBuf>) -> Result<(), Failure> {
-    let limit = Some(args.memory.saturating_add(OWN_BYTES));
+    yield_to_others();
+    let stacks = threads() as u64 * 3 * tidewatch_sql::STACK_BYTES as u64;
+    let limit = Some(args.memory.saturating_add(OWN_BYTES).saturating_add(stacks));
     setrlimit(Resource::Data, Rlimit { current: limit, maximum: limit })
         .and_then(|()| setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }))
         .map_err(|error| Failure::usage(format!("--memory {}: {error}", args.memory)))?;
@@ -93,12 +97,23 @@ pub fn run(args: &Args, data: Option<PathBuf>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Threads that run plans: a stack each, which counts, however many cores there are.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS)
+}
+
+/// When there is too little of processor or memory, this process goes first.
+pub fn yield_to_others() {
+    // Both are always allowed; where they are not known nothing is lost.
+    rustix::process::nice(10).unwrap_or_default();
+    drop(std::fs::write("/proc/self/oom_score_adj", "1000"));
+}
+
 fn open(config: &Config, args: &Args) -> Result<History, Failure> {
     let dimensions = dimension_files::load(&config.tables_files).map_err(Failure::usage)?;
     drop(rule_watch::load(config, &dimensions));
     let scan = Arc::new(lake_access::open_scan(config)?);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let history = History::new(scan, threads).map_err(Failure::no)?;
+    let history = History::new(scan, threads()).map_err(Failure::no)?;
     let history = history.with_dimensions(dimensions).bounded((args.memory as f64 * QUESTIONS_SHARE) as usize);
     if !args.postgres {
         return Ok(history);

@@ -278,6 +278,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     if let Some(collector) = collector {
         drop(collector.join());
     }
+    shown.stop_sql();
     drop(server);
     drop(sql_server);
     stations.close(clock.now()).map_err(|error| Failure::no(format!("could not stop cleanly: {error}")))?;

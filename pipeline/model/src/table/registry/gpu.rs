@@ -82,10 +82,18 @@ pub const GPU: Table = Table {
             .null("not read in this row (every 30 s), or not supported"),
         counter("pcie_replays_total", "replays", "NVML pcie_replay_counter()")
             .null("not read in this row (every 30 s), or not supported"),
-        counter("pcie_rx_bytes_total", "bytes", "GPM PCIe rate summed, or NVML field 198, since the collector began")
-            .null("not supported by this GPU or driver, or the first row"),
-        counter("pcie_tx_bytes_total", "bytes", "GPM PCIe rate summed, or NVML field 197, since the collector began")
-            .null("not supported by this GPU or driver, or the first row"),
+        counter(
+            "pcie_rx_bytes_total",
+            "bytes",
+            "GPM PCIe rate summed, or NVML field 198, since the library was opened",
+        )
+        .null("not supported by this GPU or driver, or the first row"),
+        counter(
+            "pcie_tx_bytes_total",
+            "bytes",
+            "GPM PCIe rate summed, or NVML field 197, since the library was opened",
+        )
+        .null("not supported by this GPU or driver, or the first row"),
         integer("nvlink_links", "links", "NVML link_wrapper_for(), links that exist")
             .null("not read in this row (every 30 s), or not supported"),
         integer("nvlink_links_active", "links", "NVML link_wrapper_for().is_active()")
