@@ -1,7 +1,7 @@
 //! PostgreSQL's wire protocol over workers, and the process of its own that `up` keeps for it.
 
 use std::io::Read;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -99,7 +99,7 @@ fn unanswered(refusal: Refusal) -> Unanswered {
     match refusal {
         Refusal::Wrong(_) => Unanswered::Wrong(text),
         Refusal::Busy(_) => Unanswered::Busy(text),
-        Refusal::Late(_) | Refusal::Unwanted(_) => Unanswered::Ended(text),
+        Refusal::Late(_) | Refusal::Unwanted(_) | Refusal::Stopped => Unanswered::Ended(text),
         Refusal::Failed(_) => Unanswered::Failed(text),
     }
 }
@@ -121,12 +121,15 @@ impl SqlServer {
     /// Starts it. `say` is told why it ended.
     ///
     /// # Errors
-    /// No thread, or this program's file can't be found.
+    /// A port that can't be had, no thread, or this program's file can't be found.
     pub fn start(
         config: &Config,
         listen: SocketAddr,
         mut say: impl FnMut(&str) + Send + 'static,
     ) -> std::io::Result<SqlServer> {
+        // A port that is taken now is a wrong setting; one that is taken later is waited for.
+        let named = |error: std::io::Error| std::io::Error::new(error.kind(), format!("sql.listen: {listen}: {error}"));
+        drop(TcpListener::bind(listen).map_err(named)?);
         let program = std::env::current_exe()?;
         let environment = config::environment_of(config, &["sql.", "http.", "lake.url", "rules.", "tables."]);
         let data = config.data_dir.clone();

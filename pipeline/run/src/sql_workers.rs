@@ -51,6 +51,9 @@ pub enum Refusal {
     /// It took too long.
     #[error("the answer took longer than {} s", .0.as_secs())]
     Late(Duration),
+    /// All end.
+    #[error("this process stops")]
+    Stopped,
     /// Whoever asked wants no more.
     #[error("{0}")]
     Unwanted(String),
@@ -178,7 +181,7 @@ impl SqlWorkers {
                 return Err(Refusal::Late(self.timeout));
             }
             if self.stopped.load(Ordering::SeqCst) {
-                return Err(Refusal::Failed(STOPPED.to_string()));
+                return Err(Refusal::Stopped);
             }
             let frame = match worker.frames.recv_timeout(left.min(BEAT)) {
                 Ok(Ok(frame)) => frame,
@@ -276,9 +279,6 @@ impl SqlWorkers {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// What is answered once all end.
-const STOPPED: &str = "this process stops";
 
 /// Deletes temporary files of workers whose asker is gone.
 fn sweep() {

@@ -45,7 +45,9 @@ impl Api {
             Ok(()) => Answer { status: 200, kind, body },
             Err(refusal @ (Refusal::Wrong(_) | Refusal::Unwanted(_))) => refused(422, &refusal.to_string()),
             Err(refusal @ Refusal::Failed(_)) => refused(500, &refusal.to_string()),
-            Err(refusal @ (Refusal::Busy(_) | Refusal::Late(_))) => refused(503, &refusal.to_string()),
+            Err(refusal @ (Refusal::Busy(_) | Refusal::Late(_) | Refusal::Stopped)) => {
+                refused(503, &refusal.to_string())
+            }
         }
     }
 }

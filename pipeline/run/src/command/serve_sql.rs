@@ -14,6 +14,7 @@ use super::telling::{access, tls};
 use super::up::say;
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::lake_access::open_store_to_read;
 use crate::postgres::AskedByWire;
 use crate::sql_workers::{Dialect, SqlWorkers};
 
@@ -44,6 +45,8 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         Access::Open => None,
         tokens => Some(Arc::new(move |password: &str| tokens.admits(password))),
     };
+    // A folder that is not there is a slip, not a lake without rows.
+    drop(open_store_to_read(config)?);
     let workers = SqlWorkers::new(config, Dialect::PostgreSql).map_err(Failure::no)?;
     let acceptor = tls(config)?.map(|tls| tls.acceptor());
     let server = PostgresServer::start(args.listen, acceptor, admit, Arc::new(AskedByWire(workers)));

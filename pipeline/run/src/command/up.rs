@@ -219,7 +219,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         if on_screen { drop(writeln!(lines, "tidewatch: {why}")) } else { say(false, &format!("tidewatch: {why}")) }
     };
     let sql_server = config.sql_listen.map(|listen| SqlServer::start(config, listen, tell));
-    let sql_server = sql_server.transpose().map_err(Failure::no)?;
+    let sql_server = sql_server.transpose().map_err(Failure::usage)?;
     let collector = if config.collect_enabled { Some(collect(config, log.log(), signals.clone())?) } else { None };
     say(
         on_screen,
@@ -231,6 +231,9 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
             server.address()
         ),
     );
+    if let Some(listen) = config.sql_listen {
+        say(on_screen, &format!("tidewatch: the history at postgresql://{listen}/tidewatch"));
+    }
     let mut screen = Screen::new(on_screen, recent, config.data_dir.display().to_string(), server.address());
     let mut loop_state = LoopState {
         log: &log,
