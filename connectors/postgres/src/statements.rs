@@ -126,7 +126,7 @@ mod tests {
             Statement::Begin,
             Statement::Question("SELECT 1".to_string()),
             Statement::Set("timezone".to_string(), "UTC".to_string()),
-            Statement::Show("transaction_isolation".to_string()),
+            Statement::Show("transaction_isolation_level".to_string()),
             Statement::End("COMMIT".to_string()),
         ];
         assert_eq!(parsed, expected);
