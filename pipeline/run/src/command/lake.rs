@@ -51,7 +51,7 @@ pub struct LsArgs {
 /// An instant, or the beginning of a day in UTC.
 fn instant(text: &str) -> Result<Timestamp, String> {
     let day = format!("{text}T00:00:00Z").parse();
-    text.parse().or_else(|_: TimeError| day).map_err(|error: TimeError| format!("{error}, or a day such as 2026-03-02"))
+    text.parse().or(day).map_err(|error: TimeError| format!("{error}, or a day such as 2026-03-02"))
 }
 
 /// Runs the command.
