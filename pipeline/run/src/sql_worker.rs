@@ -1,5 +1,5 @@
 //! A process that answers questions and can be killed, and how it is spoken to: a line of JSON with a question goes in, frames with
-//! the answer come out. Whoever asks holds no rows and no plan; what a question does to the worker, it does to nobody else.
+//! the answer come out. Whoever asks plans nothing and reads no file; what a question does to the worker, it does to nobody else.
 
 use std::io::{self, Read, Write};
 

@@ -122,7 +122,7 @@ impl SqlWorkers {
             argument("lake-url", url.clone());
         }
         for file in &config.tables_files {
-            argument("table", format!("{}={}", file.name, file.path.display()));
+            argument("table", file.to_string());
         }
         for path in &config.rules_paths {
             argument("rules", path.display().to_string());

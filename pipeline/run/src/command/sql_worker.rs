@@ -31,7 +31,7 @@ pub struct Args {
     lake_url: Option<String>,
     /// A dimension table, NAME=FILE. Repeatable.
     #[arg(long, value_name = "NAME=FILE")]
-    table: Vec<String>,
+    table: Vec<TableFile>,
     /// Rules whose streams are tables. Repeatable.
     #[arg(long)]
     rules: Vec<PathBuf>,
@@ -56,14 +56,14 @@ pub fn run(args: &Args, data: Option<PathBuf>) -> Result<(), Failure> {
     setrlimit(Resource::Data, Rlimit { current: limit, maximum: limit })
         .and_then(|()| setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }))
         .map_err(|error| Failure::usage(format!("--memory {}: {error}", args.memory)))?;
-    let mut config = Config { lake_url: args.lake_url.clone(), rules_paths: args.rules.clone(), ..Config::default() };
+    let mut config = Config {
+        lake_url: args.lake_url.clone(),
+        rules_paths: args.rules.clone(),
+        tables_files: args.table.clone(),
+        ..Config::default()
+    };
     if let Some(data) = data {
         config.data_dir = data;
-    }
-    for table in &args.table {
-        let (name, path) =
-            table.split_once('=').ok_or_else(|| Failure::usage(format!("--table {table}: expected NAME=FILE")))?;
-        config.tables_files.push(TableFile { name: name.to_string(), path: PathBuf::from(path) });
     }
     let (sender, questions) = sync_channel::<Question>(1);
     std::thread::Builder::new()
