@@ -16,6 +16,7 @@ use tidewatch_lake::{
     Counts, Janitor, JanitorOptions, KeptRows, LakeOptions, LakeWriter, LocalStore, Progress, SettleOptions, Settler,
     ls,
 };
+use tidewatch_model::limits::SETTLED_WINDOW;
 use tidewatch_model::scripted::SeededRandom;
 use tidewatch_model::{Span, Timestamp};
 use tidewatch_tests::peers::python;
@@ -44,7 +45,7 @@ fn main() {
     ask(&settled, &minutes);
 }
 
-/// Fills a lake, and prints what that cost beside one sorted file a window.
+/// Fills a lake, and prints what that cost beside one sorted file every five minutes.
 fn write(root: &Path, gpus: usize, duration: Span, noise: Noise, window: Span) {
     let start: Timestamp = START.parse().unwrap();
     let options = FleetOptions {
@@ -89,7 +90,7 @@ fn write(root: &Path, gpus: usize, duration: Span, noise: Noise, window: Span) {
                 waiting.push(batch.clone());
             }
         }
-        if (now + Span::seconds(1)).floor(window) == now + Span::seconds(1) {
+        if (now + Span::seconds(1)).floor(SETTLED_WINDOW) == now + Span::seconds(1) {
             let round = measure_thread(|| {
                 settler.run(now, false).unwrap();
                 janitor.run(now).unwrap()
@@ -106,10 +107,10 @@ fn write(root: &Path, gpus: usize, duration: Span, noise: Noise, window: Span) {
     drop(std::fs::remove_file(file));
     let bytes: u64 = ls(store.as_ref(), None, None, None, false).unwrap().iter().map(|file| file.bytes).sum();
     let per_row = bare / bare_rows.max(1) as f64 * rows as f64;
-    print_line("  sorted, one bare Parquet file a window", bare_rows, bare, bare);
-    print_line("  the lake: hot and settled", rows, hot + settle, per_row);
+    print_line("  sorted, one bare Parquet file every five minutes", bare_rows, bare, bare);
+    print_line("  the lake: hot, settled and public", rows, hot + settle, per_row);
     println!(
-        "  of which hot {hot:.2} s, settled and cleaned {settle:.2} s; {:.2} bytes a row, {:.3} bytes a sample ({:.1} samples a row)",
+        "  of which hot {hot:.2} s, settled, made public and cleaned {settle:.2} s; {:.2} bytes a row, {:.3} bytes a sample ({:.1} samples a row)",
         bytes as f64 / rows as f64,
         bytes as f64 / samples as f64,
         samples as f64 / rows as f64

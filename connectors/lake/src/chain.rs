@@ -21,6 +21,8 @@ pub struct HotFile {
     pub window_start: Timestamp,
     /// Length of that window.
     pub window: Span,
+    /// Length of the window of the public file that its rows are meant for: a multiple of the other.
+    pub public_window: Span,
     /// Rows.
     pub rows: u64,
     /// Bytes.

@@ -1,5 +1,7 @@
-//! What is written down about settled files: claims before they exist, receipts when they do, and manifests once their claims
-//! are gone.
+//! What is written down about files that replace others. Settled files: claims before they exist, receipts when they do. Public
+//! files: compactions and their receipts likewise, and manifests once all these are gone.
+
+use std::collections::BTreeSet;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -22,7 +24,10 @@ pub struct Input {
 /// A window of a table.
 pub type WindowKey = (String, Timestamp, Span);
 
-/// A claim: these inputs of this window become this file, and nothing else ever does.
+/// The version of all these forms.
+pub const VERSION: u32 = 2;
+
+/// A claim: these inputs of this window become this settled file, and nothing else ever does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     /// Version of this form.
@@ -33,6 +38,8 @@ pub struct Claim {
     pub window_start: Timestamp,
     /// Its length.
     pub window: Span,
+    /// Length of the window of the public file that takes in what comes out: it is the claim that decides.
+    pub public_window: Span,
     /// 1 for the first, then one more for each lot of late rows.
     pub generation: u32,
     /// What goes in.
@@ -52,9 +59,14 @@ impl Claim {
     pub fn key(&self) -> WindowKey {
         (self.table.clone(), self.window_start, self.window)
     }
+
+    /// The window of the public file that takes in what comes out.
+    pub fn public_key(&self) -> WindowKey {
+        (self.table.clone(), self.window_start.floor(self.public_window), self.public_window)
+    }
 }
 
-/// A settled file: public, and never changed.
+/// A file that replaces others and never changes: a settled one, which is private, or a public one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SettledFile {
     /// Where it lies in the store.
@@ -65,7 +77,7 @@ pub struct SettledFile {
     pub window_start: Timestamp,
     /// Length of its window.
     pub window: Span,
-    /// Which lot of the window's rows.
+    /// Which lot of the window's files.
     pub generation: u32,
     /// Rows.
     pub rows: u64,
@@ -97,13 +109,82 @@ pub struct Receipt {
     pub file: SettledFile,
 }
 
-/// Settled files of a table's day whose claims are gone. The one with the largest number holds what all before it held.
+/// A compaction: these settled files of a public window become these public files, and nothing else ever does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compaction {
+    /// Version of this form.
+    pub version: u32,
+    /// The table.
+    pub table: String,
+    /// Start of the public window.
+    pub window_start: Timestamp,
+    /// Its length.
+    pub window: Span,
+    /// 1 for the first, then one more for each lot of settled files that comes later.
+    pub generation: u32,
+    /// What comes out, and of what, in the order of time.
+    pub outputs: Vec<Output>,
+}
+
+/// A public file to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// Where it will lie in the store.
+    pub path: String,
+    /// What goes in.
+    pub inputs: Vec<SettledFile>,
+}
+
+impl Output {
+    /// Rows of its inputs.
+    pub fn rows(&self) -> u64 {
+        self.inputs.iter().map(|input| input.rows).sum()
+    }
+}
+
+impl Compaction {
+    /// Its window.
+    pub fn key(&self) -> WindowKey {
+        (self.table.clone(), self.window_start, self.window)
+    }
+
+    /// All settled files that it takes in.
+    pub fn inputs(&self) -> impl Iterator<Item = &SettledFile> {
+        self.outputs.iter().flat_map(|output| &output.inputs)
+    }
+}
+
+/// Says that all outputs of a compaction lie there whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompactionReceipt {
+    /// Version of this form.
+    pub version: u32,
+    /// When, by the settler's clock.
+    pub compacted_at: Timestamp,
+    /// The outputs.
+    pub files: Vec<SettledFile>,
+}
+
+/// Public files of a table's day whose compactions are gone. The one with the largest number holds what all before it held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Version of this form.
     pub version: u32,
     /// The files, in order of their paths.
     pub files: Vec<SettledFile>,
+    /// The settled files that they took in, and whose claims are gone: nothing is made in their place.
+    pub taken: BTreeSet<Taken>,
+}
+
+/// A settled file that is gone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Taken {
+    /// Start of its window.
+    pub window_start: Timestamp,
+    /// Length of its window.
+    pub window: Span,
+    /// Which lot of the window's files.
+    pub generation: u32,
 }
 
 /// That days of a table before one are not kept.
@@ -124,10 +205,20 @@ pub fn read<T: DeserializeOwned>(store: &dyn Store, path: &str) -> Result<T, Lak
     let bytes = store.get(path)?;
     let damaged = |problem: String| LakeError::Damaged { path: path.to_string(), problem };
     let Version { version } = serde_json::from_slice(&bytes).map_err(|error| damaged(format!("not ours: {error}")))?;
-    if version != 1 {
-        return Err(damaged(format!("version {version}: expected 1")));
+    if version != VERSION {
+        return Err(damaged(format!("version {version}: expected {VERSION}")));
     }
     serde_json::from_slice(&bytes).map_err(|error| damaged(format!("not what its name says: {error}")))
+}
+
+/// Creates one where there is none. Whoever's lies there is what counts; only when none does has the put failed.
+pub fn create<T: Serialize + DeserializeOwned>(store: &dyn Store, path: &str, value: &T) -> Result<(), LakeError> {
+    let answer = store.create(path, &bytes(path, value)?);
+    match (read::<T>(store, path), answer) {
+        (Ok(_), _) => Ok(()),
+        (Err(_), Err(error)) => Err(error.into()),
+        (Err(error), Ok(_)) => Err(error),
+    }
 }
 
 /// Its bytes.

@@ -1,7 +1,7 @@
 //! The janitor: deletes what is not needed any more. Any process may do it, at any time, and die at any point of it.
 //!
-//! What is deleted was first made superfluous by something that is created once: hot files by a receipt, entries of a chain by a
-//! floor, claims by a manifest, days by a word on retention. Readers know these before they miss what is gone.
+//! What is deleted was first made superfluous by something that is created once: hot files by a receipt, settled files by that of a
+//! compaction, entries of a chain by a floor, claims and compactions by a manifest, days by a word on retention. Readers know these before they miss what is gone.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -11,7 +11,9 @@ use tidewatch_model::ports::{Created, Store, StoreError};
 use tidewatch_model::{Span, Timestamp};
 
 use crate::chain::{Entry, Floor, HotFile, floor_among};
-use crate::claim::{self, Input, Manifest, Retention, SettledFile, WindowKey};
+use crate::claim::{
+    self, Compaction, CompactionReceipt, Input, Manifest, Retention, SettledFile, Taken, VERSION, WindowKey,
+};
 use crate::error::LakeError;
 use crate::layout;
 use crate::view::View;
@@ -21,7 +23,7 @@ use crate::view::View;
 pub struct JanitorOptions {
     /// Files that readers need no more stay so much longer: the longest question that began before.
     pub grace: Span,
-    /// Settled files of days that lie wholly this far back are deleted; `None` keeps them for ever.
+    /// Files of days that lie wholly this far back are deleted; `None` keeps them for ever.
     pub retention: Option<Span>,
 }
 
@@ -36,20 +38,22 @@ impl Default for JanitorOptions {
 pub struct JanitorReport {
     /// Hot files whose rows are settled.
     pub hot_files: u64,
+    /// Settled files whose rows are public.
+    pub settled_files: u64,
     /// Files of attempts that were never committed.
     pub orphans: u64,
     /// Entries of chains.
     pub entries: u64,
-    /// Claims that are in a manifest now.
+    /// Claims whose settled files a manifest calls taken.
     pub claims: u64,
-    /// Settled files of days that are not kept.
+    /// Public files of days that are not kept.
     pub expired_files: u64,
 }
 
 impl JanitorReport {
     /// How many files that is.
     pub fn files(&self) -> u64 {
-        self.hot_files + self.orphans + self.entries + self.claims + self.expired_files
+        self.hot_files + self.settled_files + self.orphans + self.entries + self.claims + self.expired_files
     }
 }
 
@@ -59,7 +63,7 @@ pub struct Janitor {
     store: Arc<dyn Store>,
     options: JanitorOptions,
     view: View,
-    /// By the path of a claim with a receipt, or of a word on retention: from when it was surely known.
+    /// By the path of a claim or compaction with a receipt, or of a word on retention: from when it was surely known.
     known: HashMap<String, Timestamp>,
     /// Seen at the last round for the first time.
     seen: BTreeSet<String>,
@@ -87,8 +91,16 @@ impl Janitor {
         view.refresh(self.store.as_ref())?;
         self.say_retention(&mut view, now)?;
         let words: BTreeSet<String> = self.store.list(layout::RETENTION)?.into_iter().map(|(path, _)| path).collect();
-        self.known.retain(|path, _| view.receipts.contains_key(path) || words.contains(path));
-        let new = view.receipts.keys().chain(&words).filter(|path| !self.known.contains_key(*path));
+        let is_there = |path: &String| {
+            view.receipts.contains_key(path) || view.compacted.contains_key(path) || words.contains(path)
+        };
+        self.known.retain(|path, _| is_there(path));
+        let new = view
+            .receipts
+            .keys()
+            .chain(view.compacted.keys())
+            .chain(&words)
+            .filter(|path| !self.known.contains_key(*path));
         self.seen = new.cloned().collect();
         let gone = self.days_gone(&words, now)?;
         for (table, first_kept) in &gone {
@@ -96,7 +108,8 @@ impl Janitor {
         }
         let lying = self.delete_hot_files(&view, &gone, now, &mut report)?;
         self.trim(&view, &gone, &lying, &mut report)?;
-        self.fold(&view, &mut report)?;
+        let lying = self.delete_settled_files(&view, &gone, now, &mut report)?;
+        self.fold(&view, &lying, &mut report)?;
         self.delete_lone_receipts(&view)?;
         self.view = view;
         Ok(report)
@@ -107,7 +120,7 @@ impl Janitor {
         let Some(retention) = self.options.retention else { return Ok(()) };
         let first_kept = now.saturating_sub(retention).date();
         // A clock that has jumped makes rows of one day far ahead. Nothing goes before two days are kept.
-        let days: BTreeSet<String> = view.settled().into_values().map(|file| file.window_start.date()).collect();
+        let days: BTreeSet<String> = view.public().into_values().map(|file| file.window_start.date()).collect();
         if days.iter().rev().nth(1).is_none_or(|second| *second < first_kept) {
             return Ok(());
         }
@@ -117,9 +130,11 @@ impl Janitor {
             manifests.filter(|(_, day)| is_old(day)).map(|(table, _)| table.to_string()).collect();
         let claims = view.claims.values().filter(|claim| is_old(&claim.window_start.date()));
         old.extend(claims.map(|claim| claim.table.clone()));
+        let compactions = view.compactions.values().filter(|made| is_old(&made.window_start.date()));
+        old.extend(compactions.map(|made| made.table.clone()));
         for table in old {
             let path = layout::retention(&table, &first_kept);
-            let word = Retention { version: 1, first_kept: first_kept.clone() };
+            let word = Retention { version: VERSION, first_kept: first_kept.clone() };
             self.store.create(&path, &claim::bytes(&path, &word)?)?;
             view.first_kept.insert(table, first_kept.clone());
         }
@@ -144,7 +159,7 @@ impl Janitor {
         self.known.get(path).is_some_and(|since| now - *since >= self.options.grace)
     }
 
-    /// Deletes everything of a table's days before one. Settled files are looked for where they lie: one that was written by
+    /// Deletes everything of a table's days before one. Public files are looked for where they lie: one that was written by
     /// somebody who slept while its day went is deleted too.
     fn delete_days(&self, view: &View, table: &str, first_kept: &str) -> Result<u64, LakeError> {
         let mut deleted = 0;
@@ -156,6 +171,11 @@ impl Janitor {
         }
         for (path, claim) in &view.claims {
             if claim.table == table && claim.window_start.date().as_str() < first_kept {
+                self.delete_claim(path)?;
+            }
+        }
+        for (path, made) in &view.compactions {
+            if made.table == table && made.window_start.date().as_str() < first_kept {
                 self.delete_claim(path)?;
             }
         }
@@ -210,6 +230,40 @@ impl Janitor {
         Ok(lying)
     }
 
+    /// Deletes settled files whose rows have been public for a while, and such as were written anew by somebody who had slept.
+    /// Returns those that still lie there.
+    fn delete_settled_files(
+        &self,
+        view: &View,
+        gone: &DaysGone,
+        now: Timestamp,
+        report: &mut JanitorReport,
+    ) -> Result<BTreeSet<String>, LakeError> {
+        let over =
+            view.compacted.keys().filter(|path| self.is_old(path, now)).filter_map(|path| view.compactions.get(path));
+        let over: HashSet<&str> = over.flat_map(Compaction::inputs).map(|input| input.path.as_str()).collect();
+        let taken: HashSet<String> = view
+            .taken()
+            .map(|(table, taken)| layout::settled_stem(table, taken.window_start, taken.window, taken.generation))
+            .collect();
+        let mut lying = BTreeSet::new();
+        for (path, _) in self.store.list(layout::SETTLED)? {
+            let is_gone = layout::table_and_day_of_settled(&path)
+                .is_some_and(|(table, day)| gone.get(table).is_some_and(|first_kept| day < *first_kept));
+            let is_over = over.contains(path.as_str());
+            if !is_over && !is_gone && !taken.contains(layout::stem_of_settled(&path)) {
+                lying.insert(path);
+                continue;
+            }
+            self.store.delete(&path)?;
+            match is_over || is_gone {
+                true => report.settled_files += 1,
+                false => report.orphans += 1,
+            }
+        }
+        Ok(lying)
+    }
+
     /// Cuts chains off below the first entry that has files; the newest entry always stays.
     fn trim(
         &self,
@@ -231,7 +285,7 @@ impl Janitor {
         for (chain, entries) in chains {
             let before_newest = entries[..entries.len() - 1].iter().copied();
             if let Some(Entry { topic, partition, seq, to, .. }) = before_newest.take_while(is_over).last() {
-                let floor = Floor { version: 1, topic: topic.clone(), partition: *partition, seq: *seq, to: *to };
+                let floor = Floor { version: VERSION, topic: topic.clone(), partition: *partition, seq: *seq, to: *to };
                 let path = layout::floor(chain, *seq);
                 self.store.create(&path, &claim::bytes(&path, &floor)?)?;
             }
@@ -256,10 +310,12 @@ impl Janitor {
 
     /// Deletes receipts of claims that are gone, written by somebody who had slept.
     fn delete_lone_receipts(&self, view: &View) -> Result<(), LakeError> {
-        for (path, _) in self.store.list(layout::SETTLE)? {
+        let claims = self.store.list(layout::SETTLE)?;
+        for (path, _) in claims.into_iter().chain(self.store.list(layout::COMPACT)?) {
             let claim = layout::claim_of(&path);
             if claim != path
                 && !view.claims.contains_key(&claim)
+                && !view.compactions.contains_key(&claim)
                 && matches!(self.store.get(&claim), Err(StoreError::NotFound(_)))
             {
                 self.store.delete(&path)?;
@@ -268,21 +324,31 @@ impl Janitor {
         Ok(())
     }
 
-    /// Claims whose inputs are below the floors become lines of their day's manifest.
-    fn fold(&self, view: &View, report: &mut JanitorReport) -> Result<(), LakeError> {
-        let mut days: BTreeMap<(String, String), Vec<(&String, &SettledFile)>> = BTreeMap::new();
-        for (path, claim) in &view.claims {
-            if view.is_void(path, claim) {
+    /// Compactions of which all inputs are gone, and all entries that these came from, become lines of their day's manifest.
+    fn fold(&self, view: &View, lying: &BTreeSet<String>, report: &mut JanitorReport) -> Result<(), LakeError> {
+        for (path, _) in view.claims.iter().filter(|(path, claim)| view.is_void(path, claim)) {
+            self.delete_claim(path)?;
+        }
+        let mut days: BTreeMap<(String, String), Vec<(&String, &Compaction, &CompactionReceipt)>> = BTreeMap::new();
+        for (path, made) in &view.compactions {
+            if view.is_vain(path, made) {
                 self.delete_claim(path)?;
                 continue;
             }
-            let Some(receipt) = view.receipts.get(path) else { continue };
-            if claim.inputs.iter().all(|input| view.is_trimmed(input)) {
-                let day = (claim.table.clone(), claim.window_start.date());
-                days.entry(day).or_default().push((path, &receipt.file));
+            let Some(receipt) = view.compacted.get(path) else { continue };
+            let is_gone = |input: &SettledFile| {
+                let claim = layout::claim(&input.table, input.window_start, input.window, input.generation);
+                !lying.contains(&input.path)
+                    && view.claims.get(&claim).map_or_else(
+                        || view.is_taken(&input.key(), input.generation),
+                        |claim| claim.inputs.iter().all(|input| view.is_trimmed(input)),
+                    )
+            };
+            if made.inputs().all(is_gone) {
+                days.entry((made.table.clone(), made.window_start.date())).or_default().push((path, made, receipt));
             }
         }
-        for ((table, day), claims) in days {
+        for ((table, day), compactions) in days {
             if view.first_kept.get(&table).is_some_and(|first_kept| day < *first_kept) {
                 continue;
             }
@@ -290,9 +356,15 @@ impl Janitor {
             let before = view.manifests.iter().rfind(|(path, _)| path.starts_with(&folder));
             let number = before.and_then(|(path, _)| layout::number(path)).unwrap_or(0) + 1;
             let known = before.into_iter().flat_map(|(_, manifest)| &manifest.files);
-            let files: BTreeMap<&str, &SettledFile> =
-                known.chain(claims.iter().map(|(_, file)| *file)).map(|file| (file.path.as_str(), file)).collect();
-            let manifest = Manifest { version: 1, files: files.into_values().cloned().collect() };
+            let new = compactions.iter().flat_map(|(_, _, receipt)| &receipt.files);
+            let files: BTreeMap<&str, &SettledFile> = known.chain(new).map(|file| (file.path.as_str(), file)).collect();
+            let mut taken = before.map_or_else(BTreeSet::new, |(_, manifest)| manifest.taken.clone());
+            taken.extend(compactions.iter().flat_map(|(_, made, _)| made.inputs()).map(|input| Taken {
+                window_start: input.window_start,
+                window: input.window,
+                generation: input.generation,
+            }));
+            let manifest = Manifest { version: VERSION, files: files.into_values().cloned().collect(), taken };
             let path = layout::manifest(&table, &day, number);
             let is_ours = self.store.create(&path, &claim::bytes(&path, &manifest)?)? == Created::Now;
             let listed = self.store.list(&folder)?;
@@ -300,9 +372,18 @@ impl Janitor {
                 // Somebody else is at it, and knows more.
                 continue;
             }
-            for (path, _) in claims {
+            for (path, made, _) in compactions {
+                // Whoever misses a compaction misses its claims as well: those go first.
+                for input in made.inputs() {
+                    self.delete_claim(&layout::claim(
+                        &input.table,
+                        input.window_start,
+                        input.window,
+                        input.generation,
+                    ))?;
+                    report.claims += 1;
+                }
                 self.delete_claim(path)?;
-                report.claims += 1;
             }
             for (other, _) in listed.iter().filter(|(other, _)| *other < path) {
                 self.store.delete(other)?;

@@ -2,15 +2,21 @@
 
 use tidewatch_model::{Span, Timestamp};
 
+use crate::claim::WindowKey;
+
 /// The public root: safe to read with a plain glob.
 pub const PUBLIC: &str = "lake/";
+/// Settled files: private, until a public file takes them in.
+pub const SETTLED: &str = "internal/settled/";
 /// Hot files.
 pub const HOT: &str = "internal/hot/";
 /// Commit chains.
 pub const LOG: &str = "internal/log/";
 /// Claims.
 pub const SETTLE: &str = "internal/settle/";
-/// Manifests: lists of settled files whose claims are gone.
+/// Compactions.
+pub const COMPACT: &str = "internal/compact/";
+/// Manifests: lists of public files whose compactions are gone.
 pub const MANIFEST: &str = "internal/manifest/";
 /// Days that are not kept any more.
 pub const RETENTION: &str = "internal/retention/";
@@ -90,28 +96,61 @@ pub fn claim(table: &str, window_start: Timestamp, window: Span, generation: u32
     format!("{}g{generation:04}.json", claim_folder(table, window_start, window))
 }
 
-/// Whether a path is that of a claim.
+/// The folder of a public window's compactions.
+pub fn compaction_folder(table: &str, window_start: Timestamp, window: Span) -> String {
+    format!("{COMPACT}{table}/{}-{window}/", compact_time(window_start))
+}
+
+/// The compaction of a generation.
+pub fn compaction(table: &str, window_start: Timestamp, window: Span, generation: u32) -> String {
+    format!("{}g{generation:04}.json", compaction_folder(table, window_start, window))
+}
+
+/// Whether a path is that of a claim or a compaction, and not of its receipt.
 pub fn is_claim(path: &str) -> bool {
     path.ends_with(".json")
 }
 
-/// What came of a claim, by the claim's path: size and hash of its output.
+/// What came of a claim or a compaction, by its path: size and hash of its outputs.
 pub fn receipt(claim: &str) -> String {
     format!("{}.done", claim.trim_end_matches(".json"))
 }
 
+/// What the names of all settled files in one place begin with: there is one that counts.
+pub fn settled_stem(table: &str, window_start: Timestamp, window: Span, generation: u32) -> String {
+    format!("{SETTLED}{table}/{table}-{}-{window}-g{generation:02}", compact_time(window_start))
+}
+
+/// The stem of a settled file, by its path.
+pub fn stem_of_settled(path: &str) -> &str {
+    path.rsplit_once('-').map_or(path, |(stem, _)| stem)
+}
+
+/// The table and the day in the path of a settled file.
+pub fn table_and_day_of_settled(path: &str) -> Option<(&str, String)> {
+    let (table, name) = path.strip_prefix(SETTLED)?.split_once('/')?;
+    let time = name.strip_prefix(table)?.strip_prefix('-')?;
+    Some((table, format!("{}-{}-{}", time.get(..4)?, time.get(4..6)?, time.get(6..8)?)))
+}
+
 /// A settled file.
 pub fn settled_file(table: &str, window_start: Timestamp, window: Span, generation: u32, hash: &str) -> String {
+    format!("{}-{}.parquet", settled_stem(table, window_start, window, generation), &hash[..8])
+}
+
+/// A public file: the so many-th of its window's generation.
+pub fn public_file(key: &WindowKey, generation: u32, number: usize, hash: &str) -> String {
+    let (table, window_start, window) = key;
     format!(
-        "{}dt={}/{table}-{}-{window}-g{generation:02}-000-{}.parquet",
+        "{}dt={}/{table}-{}-{window}-g{generation:02}-{number:03}-{}.parquet",
         table_folder(table),
         window_start.date(),
-        compact_time(window_start),
+        compact_time(*window_start),
         &hash[..8]
     )
 }
 
-/// The folder of the lists of settled files of a table's day.
+/// The folder of the lists of public files of a table's day.
 pub fn manifest_folder(table: &str, day: &str) -> String {
     format!("{MANIFEST}{table}/{day}/")
 }
@@ -127,7 +166,7 @@ pub fn table_and_day<'a>(root: &str, path: &'a str) -> Option<(&'a str, &'a str)
     Some((table, rest.split(['/', '.']).next()?))
 }
 
-/// The claim of a receipt, or of itself.
+/// The claim or compaction of a receipt, or of itself.
 pub fn claim_of(path: &str) -> String {
     path.strip_suffix(".done").map_or_else(|| path.to_string(), |stem| format!("{stem}.json"))
 }
@@ -137,12 +176,12 @@ pub fn retention(table: &str, day: &str) -> String {
     format!("{RETENTION}{table}/{day}.json")
 }
 
-/// The folder of a table's settled files.
+/// The folder of a table's public files.
 pub fn table_folder(table: &str) -> String {
     format!("{PUBLIC}{table}/")
 }
 
-/// The table and the day in the path of a settled file.
+/// The table and the day in the path of a public file.
 pub fn table_and_day_of_public(path: &str) -> Option<(&str, &str)> {
     let (table, rest) = path.strip_prefix(PUBLIC)?.split_once('/')?;
     Some((table, rest.strip_prefix("dt=")?.split('/').next()?))

@@ -1,11 +1,12 @@
 //! The lake: Parquet that anybody can read, each row once.
 //!
 //! Rows go to private hot files first; one create-only commit chain per partition of the log says which of them count,
-//! and is the only place where offsets are kept. A settler then merges the hot files of each event-time window into one
-//! immutable public file. A crash at any point leaves orphans that nobody reads, never a lost or doubled row.
+//! and is the only place where offsets are kept. A settler then sorts the hot files of every few minutes into one settled file,
+//! and gathers those of each event-time window in immutable public files. A crash at any point leaves orphans that nobody reads, never a lost or doubled row.
 
 mod chain;
 mod claim;
+mod compact;
 mod error;
 mod janitor;
 mod kept;
@@ -33,7 +34,7 @@ pub use error::LakeError;
 pub use janitor::{Janitor, JanitorOptions, JanitorReport};
 pub use kept::KeptRows;
 pub use local_store::LocalStore;
-pub use ls::{LS_COLUMNS, LsEntry, ls};
+pub use ls::{FileKind, LS_COLUMNS, LsEntry, ls};
 pub use s3_store::S3Store;
 pub use scripted_store::{Fault, ScriptedStore};
 pub use settle::{SettleOptions, SettleReport, Settler};

@@ -3,6 +3,7 @@
 use tidewatch_model::ports::Store;
 use tidewatch_model::{Span, Timestamp};
 
+use crate::claim::SettledFile;
 use crate::error::LakeError;
 use crate::view::View;
 
@@ -13,8 +14,8 @@ pub struct LsEntry {
     pub table: String,
     /// Where it lies in the store.
     pub path: String,
-    /// Whether it is public and final; a hot file is neither.
-    pub settled: bool,
+    /// What it is.
+    pub kind: FileKind,
     /// Start of its window.
     pub window_start: Timestamp,
     /// Length of its window.
@@ -29,11 +30,34 @@ pub struct LsEntry {
     pub max_ts: Timestamp,
 }
 
+/// What a file of the lake is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileKind {
+    /// Final: a plain glob finds it.
+    Public,
+    /// Sorted and small; a public file will take it in.
+    Settled,
+    /// Committed as it came; a settled file will take it in.
+    Hot,
+}
+
+impl FileKind {
+    /// `public`, `settled` or `hot`.
+    pub fn name(self) -> &'static str {
+        match self {
+            FileKind::Public => "public",
+            FileKind::Settled => "settled",
+            FileKind::Hot => "hot",
+        }
+    }
+}
+
 /// The columns of an entry, in order.
 pub const LS_COLUMNS: [&str; 9] =
-    ["table", "path", "settled", "window_start", "window", "rows", "bytes", "min_ts", "max_ts"];
+    ["table", "path", "kind", "window_start", "window", "rows", "bytes", "min_ts", "max_ts"];
 
-/// Settled files, and with `fresh` also the hot files that none of them covers: together each committed row once. Only
+/// Public files, and with `fresh` also the settled and hot files that none of them has taken in: together each committed row once. Only
 /// files with rows in `[from, to)` when bounds are given.
 ///
 /// # Errors
@@ -59,30 +83,33 @@ pub fn ls(
     Ok(entries)
 }
 
-/// The files that count in a view: settled ones, and with `fresh` the hot ones that none of them covers.
+/// The files that count in a view: public ones, and with `fresh` the settled and hot ones that no other has taken in.
 pub fn entries(view: &View, fresh: bool) -> Vec<LsEntry> {
-    let settled = view.settled().into_values().map(|file| LsEntry {
+    let replacing = |kind: FileKind, file: &SettledFile| LsEntry {
         table: file.table.clone(),
         path: file.path.clone(),
-        settled: true,
+        kind,
         window_start: file.window_start,
         window: file.window,
         rows: file.rows,
         bytes: file.bytes,
         min_ts: file.min_ts,
         max_ts: file.max_ts,
-    });
-    let hot = if fresh { view.uncovered() } else { vec![] };
-    let hot = hot.into_iter().map(|file| LsEntry {
-        table: file.table.clone(),
-        path: file.path.clone(),
-        settled: false,
-        window_start: file.window_start,
-        window: file.window,
-        rows: file.rows,
-        bytes: file.bytes,
-        min_ts: file.min_ts,
-        max_ts: file.max_ts,
-    });
-    settled.chain(hot).collect()
+    };
+    let mut entries: Vec<LsEntry> = view.public().into_values().map(|file| replacing(FileKind::Public, file)).collect();
+    if fresh {
+        entries.extend(view.settled().into_iter().map(|file| replacing(FileKind::Settled, file)));
+        entries.extend(view.uncovered().into_iter().map(|file| LsEntry {
+            table: file.table.clone(),
+            path: file.path.clone(),
+            kind: FileKind::Hot,
+            window_start: file.window_start,
+            window: file.window,
+            rows: file.rows,
+            bytes: file.bytes,
+            min_ts: file.min_ts,
+            max_ts: file.max_ts,
+        }));
+    }
+    entries
 }

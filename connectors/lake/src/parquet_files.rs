@@ -172,8 +172,12 @@ pub fn to_bytes(rows: &Rows, form: Form, facts: &[(&str, String)]) -> Result<Vec
     }
 }
 
-fn properties(facts: &[(&str, String)]) -> WriterPropertiesBuilder {
+/// The fact that says what Arrow's types were.
+pub const ARROW_SCHEMA: &str = "ARROW:schema";
+
+fn properties(facts: &[(&str, String)], more: Option<KeyValue>) -> WriterPropertiesBuilder {
     let facts = facts.iter().map(|(name, value)| KeyValue::new(format!("tidewatch.{name}"), value.clone()));
+    let facts = facts.chain(more);
     WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
@@ -187,7 +191,7 @@ fn properties(facts: &[(&str, String)]) -> WriterPropertiesBuilder {
 const HOT_GROUP_ROWS: usize = 16_384;
 
 fn hot_properties(schema: &Schema, facts: &[(&str, String)]) -> WriterPropertiesBuilder {
-    let mut properties = properties(facts)
+    let mut properties = properties(facts, None)
         .set_max_row_group_row_count(Some(HOT_GROUP_ROWS))
         .set_compression(Compression::UNCOMPRESSED)
         .set_statistics_enabled(EnabledStatistics::Chunk)
@@ -205,6 +209,21 @@ pub fn settled_to_bytes(
     facts: &[(&str, String)],
     mut chunks: impl Iterator<Item = Result<RecordBatch, LakeError>>,
 ) -> Result<Vec<u8>, LakeError> {
+    let mut properties = settled_properties(table, schema, facts, None)?;
+    let first = chunks.next().transpose()?;
+    if let Some(first) = &first {
+        properties = encodings(first, properties);
+    }
+    write_chunks(table, schema, properties, first.into_iter().map(Ok).chain(chunks), 0)
+}
+
+/// How settled and public files are written; with a fact more, as it is.
+pub fn settled_properties(
+    table: &str,
+    schema: &SchemaRef,
+    facts: &[(&str, String)],
+    more: Option<KeyValue>,
+) -> Result<WriterPropertiesBuilder, LakeError> {
     let names = sort_names(table, schema);
     let sorting = names.iter().filter_map(|name| schema.index_of(name).ok()).map(|index| SortingColumn {
         column_idx: index as i32,
@@ -212,17 +231,12 @@ pub fn settled_to_bytes(
         nulls_first: false,
     });
     let time = ColumnPath::from(TIME_COLUMN);
-    let mut properties = properties(facts)
+    Ok(properties(facts, more)
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).map_err(|error| wrong(table, error))?))
         .set_statistics_enabled(EnabledStatistics::Page)
         .set_sorting_columns(if has_map(schema) { None } else { Some(sorting.collect()) })
         .set_column_dictionary_enabled(time.clone(), false)
-        .set_column_encoding(time, Encoding::DELTA_BINARY_PACKED);
-    let first = chunks.next().transpose()?;
-    if let Some(first) = &first {
-        properties = encodings(first, properties);
-    }
-    write_chunks(table, schema, properties, first.into_iter().map(Ok).chain(chunks), 0)
+        .set_column_encoding(time, Encoding::DELTA_BINARY_PACKED))
 }
 
 fn write_chunks(

@@ -1,17 +1,19 @@
-//! The settler: hot files of a window that is over become one public file. Any process may do it, any number of times;
-//! the claim, which only one can create, decides what goes in, and its output is a function of the claim alone.
+//! The settler: hot files of a window that is over become one settled file, and settled files of a public window become public
+//! ones (compact.rs). Any process may do it, any number of times; the claim, which only one can create, decides what goes in, and
+//! its output is a function of the claim alone.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use tidewatch_model::alert::hex;
-use tidewatch_model::limits::SETTLE_BYTES;
+use tidewatch_model::limits::{PUBLIC_FILE_BYTES, SETTLE_BYTES};
 use tidewatch_model::ports::{Created, Store};
 use tidewatch_model::{Span, Timestamp};
 
 use crate::chain::HotFile;
-use crate::claim::{self, Claim, Input, Receipt, SettledFile, WindowKey};
+use crate::claim::{self, Claim, Input, Receipt, SettledFile, VERSION, WindowKey};
+use crate::compact;
 use crate::error::LakeError;
 use crate::kept::KeptRows;
 use crate::layout;
@@ -28,23 +30,32 @@ pub struct SettleOptions {
     pub after_clock: Span,
     /// Bytes of hot files whose rows are sorted at once; a window of more is sorted in passes over its files.
     pub memory: usize,
+    /// Most bytes of a public file that is made of several settled ones; half of it is made public before its window is over.
+    pub public_bytes: u64,
 }
 
 impl Default for SettleOptions {
     fn default() -> Self {
-        SettleOptions { after_rows: Span::seconds(30), after_clock: Span::minutes(2), memory: SETTLE_BYTES }
+        SettleOptions {
+            after_rows: Span::seconds(30),
+            after_clock: Span::minutes(2),
+            memory: SETTLE_BYTES,
+            public_bytes: PUBLIC_FILE_BYTES,
+        }
     }
 }
 
 /// What a run of the settler did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SettleReport {
-    /// Claims made.
-    pub claims: u64,
-    /// Public files written.
-    pub files: u64,
+    /// Settled files written.
+    pub settled_files: u64,
     /// Rows in them.
-    pub rows: u64,
+    pub settled_rows: u64,
+    /// Public files written.
+    pub public_files: u64,
+    /// Rows in them.
+    pub public_rows: u64,
     /// Windows that could not be settled, and why; the others were, and these are tried again.
     pub problems: Vec<String>,
 }
@@ -69,8 +80,8 @@ impl Settler {
         Settler { kept, ..self }
     }
 
-    /// Settles every window that is over; with `force`, every window with committed rows, as at a clean stop (rows that
-    /// come later for such a window become its next generation).
+    /// Settles every window that is over, and makes public what is whole; with `force`, every window with committed rows, as at a
+    /// clean stop (rows that come later for such a window become its next generation).
     ///
     /// # Errors
     /// The store's, when it can't be listed. A window that can't be settled is a problem in the report and does not hold
@@ -78,34 +89,73 @@ impl Settler {
     pub fn run(&mut self, now: Timestamp, force: bool) -> Result<SettleReport, LakeError> {
         let mut report = SettleReport::default();
         self.view.refresh(self.store.as_ref())?;
+        self.settle(now, force, &mut report)?;
+        self.compact(now, force, &mut report)?;
+        self.view.forget_settled();
+        Ok(report)
+    }
+
+    fn settle(&mut self, now: Timestamp, force: bool, report: &mut SettleReport) -> Result<(), LakeError> {
+        let mut is_new = false;
         for (key, inputs) in self.unclaimed() {
             if force || self.is_over(&key, now) {
                 match self.claim(&key, &inputs) {
-                    Ok(()) => report.claims += 1,
+                    Ok(()) => is_new = true,
                     Err(error) => report.problems.push(error.to_string()),
                 }
             }
         }
-        if report.claims > 0 {
+        if is_new {
             self.view.refresh(self.store.as_ref())?;
         }
         let mut receipts = Vec::new();
         for (path, claim) in self.view.unsettled() {
             match self.execute(path, claim, now) {
                 Ok(receipt) => {
-                    report.files += 1;
-                    report.rows += claim.rows;
+                    report.settled_files += 1;
+                    report.settled_rows += claim.rows;
                     receipts.push((path.clone(), receipt));
                 }
                 Err(error) => report.problems.push(error.to_string()),
             }
         }
         self.view.receipts.extend(receipts);
-        self.view.forget_settled();
-        Ok(report)
+        Ok(())
     }
 
-    /// Entries of chains with rows that are in no public file yet: what a settler holds in memory.
+    fn compact(&mut self, now: Timestamp, force: bool, report: &mut SettleReport) -> Result<(), LakeError> {
+        let unclaimed = self.unclaimed().into_values().flatten();
+        let hot =
+            unclaimed.map(|(_, file)| (file.table, file.window_start.floor(file.public_window), file.public_window));
+        let open = hot.chain(self.view.unsettled().map(|(_, claim)| claim.public_key())).collect();
+        let due =
+            compact::due(&self.view, &open, |key| self.is_over(key, now), self.options.public_bytes / 2, (now, force));
+        let is_new = !due.is_empty();
+        for (key, files) in due {
+            if let Err(error) = compact::claim(self.store.as_ref(), &self.view, &key, files, self.options.public_bytes)
+            {
+                report.problems.push(error.to_string());
+            }
+        }
+        if is_new {
+            self.view.refresh(self.store.as_ref())?;
+        }
+        let mut receipts = Vec::new();
+        for (path, compaction) in self.view.uncompacted() {
+            match compact::execute(self.store.as_ref(), path, compaction, self.options.memory, now) {
+                Ok(receipt) => {
+                    report.public_files += receipt.files.len() as u64;
+                    report.public_rows += receipt.files.iter().map(|file| file.rows).sum::<u64>();
+                    receipts.push((path.clone(), receipt));
+                }
+                Err(error) => report.problems.push(error.to_string()),
+            }
+        }
+        self.view.compacted.extend(receipts);
+        Ok(())
+    }
+
+    /// Entries of chains with rows that are in no settled file yet: what a settler holds in memory.
     pub fn open_entries(&self) -> usize {
         self.view.entries.len()
     }
@@ -141,10 +191,11 @@ impl Settler {
             (min.min(file.min_ts), max.max(file.max_ts))
         });
         let claim = Claim {
-            version: 1,
+            version: VERSION,
             table: table.clone(),
             window_start: *start,
             window: *window,
+            public_window: inputs.iter().map(|(_, file)| file.public_window).max().unwrap_or(*window),
             generation,
             inputs: named,
             output: layout::settled_file(table, *start, *window, generation, &hash),
@@ -153,13 +204,7 @@ impl Settler {
             max_ts,
         };
         let path = layout::claim(table, *start, *window, generation);
-        let answer = self.store.create(&path, &claim::bytes(&path, &claim)?);
-        // Whoever's claim lies there is the claim; only when none does has the put failed.
-        match (claim::read::<Claim>(self.store.as_ref(), &path), answer) {
-            (Ok(_), _) => Ok(()),
-            (Err(_), Err(error)) => Err(error.into()),
-            (Err(error), Ok(_)) => Err(error),
-        }
+        claim::create(self.store.as_ref(), &path, &claim)
     }
 
     /// Writes a claim's output, and says so.
@@ -186,7 +231,7 @@ impl Settler {
             max_ts: claim.max_ts,
             sha256: hex(&Sha256::digest(&bytes)),
         };
-        let receipt = Receipt { version: 1, settled_at: now, file };
+        let receipt = Receipt { version: VERSION, settled_at: now, file };
         let path = layout::receipt(claim_path);
         self.store.create(&path, &claim::bytes(&path, &receipt)?)?;
         Ok(receipt)
@@ -216,14 +261,12 @@ impl Settler {
             let problem = "its content is not what was committed: the window stays unsettled".to_string();
             Err(LakeError::Damaged { path: path.to_string(), problem })
         };
-        let names: Vec<String> =
-            claim.inputs.iter().map(|input| format!("{}/{}@{}", input.topic, input.partition, input.seq)).collect();
         let facts = [
             ("table", claim.table.clone()),
             ("window_start", claim.window_start.to_string()),
             ("window", claim.window.to_string()),
             ("generation", claim.generation.to_string()),
-            ("sources", names.join(",")),
+            ("sources", ranges_of(&claim.inputs)),
             ("rows", claim.rows.to_string()),
         ];
         let (output, rows) = if bytes <= self.options.memory {
@@ -248,4 +291,17 @@ impl Settler {
         }
         Ok(output)
     }
+}
+
+/// Entries, as `topic/partition@first-last` and by commas.
+fn ranges_of(inputs: &[Input]) -> String {
+    let mut ranges: Vec<(&str, u32, u64, u64)> = Vec::new();
+    for Input { topic, partition, seq } in inputs {
+        match ranges.last_mut() {
+            Some((of, number, _, last)) if of == topic && number == partition && *last + 1 == *seq => *last = *seq,
+            _ => ranges.push((topic, *partition, *seq, *seq)),
+        }
+    }
+    let texts = ranges.into_iter().map(|(topic, partition, first, last)| format!("{topic}/{partition}@{first}-{last}"));
+    texts.collect::<Vec<_>>().join(",")
 }

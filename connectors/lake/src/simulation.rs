@@ -16,6 +16,8 @@ use tidewatch_model::ports::{Created, Random, Store, StoreError};
 use tidewatch_model::scripted::SeededRandom;
 use tidewatch_model::{Span, Timestamp};
 
+use crate::claim::{Compaction, SettledFile};
+use crate::ls::entries;
 use crate::tests::{batch, numbers};
 use crate::view::View;
 use crate::*;
@@ -31,11 +33,13 @@ enum Broken {
     ExistsIsSuccess,
     /// Settlers don't see each other's claims.
     NoClaim,
+    /// Settlers don't see each other's compactions.
+    NoCompaction,
     /// Nobody but the janitor knows of floors.
     NoFloor,
     /// A writer does not look at the floor after it has committed.
     NoSecondLook,
-    /// Hot files are deleted at once.
+    /// Files that were replaced are deleted at once.
     NoGrace,
 }
 
@@ -98,8 +102,13 @@ impl Door {
 
     /// Where this actor finds something.
     fn seen(&self, path: &str) -> String {
-        match (self.broken, self.role, path.strip_prefix(layout::SETTLE)) {
-            (Some(Broken::NoClaim), Role::Settler, Some(rest)) => format!("own-{}/{rest}", self.actor),
+        let hidden = match self.broken {
+            Some(Broken::NoClaim) => layout::SETTLE,
+            Some(Broken::NoCompaction) => layout::COMPACT,
+            _ => return path.to_string(),
+        };
+        match (self.role, path.strip_prefix(hidden)) {
+            (Role::Settler, Some(rest)) => format!("own-{}/{rest}", self.actor),
             _ => path.to_string(),
         }
     }
@@ -179,7 +188,7 @@ impl World {
 }
 
 fn options() -> LakeOptions {
-    LakeOptions { window: Span::minutes(5), ..LakeOptions::default() }
+    LakeOptions { window: Span::minutes(15), ..LakeOptions::default() }
 }
 
 fn write(world: &World, door: &Arc<Door>, random: &Arc<SeededRandom>, kept: &KeptRows) -> Result<(), LakeError> {
@@ -213,10 +222,9 @@ fn ask(world: &World, door: &Arc<Door>) -> Result<(), LakeError> {
     world.asked.store(world.now().0, Ordering::SeqCst);
     let mut view = View::default();
     view.refresh(door.as_ref())?;
-    let files: Vec<String> = view.settled().into_keys().map(str::to_string).collect();
-    let hot: Vec<String> = view.uncovered().into_iter().map(|file| file.path.clone()).collect();
+    let files: Vec<String> = entries(&view, true).into_iter().map(|file| file.path).collect();
     let mut found = Vec::new();
-    for path in files.iter().chain(&hot) {
+    for path in &files {
         match door.get(path) {
             Err(StoreError::NotFound(path)) => world.wrong(format!("a question misses {path}")),
             bytes => found.extend(numbers(&parquet_files::from_bytes(path, bytes?)?)),
@@ -290,8 +298,11 @@ fn inspect(world: &World, store: &Arc<ScriptedStore>) {
         rows
     };
     let files = ls(store.as_ref(), Some("host"), None, None, true).unwrap();
-    let lying: BTreeSet<String> =
-        [layout::PUBLIC, layout::HOT].iter().flat_map(|root| store.list(root).unwrap()).map(|(path, _)| path).collect();
+    let lying: BTreeSet<String> = [layout::PUBLIC, layout::SETTLED, layout::HOT]
+        .iter()
+        .flat_map(|root| store.list(root).unwrap())
+        .map(|(path, _)| path)
+        .collect();
     for missing in files.iter().filter(|file| !lying.contains(&file.path)) {
         world.wrong(format!("{} is missing", missing.path));
     }
@@ -411,11 +422,26 @@ fn finish(world: &World, store: &Arc<ScriptedStore>) {
         }
         janitor.run(world.now() + Span::hours(3 * round)).unwrap();
     }
-    let hot = store.list(layout::HOT).unwrap().len();
+    let hot = store.list(layout::HOT).unwrap().len() + store.list(layout::SETTLED).unwrap().len();
+    let mut view = View::default();
+    view.refresh(store.as_ref()).unwrap();
+    let claim = |input: &SettledFile| layout::claim(&input.table, input.window_start, input.window, input.generation);
+    // The newest entry stays, and so does what was made of it.
+    let is_needed = |made: &&Compaction| {
+        let claims = made.inputs().map(|input| &view.claims[&claim(input)]);
+        claims.flat_map(|claim| &claim.inputs).any(|input| !view.is_trimmed(input))
+    };
+    let needed: Vec<&Compaction> = view.compactions.values().filter(is_needed).collect();
+    let claims = needed.iter().map(|made| made.inputs().count()).sum::<usize>();
     let entries = store.list(&layout::chain_folder(TOPIC, 0)).unwrap();
     let entries = entries.iter().filter(|(path, _)| !layout::is_floor(path)).count();
-    if hot > 0 || entries > 1 {
-        world.wrong(format!("{hot} hot files and {entries} entries are left"));
+    if hot > 0 || entries > 1 || view.compactions.len() > needed.len() || view.claims.len() > claims {
+        world.wrong(format!(
+            "{hot} private files, {entries} entries, {} compactions and {} claims are left, {} and {claims} are needed",
+            view.compactions.len(),
+            view.claims.len(),
+            needed.len()
+        ));
     }
 }
 
@@ -441,6 +467,7 @@ fn whatever_is_left_out_is_found() {
     let variants = [
         (Broken::ExistsIsSuccess, 0),
         (Broken::NoClaim, 0),
+        (Broken::NoCompaction, 0),
         (Broken::NoFloor, 0),
         (Broken::NoSecondLook, 25),
         (Broken::NoGrace, 0),

@@ -124,7 +124,7 @@ proptest! {
         prop_assert_eq!(glob_numbers(&store), expected);
         let report = verify(store.as_ref()).unwrap();
         prop_assert_eq!(report.problems, Vec::<String>::new());
-        prop_assert_eq!(report.settled_rows, report.rows);
+        prop_assert_eq!(report.public_rows, report.rows);
     }
 }
 
@@ -174,11 +174,11 @@ fn a_window_waits_for_its_rows_or_the_clock() {
     };
     push(0, 10);
     push(1, 329);
-    assert_eq!(settler.run(Timestamp::from_seconds(419), false).unwrap().files, 0);
+    assert_eq!(settler.run(Timestamp::from_seconds(419), false).unwrap().public_files, 0);
     push(2, 330);
-    assert_eq!(settler.run(Timestamp::from_seconds(331), false).unwrap().files, 1);
+    assert_eq!(settler.run(Timestamp::from_seconds(331), false).unwrap().public_files, 1);
     assert_eq!(
-        settler.run(Timestamp::from_seconds(720), false).unwrap().files,
+        settler.run(Timestamp::from_seconds(720), false).unwrap().public_files,
         1,
         "two minutes after its end by the clock"
     );
@@ -311,7 +311,7 @@ fn a_damaged_file_holds_up_its_own_window_only() {
     assert_eq!(settler.open_entries(), 1, "what is settled is let go of");
     store.tamper(&hot[0], |bytes| bytes[40] ^= 1);
     let report = settler.run(Timestamp::from_seconds(2_000), false).unwrap();
-    assert_eq!((report.files, report.problems.len()), (1, 0));
+    assert_eq!((report.public_files, report.problems.len()), (1, 0));
     assert_eq!(settler.open_entries(), 0);
     assert_eq!(verify(store.as_ref()).unwrap().problems, Vec::<String>::new());
 }
@@ -343,7 +343,7 @@ fn verify_notices_what_is_done_to_a_lake() {
         },
         "is committed and missing",
     );
-    check(&|store| assert!(store.create("lake/host/x.parquet", b"x").is_ok()), "no claim has this file");
+    check(&|store| assert!(store.create("lake/host/x.parquet", b"x").is_ok()), "no compaction has this file");
     check(&|store| store.delete(&paths(store, "internal/log/")[0]).unwrap(), "entry 1 is missing before it");
     check(
         &|store| store.tamper(&paths(store, "internal/log/")[0], flip),
@@ -375,13 +375,115 @@ fn ls_names_each_row_once() {
     assert_eq!((rows(false), rows(true)), (6, 7));
     let late = ls(store.as_ref(), None, Some(Timestamp::from_seconds(600)), None, true).unwrap();
     assert_eq!(late.len(), 1);
-    assert!(!late[0].settled);
+    assert_eq!(late[0].kind, FileKind::Hot);
     let times: Vec<i64> = from_bytes("x", store.get(&late[0].path).unwrap()).unwrap()[0]
         .column(0)
         .as_primitive::<TimestampMicrosecondType>()
         .values()
         .to_vec();
     assert_eq!(times, [700_000_000]);
+}
+
+/// Rows of an hour are settled every five minutes, and public in one file when the hour is over: of small files the rows are sorted
+/// anew, of large ones row groups are taken as they are. What is enough does not wait, and no file is larger than it should be.
+#[test]
+fn settled_files_of_an_hour_become_public_together() {
+    let make = |rows_each: i64, public_bytes: u64, every: u64| {
+        let store: Arc<ScriptedStore> = Arc::default();
+        let lake = LakeOptions { window: Span::hours(1), ..LakeOptions::default() };
+        let mut writer = LakeWriter::new(store.clone(), Arc::new(SeededRandom::new(1)), lake);
+        let mut settler = Settler::new(store.clone(), SettleOptions { public_bytes, ..SettleOptions::default() });
+        let mut counts = Vec::new();
+        for part in 0..13u64 {
+            let rows: Vec<(i64, usize)> =
+                (0..rows_each).map(|row| (part as i64 * 300 + row * 299 / rows_each, row as usize % 5)).collect();
+            writer.rows(TOPIC, 0, "host", &batch(&rows, part as usize * rows_each as usize)).unwrap();
+            let counted = Counts { records: 1, ..Counts::default() };
+            let progress = Progress { next: part + 1, counts: counted, sources: vec![] };
+            writer.advance(TOPIC, 0, &progress, Timestamp(0)).unwrap();
+            writer.flush(Timestamp(0)).unwrap();
+            if (part + 1) % every != 0 {
+                continue;
+            }
+            let report = settler.run(Timestamp(0), false).unwrap();
+            assert_eq!(report.problems, Vec::<String>::new());
+            counts.push((report.settled_files, report.public_files));
+            let all: Vec<usize> = (0..(part as usize + 1) * rows_each as usize).collect();
+            assert_eq!(snapshot_numbers(&store), all);
+            assert_eq!(verify(store.as_ref()).unwrap().problems, Vec::<String>::new());
+        }
+        (store, counts)
+    };
+    let is_sorted = |rows: &[RecordBatch]| {
+        let keys: Vec<(String, i64)> = rows
+            .iter()
+            .flat_map(|batch| {
+                let hosts = batch.column_by_name("host").unwrap().as_string::<i32>();
+                let times = batch.column(0).as_primitive::<TimestampMicrosecondType>();
+                hosts.iter().map(|host| host.unwrap().to_string()).zip(times.values().to_vec()).collect::<Vec<_>>()
+            })
+            .collect();
+        keys.is_sorted()
+    };
+    for (rows_each, is_small) in [(100, true), (66_000, false)] {
+        let (store, counts) = make(rows_each, u64::MAX, 1);
+        // Row 3600 is the first beyond the hour; a window waits for rows half a minute beyond it.
+        assert_eq!(
+            counts[..12],
+            [vec![(0, 0)], vec![(1, 0); 11]].concat(),
+            "a file every five minutes, none of them public"
+        );
+        assert_eq!(counts[12], (1, 1));
+        let public = store.list("lake/").unwrap();
+        assert_eq!(public.len(), 1, "{public:?}");
+        assert!(public[0].0.starts_with("lake/host/dt=1970-01-01/host-19700101T000000Z-1h-g01-000-"), "{public:?}");
+        let bytes = store.get(&public[0].0).unwrap();
+        let rows = from_bytes("x", bytes.clone()).unwrap();
+        assert_eq!(numbers(&rows), (0..12 * rows_each as usize).collect::<Vec<_>>());
+        assert_eq!(is_sorted(&rows), is_small, "large ones are sorted within each five minutes");
+        assert_eq!(rows[0].schema(), table::find("host").unwrap().schema());
+        let metadata = parquet::file::metadata::ParquetMetaDataReader::new()
+            .with_page_index_policy(parquet::file::metadata::PageIndexPolicy::Required)
+            .parse_and_finish(&bytes::Bytes::from(bytes))
+            .unwrap();
+        assert!(metadata.row_groups().iter().all(|group| group.sorting_columns().is_some_and(|by| by.len() == 2)));
+        let facts = metadata.file_metadata().key_value_metadata().unwrap();
+        let sources = facts.iter().find(|fact| fact.key == "tidewatch.sources").and_then(|fact| fact.value.clone());
+        assert!(sources.unwrap().starts_with("tidewatch.host/0@1-1,tidewatch.host/0@2-2,"));
+    }
+    let (store, counts) = make(66_000, 100_000, 1);
+    let public = store.list("lake/").unwrap();
+    assert!(counts[..12].iter().filter(|(_, public)| *public == 1).count() >= 2, "{counts:?}");
+    assert!(public.iter().all(|(_, bytes)| (40_000..80_000).contains(bytes)), "{public:?}");
+    let (store, counts) = make(66_000, 60_000, 13);
+    let public = store.list("lake/").unwrap();
+    assert_eq!(counts, [(12, public.len() as u64)]);
+    let numbered = (0..public.len()).all(|number| public[number].0.contains(&format!("-1h-g01-{number:03}-")));
+    assert!(public.len() > 2 && numbered && public.iter().all(|(_, bytes)| *bytes < 80_000), "{public:?}");
+}
+
+/// What comes late for a public window waits an hour for more of its kind.
+#[test]
+fn late_files_become_public_together() {
+    let store = Arc::new(ScriptedStore::default());
+    let mut writer = LakeWriter::new(store.clone(), Arc::new(SeededRandom::new(1)), options());
+    let mut settler = Settler::new(store.clone(), SettleOptions::default());
+    let mut run = |offset: u64, second: i64, minute: i64| {
+        let now = Timestamp::from_seconds(minute * 60);
+        writer.rows(TOPIC, 0, "host", &batch(&[(second, 1)], offset as usize)).unwrap();
+        let counts = Counts { records: 1, ..Counts::default() };
+        writer.advance(TOPIC, 0, &Progress { next: offset + 1, counts, sources: vec![] }, now).unwrap();
+        writer.flush(now).unwrap();
+        let report = settler.run(now, false).unwrap();
+        (report.settled_files, report.public_files)
+    };
+    assert_eq!(run(0, 10, 10), (1, 1));
+    assert_eq!(run(1, 11, 20), (1, 0));
+    assert_eq!(run(2, 12, 70), (1, 0));
+    assert_eq!(run(3, 900_000, 80), (0, 1));
+    assert_eq!(glob_numbers(&store), [0, 1, 2]);
+    assert_eq!(snapshot_numbers(&store), [0, 1, 2, 3]);
+    assert_eq!(verify(store.as_ref()).unwrap().problems, Vec::<String>::new());
 }
 
 /// What a settler makes of rows that were kept is what it makes of the files, byte for byte; what was given up is read.
@@ -406,7 +508,7 @@ fn kept_rows_are_those_of_the_files() {
         }
         writer.flush(Timestamp(0)).unwrap();
         let report = settler.run(Timestamp(0), true).unwrap();
-        assert_eq!((report.rows, report.problems), (30_000, vec![]));
+        assert_eq!((report.public_rows, report.problems), (30_000, vec![]));
         let files: Vec<(String, Vec<u8>)> = store
             .list("lake/")
             .unwrap()

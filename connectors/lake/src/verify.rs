@@ -8,7 +8,7 @@ use tidewatch_model::alert::hex;
 use tidewatch_model::ports::{Store, StoreError};
 
 use crate::chain::Entry;
-use crate::claim::{Input, SettledFile, WindowKey};
+use crate::claim::{CompactionReceipt, Input, SettledFile, WindowKey};
 use crate::error::LakeError;
 use crate::layout;
 use crate::parquet_files::footer_rows;
@@ -29,16 +29,18 @@ pub struct VerifyReport {
     pub records: u64,
     /// Committed rows.
     pub rows: u64,
-    /// Of which in public files.
-    pub settled_rows: u64,
+    /// Rows in public files.
+    pub public_rows: u64,
     /// Public files.
+    pub public_files: u64,
+    /// Settled files that no public one has taken in.
     pub settled_files: u64,
     /// Committed hot files.
     pub hot_files: u64,
 }
 
-/// Reads everything and checks it: chains contiguous, counts right, every input in at most one claim, outputs' rows those
-/// of their inputs, every hash right, no stray file.
+/// Reads everything and checks it: chains contiguous, counts right, every input in at most one claim, every settled file in at most
+/// one compaction, outputs' rows those of their inputs, every hash right, no stray file.
 ///
 /// # Errors
 /// Only when the store itself can't be read; whatever it holds is a problem in the report.
@@ -54,7 +56,8 @@ pub fn verify(store: &dyn Store) -> Result<VerifyReport, LakeError> {
     check_chains(&view, &mut report);
     check_hot_files(store, &view, &mut report)?;
     check_claims(&view, &mut report);
-    check_settled(store, &view, &mut report)?;
+    check_compactions(&view, &mut report);
+    check_replacing(store, &view, &mut report)?;
     check_strays(store, &view, &mut report)?;
     Ok(report)
 }
@@ -158,37 +161,77 @@ fn check_claims(view: &View, report: &mut VerifyReport) {
     }
 }
 
-fn check_settled(store: &dyn Store, view: &View, report: &mut VerifyReport) -> Result<(), LakeError> {
-    for SettledFile { path, rows, bytes: size, sha256, .. } in view.settled().into_values() {
-        let bytes = match store.get(path) {
-            Err(StoreError::NotFound(_)) => {
-                report.problems.push(format!("{path}: was settled and is missing"));
-                continue;
+fn check_compactions(view: &View, report: &mut VerifyReport) {
+    let settled: HashMap<&str, &SettledFile> =
+        view.receipts.values().map(|receipt| (receipt.file.path.as_str(), &receipt.file)).collect();
+    let mut taken: HashSet<&str> = HashSet::new();
+    for (path, made) in view.compactions.iter().filter(|(path, made)| !view.is_vain(path, made)) {
+        for input in made.inputs() {
+            if !taken.insert(&input.path) {
+                report.problems.push(format!("{path}: {} is in another compaction too", input.path));
             }
-            bytes => bytes?,
-        };
-        report.settled_files += 1;
-        report.settled_rows += rows;
-        if hex(&Sha256::digest(&bytes)) != *sha256 || bytes.len() as u64 != *size {
-            report.problems.push(format!("{path}: its content is not what was settled"));
-        } else if footer_rows(path, bytes).ok() != Some(*rows) {
-            report.problems.push(format!("{path}: its footer does not say {rows} rows"));
+            if settled.get(input.path.as_str()) != Some(&input) && !view.is_taken(&input.key(), input.generation) {
+                report.problems.push(format!("{path}: {} is not what was settled", input.path));
+            }
         }
+        let expected = made.outputs.iter().map(|output| (output.path.as_str(), output.rows()));
+        if let Some(CompactionReceipt { files, .. }) = view.compacted.get(path)
+            && !files.iter().map(|file| (file.path.as_str(), file.rows)).eq(expected)
+        {
+            report.problems.push(format!("{path}: its receipt is for other files"));
+        }
+    }
+}
+
+fn check_replacing(store: &dyn Store, view: &View, report: &mut VerifyReport) -> Result<(), LakeError> {
+    for file in view.public().into_values() {
+        if check_file(store, file, &mut report.problems)? {
+            report.public_files += 1;
+            report.public_rows += file.rows;
+        }
+    }
+    for file in view.settled() {
+        report.settled_files += u64::from(check_file(store, file, &mut report.problems)?);
     }
     Ok(())
 }
 
+/// Whether a file that others were replaced by lies there, be it as it may.
+fn check_file(store: &dyn Store, file: &SettledFile, problems: &mut Vec<String>) -> Result<bool, LakeError> {
+    let SettledFile { path, rows, bytes: size, sha256, .. } = file;
+    let bytes = match store.get(path) {
+        Err(StoreError::NotFound(_)) => {
+            problems.push(format!("{path}: was settled and is missing"));
+            return Ok(false);
+        }
+        bytes => bytes?,
+    };
+    if hex(&Sha256::digest(&bytes)) != *sha256 || bytes.len() as u64 != *size {
+        problems.push(format!("{path}: its content is not what was settled"));
+    } else if footer_rows(path, bytes).ok() != Some(*rows) {
+        problems.push(format!("{path}: its footer does not say {rows} rows"));
+    }
+    Ok(true)
+}
+
 fn check_strays(store: &dyn Store, view: &View, report: &mut VerifyReport) -> Result<(), LakeError> {
-    let settled = view.settled();
-    let outputs: HashSet<&str> = view.unsettled().map(|(_, claim)| claim.output.as_str()).collect();
+    let public = view.public();
+    let outputs: HashSet<&str> =
+        view.uncompacted().flat_map(|(_, made)| &made.outputs).map(|output| output.path.as_str()).collect();
     for (path, _) in store.list(layout::PUBLIC)? {
         let expired = layout::table_and_day_of_public(&path)
             .and_then(|(table, day)| Some(day < view.first_kept.get(table)?.as_str()))
             .unwrap_or(false);
-        if !settled.contains_key(path.as_str()) && !outputs.contains(path.as_str()) && !expired {
+        if !public.contains_key(path.as_str()) && !outputs.contains(path.as_str()) && !expired {
             report.problems.push(format!(
-                "{path}: no claim has this file: a glob over the lake reads rows that were never committed"
+                "{path}: no compaction has this file: a glob over the lake reads rows that were never committed"
             ));
+        }
+    }
+    let claimed: HashSet<&str> = view.claims.values().map(|claim| claim.output.as_str()).collect();
+    for (path, _) in store.list(layout::SETTLED)? {
+        if !claimed.contains(path.as_str()) {
+            report.orphans.push(path);
         }
     }
     let committed: BTreeSet<&str> = view.hot_files().map(|(_, file)| file.path.as_str()).collect();

@@ -1,4 +1,4 @@
-//! What the lake holds, read once: chains, claims, and which settled files count.
+//! What the lake holds, read once: chains, claims, compactions, and which files count.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -6,7 +6,9 @@ use tidewatch_model::Timestamp;
 use tidewatch_model::ports::{Store, StoreError};
 
 use crate::chain::{self, Entry, HotFile, floors_among, read_entry};
-use crate::claim::{self, Claim, Input, Manifest, Receipt, SettledFile, WindowKey};
+use crate::claim::{
+    self, Claim, Compaction, CompactionReceipt, Input, Manifest, Receipt, SettledFile, Taken, WindowKey,
+};
 use crate::error::LakeError;
 use crate::layout;
 
@@ -19,10 +21,16 @@ pub struct View {
     pub claims: BTreeMap<String, Claim>,
     /// Receipts, by the path of their claim.
     pub receipts: BTreeMap<String, Receipt>,
+    /// Compactions by path.
+    pub compactions: BTreeMap<String, Compaction>,
+    /// Receipts of compactions, by the path of their compaction.
+    pub compacted: BTreeMap<String, CompactionReceipt>,
     /// Manifests by path: the newest of each table and day.
     pub manifests: BTreeMap<String, Manifest>,
-    /// Generations of windows that are in manifests.
+    /// Generations of settled files that manifests know as taken in.
     folded: HashMap<WindowKey, BTreeSet<u32>>,
+    /// Generations of public files that are in manifests.
+    folded_public: HashMap<WindowKey, BTreeSet<u32>>,
     /// The first day of a table that is kept.
     pub first_kept: BTreeMap<String, String>,
     /// Floors of the chains, by their folders.
@@ -34,9 +42,9 @@ pub struct View {
 }
 
 impl View {
-    /// Reads what is new since the last time; entries, claims and receipts never change. What depends on another is listed before
-    /// it, so that a view taken beside a writer, a settler and a janitor is consistent: the entries of every claim, and for every
-    /// claim that is gone its place in a manifest, or below a floor.
+    /// Reads what is new since the last time; entries, claims, compactions and receipts never change. What depends on another is
+    /// listed before it, so that a view taken beside a writer, a settler and a janitor is consistent: the claims of every
+    /// compaction, the entries of every claim, and for each of these that is gone its place in a manifest, or below a floor.
     ///
     /// # Errors
     /// The store's, or a damaged file.
@@ -54,6 +62,7 @@ impl View {
     }
 
     fn refresh_once(&mut self, store: &dyn Store) -> Result<(), LakeError> {
+        self.refresh_compactions(store)?;
         self.refresh_claims(store)?;
         self.refresh_manifests(store)?;
         for (path, _) in store.list(layout::RETENTION)? {
@@ -68,8 +77,17 @@ impl View {
         self.look_again(store)
     }
 
-    /// A claim without a receipt of which inputs are gone was made in vain, or was carried out while this view was taken.
+    /// A claim without a receipt of which inputs are gone was made in vain, or was carried out while this view was taken; so with
+    /// compactions.
     fn look_again(&mut self, store: &dyn Store) -> Result<(), LakeError> {
+        let doubtful = self.compactions.iter().filter(|(path, compaction)| self.is_vain(path, compaction));
+        for path in doubtful.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
+            if let Some(receipt) = gone(claim::read(store, &layout::receipt(&path)))? {
+                self.take_compaction_receipt(&path, receipt);
+            } else if gone(store.get(&path).map_err(LakeError::from))?.is_none() {
+                self.compactions.remove(&path);
+            }
+        }
         let doubtful = self.claims.iter().filter(|(path, claim)| self.is_void(path, claim));
         for path in doubtful.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
             if let Some(receipt) = gone(claim::read(store, &layout::receipt(&path)))? {
@@ -79,6 +97,37 @@ impl View {
             }
         }
         Ok(())
+    }
+
+    fn refresh_compactions(&mut self, store: &dyn Store) -> Result<(), LakeError> {
+        let listed: HashSet<String> = store.list(layout::COMPACT)?.into_iter().map(|(path, _)| path).collect();
+        self.compactions.retain(|path, _| listed.contains(path));
+        self.compacted.retain(|path, _| listed.contains(path));
+        for path in listed.iter().filter(|path| layout::is_claim(path)) {
+            if !self.compactions.contains_key(path) {
+                match gone(claim::read(store, path))? {
+                    Some(compaction) => self.compactions.insert(path.clone(), compaction),
+                    None => continue,
+                };
+            }
+            let receipt = layout::receipt(path);
+            if !self.compacted.contains_key(path)
+                && listed.contains(&receipt)
+                && let Some(receipt) = gone(claim::read(store, &receipt))?
+            {
+                self.take_compaction_receipt(path, receipt);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_compaction_receipt(&mut self, path: &str, receipt: CompactionReceipt) {
+        let outputs = |compaction: &Compaction| {
+            compaction.outputs.iter().map(|output| &output.path).eq(receipt.files.iter().map(|file| &file.path))
+        };
+        if self.compactions.get(path).is_some_and(outputs) {
+            self.compacted.insert(path.to_string(), receipt);
+        }
     }
 
     fn refresh_claims(&mut self, store: &dyn Store) -> Result<(), LakeError> {
@@ -132,11 +181,18 @@ impl View {
                 }
             }
             if is_whole {
-                let files = self.manifests.values().flat_map(|manifest| &manifest.files);
-                self.folded.clear();
-                for file in files {
-                    self.folded.entry(file.key()).or_default().insert(file.generation);
+                self.folded_public.clear();
+                for manifest in self.manifests.values() {
+                    for file in &manifest.files {
+                        self.folded_public.entry(file.key()).or_default().insert(file.generation);
+                    }
                 }
+                let mut folded: HashMap<WindowKey, BTreeSet<u32>> = HashMap::new();
+                for (table, taken) in self.taken() {
+                    let key = (table.to_string(), taken.window_start, taken.window);
+                    folded.entry(key).or_default().insert(taken.generation);
+                }
+                self.folded = folded;
                 return Ok(());
             }
         }
@@ -220,7 +276,28 @@ impl View {
     pub fn is_void(&self, path: &str, claim: &Claim) -> bool {
         !self.receipts.contains_key(path)
             && (claim.inputs.iter().any(|input| self.is_trimmed(input))
-                || self.folded.get(&claim.key()).is_some_and(|known| known.contains(&claim.generation)))
+                || self.is_taken(&claim.key(), claim.generation))
+    }
+
+    /// Whether a compaction counts for nothing: made in the place of one that is in a manifest, or of settled files that are.
+    pub fn is_vain(&self, path: &str, compaction: &Compaction) -> bool {
+        let in_manifest = self.folded_public.get(&compaction.key());
+        !self.compacted.contains_key(path)
+            && (in_manifest.is_some_and(|known| known.contains(&compaction.generation))
+                || compaction.inputs().any(|input| self.is_taken(&input.key(), input.generation)))
+    }
+
+    /// Settled files that manifests call taken, with their tables.
+    pub fn taken(&self) -> impl Iterator<Item = (&str, &Taken)> {
+        self.manifests.iter().flat_map(|(path, manifest)| {
+            let table = layout::table_and_day(layout::MANIFEST, path).map_or("", |(table, _)| table);
+            manifest.taken.iter().map(move |taken| (table, taken))
+        })
+    }
+
+    /// Whether a manifest says that a public file has taken in a settled file, and that it is gone.
+    pub fn is_taken(&self, key: &WindowKey, generation: u32) -> bool {
+        self.folded.get(key).is_some_and(|known| known.contains(&generation))
     }
 
     /// Whether a window is of a day that is not kept.
@@ -239,6 +316,15 @@ impl View {
             !self.receipts.contains_key(*path)
                 && !self.is_void(path, claim)
                 && !self.is_expired(&claim.table, claim.window_start)
+        })
+    }
+
+    /// Compactions that nothing was made of yet.
+    pub fn uncompacted(&self) -> impl Iterator<Item = (&String, &Compaction)> {
+        self.compactions.iter().filter(|(path, compaction)| {
+            !self.compacted.contains_key(*path)
+                && !self.is_vain(path, compaction)
+                && !self.is_expired(&compaction.table, compaction.window_start)
         })
     }
 
@@ -286,12 +372,20 @@ impl View {
         inputs
     }
 
-    /// The largest generation of a window so far, or 0.
+    /// The largest generation of a window's settled files so far, or 0.
     pub fn generation(&self, key: &WindowKey) -> u32 {
         let folder = layout::claim_folder(&key.0, key.1, key.2);
         let claims = self.claims.range(folder.clone()..).take_while(|(path, _)| path.starts_with(&folder));
         let folded = self.folded.get(key).and_then(BTreeSet::last);
         claims.map(|(_, claim)| claim.generation).chain(folded.copied()).max().unwrap_or(0)
+    }
+
+    /// The largest generation of a window's public files so far, or 0.
+    pub fn public_generation(&self, key: &WindowKey) -> u32 {
+        let folder = layout::compaction_folder(&key.0, key.1, key.2);
+        let made = self.compactions.range(folder.clone()..).take_while(|(path, _)| path.starts_with(&folder));
+        let folded = self.folded_public.get(key).and_then(BTreeSet::last);
+        made.map(|(_, compaction)| compaction.generation).chain(folded.copied()).max().unwrap_or(0)
     }
 
     /// Committed hot files with their inputs, in order of the chains.
@@ -302,12 +396,40 @@ impl View {
         })
     }
 
-    /// Settled files that count, each once, by path.
-    pub fn settled(&self) -> BTreeMap<&str, &SettledFile> {
-        let receipts = self.receipts.values().map(|receipt| &receipt.file);
+    /// Public files that count, each once, by path.
+    pub fn public(&self) -> BTreeMap<&str, &SettledFile> {
+        let receipts = self.compacted.values().flat_map(|receipt| &receipt.files);
         let files = receipts.chain(self.manifests.values().flat_map(|manifest| &manifest.files));
         let kept = files.filter(|file| !self.is_expired(&file.table, file.window_start));
         kept.map(|file| (file.path.as_str(), file)).collect()
+    }
+
+    /// Settled files, with their claims, of which no compaction like these has the path. Those are all: what a manifest calls taken
+    /// counts for nothing.
+    fn settled_without(&self, compaction: impl Fn(&str) -> bool) -> Vec<(&Claim, &Receipt)> {
+        let compactions = self.compactions.iter().filter(|(path, _)| compaction(path));
+        let taken: HashSet<&str> =
+            compactions.flat_map(|(_, made)| made.inputs()).map(|input| input.path.as_str()).collect();
+        let receipts = self.receipts.iter().filter_map(|(path, receipt)| Some((self.claims.get(path)?, receipt)));
+        let left = receipts.filter(|(_, Receipt { file, .. })| {
+            !taken.contains(file.path.as_str())
+                && !self.is_taken(&file.key(), file.generation)
+                && !self.is_expired(&file.table, file.window_start)
+        });
+        left.collect()
+    }
+
+    /// Settled files that no public file has taken in.
+    pub fn settled(&self) -> Vec<&SettledFile> {
+        self.settled_without(|path| self.compacted.contains_key(path))
+            .into_iter()
+            .map(|(_, receipt)| &receipt.file)
+            .collect()
+    }
+
+    /// Settled files that no compaction has, with their claims.
+    pub fn unclaimed_settled(&self) -> Vec<(&Claim, &Receipt)> {
+        self.settled_without(|path| self.compactions.get(path).is_some_and(|made| !self.is_vain(path, made)))
     }
 
     /// Hot files that no settled file covers.

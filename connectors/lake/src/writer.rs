@@ -8,12 +8,13 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Schema, TimestampMicrosecondType};
 use sha2::{Digest, Sha256};
 use tidewatch_model::alert::hex;
-use tidewatch_model::limits::HOT_BYTES;
+use tidewatch_model::limits::{HOT_BYTES, SETTLED_WINDOW};
 use tidewatch_model::ports::{Random, Store};
 use tidewatch_model::table::{TIME_COLUMN, schema_fingerprint};
 use tidewatch_model::{Span, Timestamp};
 
 use crate::chain::{self, Counts, Entry, HotFile, SourceSeq};
+use crate::claim::VERSION;
 use crate::error::LakeError;
 use crate::kept::KeptRows;
 use crate::layout;
@@ -23,7 +24,7 @@ use crate::size::bytes_of;
 /// How the writer works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LakeOptions {
-    /// Length of event-time windows: a file never spans two.
+    /// Length of the event-time windows of public files: none spans two.
     pub window: Span,
     /// Longest time that rows wait in memory.
     pub flush_interval: Span,
@@ -31,9 +32,17 @@ pub struct LakeOptions {
     pub flush_bytes: usize,
 }
 
+impl LakeOptions {
+    /// Length of the windows of hot and settled files. Rows that are read again within the hour are sorted and small by then; and a
+    /// public file of a day needs no day's rows to be sorted at once.
+    fn settled_window(&self) -> Span {
+        if self.window.0 % SETTLED_WINDOW.0 == 0 { SETTLED_WINDOW } else { self.window }
+    }
+}
+
 impl Default for LakeOptions {
     fn default() -> Self {
-        LakeOptions { window: Span::minutes(5), flush_interval: Span::seconds(15), flush_bytes: HOT_BYTES }
+        LakeOptions { window: Span::hours(1), flush_interval: Span::seconds(15), flush_bytes: HOT_BYTES }
     }
 }
 
@@ -98,6 +107,7 @@ pub struct Flush {
     store: Arc<dyn Store>,
     random: Arc<dyn Random>,
     window: Span,
+    public_window: Span,
     writer: String,
     kept: Option<KeptRows>,
     portions: Vec<Portion>,
@@ -274,7 +284,7 @@ impl LakeWriter {
         if rows.num_rows() == 0 {
             return Ok(());
         }
-        let window = self.options.window;
+        let window = self.options.settled_window();
         let parts = by_window(table, rows, window)?;
         let held = self.partition(topic, partition)?;
         held.bytes += bytes_of(rows);
@@ -365,7 +375,8 @@ impl LakeWriter {
         Flush {
             store: self.store.clone(),
             random: self.random.clone(),
-            window: self.options.window,
+            window: self.options.settled_window(),
+            public_window: self.options.window,
             writer: self.writer.clone(),
             kept: self.kept.clone(),
             portions,
@@ -440,7 +451,7 @@ impl Flush {
             std::mem::take(&mut portion.written).into_iter().unzip();
         let counts = Counts { rows: files.iter().map(|file| file.rows).sum(), ..portion.counts };
         let entry = Entry {
-            version: 1,
+            version: VERSION,
             topic: portion.topic.clone(),
             partition: portion.partition,
             seq: portion.seq,
@@ -478,6 +489,7 @@ impl Flush {
             table: table.to_string(),
             window_start: start,
             window: self.window,
+            public_window: self.public_window,
             rows: rows.count() as u64,
             bytes: bytes.len() as u64,
             min_ts,

@@ -93,6 +93,11 @@ pub const HOT_BYTES: usize = 64 << 20;
 pub const LAKE_WAITING_BYTES: usize = 1 << 30;
 /// Arrow bytes of rows that were committed and are kept until they are settled; beyond it the oldest are read from their files.
 pub const KEPT_ROWS_BYTES: usize = 192 << 20;
+/// Windows of the lake's private files, where public ones have longer windows.
+pub const SETTLED_WINDOW: Span = Span::minutes(5);
+/// Most bytes of a public file that is made of several settled ones, and what a settler holds of them at once; half of it becomes
+/// public before its window is over.
+pub const PUBLIC_FILE_BYTES: u64 = 256 << 20;
 /// Bytes of hot files whose rows a settler sorts at once: some 500 MiB of memory with what it makes of them.
 pub const SETTLE_BYTES: usize = 256 << 20;
 /// Notices waiting for one receiver; beyond it the oldest of the least urgent are given up, counted, and decided anew later.

@@ -127,7 +127,7 @@ impl Default for Config {
             kafka_from: From::Earliest,
             kafka_settings: vec![],
             lake_url: None,
-            lake_window: Span::minutes(5),
+            lake_window: Span::hours(1),
             lake_flush_interval: Span::seconds(15),
             lake_retention: None,
             sql_listen: None,

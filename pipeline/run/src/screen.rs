@@ -72,10 +72,10 @@ impl Screen {
             self.rows_per_second, stats.evaluations, stats.transitions
         );
         text += &format!(
-            "lake {} rows committed, {} waiting, {} settled  notices {} delivered, {} waiting\n",
+            "lake {} rows committed, {} waiting, {} public  notices {} delivered, {} waiting\n",
             stats.lake_rows,
             stats.lake_waiting_rows,
-            stats.settled_rows,
+            stats.public_rows,
             stats.notices.get("delivered").copied().unwrap_or(0),
             stats.notices_waiting
         );
@@ -123,13 +123,13 @@ impl Screen {
             .map(|ts| whole_seconds((now - *ts).max(Span::ZERO)).to_string())
             .unwrap_or_else(|| "-".to_string());
         eprintln!(
-            "{} rows={rows} rows_per_second={:.0} watermark_behind={behind} lag={} {} committed={} settled={} notices_waiting={}",
+            "{} rows={rows} rows_per_second={:.0} watermark_behind={behind} lag={} {} committed={} public={} notices_waiting={}",
             now.floor(Span::seconds(1)),
             self.rows_per_second,
             stats.lag.values().sum::<u64>(),
             alert_summary(alerts).replace(": ", "=").replace(", ", " "),
             stats.lake_rows,
-            stats.settled_rows,
+            stats.public_rows,
             stats.notices_waiting
         );
     }

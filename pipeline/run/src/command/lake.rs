@@ -85,7 +85,8 @@ pub fn run(command: &Command, config: &Config) -> Result<(), Failure> {
             let report = verify(store.as_ref()).map_err(Failure::no)?;
             let summary = json!({
                 "partitions": report.partitions, "entries": report.entries, "records": report.records, "rows": report.rows,
-                "settled_rows": report.settled_rows, "settled_files": report.settled_files, "hot_files": report.hot_files,
+                "public_rows": report.public_rows, "public_files": report.public_files, "settled_files": report.settled_files,
+                "hot_files": report.hot_files,
                 "orphans": report.orphans.len(), "problems": report.problems.len(),
             });
             print_objects(format_or_default(*format), &[summary.as_object().cloned().unwrap_or_default()])?;

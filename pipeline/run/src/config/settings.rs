@@ -317,7 +317,7 @@ pub const SETTINGS: [Setting; 37] = [
     },
     Setting {
         name: "lake.window",
-        meaning: "length of the lake's event-time windows",
+        meaning: "length of the event-time windows of the lake's public files",
         set: |config, text| {
             config.lake_window = span_between(text, Span::seconds(10), Span::days(1))?;
             Ok(())

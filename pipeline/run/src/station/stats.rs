@@ -53,8 +53,10 @@ pub struct Stats {
     pub lake_waiting_rows: usize,
     /// Commits to the lake that failed.
     pub lake_failures: u64,
-    /// Rows settled into public files.
+    /// Rows sorted into settled files.
     pub settled_rows: u64,
+    /// Rows of settled files that became public.
+    pub public_rows: u64,
     /// Files of the lake that were deleted: settled, never committed, or of days that are not kept.
     pub lake_deleted_files: u64,
     /// Windows of the lake that can't be settled, and why.
@@ -98,6 +100,7 @@ impl Stats {
         self.lake_waiting_rows += other.lake_waiting_rows;
         self.lake_failures += other.lake_failures;
         self.settled_rows += other.settled_rows;
+        self.public_rows += other.public_rows;
         self.lake_deleted_files += other.lake_deleted_files;
         self.unsettled.extend(other.unsettled.iter().cloned());
         self.last_flush = self.last_flush.max(other.last_flush);
