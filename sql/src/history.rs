@@ -7,7 +7,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use datafusion::common::config::Dialect;
-use datafusion::common::{DataFusionError, TableReference};
+use datafusion::common::{DataFusionError, SchemaError, TableReference};
 use datafusion::datasource::MemTable;
 use datafusion::execution::context::{SQLOptions, SessionContext};
 use datafusion::logical_expr::LogicalPlan;
@@ -28,15 +28,30 @@ use futures::StreamExt;
 /// Why a question was not answered.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    /// The question is wrong: whoever asked must change it.
-    #[error("{0}")]
-    Question(String),
+    /// The question is wrong: whoever asked must change it. With its SQLSTATE.
+    #[error("{1}")]
+    Question(&'static str, String),
     /// The lake can't be read.
     #[error(transparent)]
     Lake(#[from] ScanError),
-    /// It failed on the way.
-    #[error("{0}")]
-    Failed(String),
+    /// It failed on the way. With its SQLSTATE.
+    #[error("{1}")]
+    Failed(&'static str, String),
+}
+
+impl QueryError {
+    /// That something failed that no question is to blame for.
+    pub fn failed(why: impl std::fmt::Display) -> QueryError {
+        QueryError::Failed("XX000", why.to_string())
+    }
+
+    /// Its SQLSTATE (PostgreSQL's documentation, appendix A).
+    pub fn sqlstate(&self) -> &'static str {
+        match self {
+            QueryError::Question(state, _) | QueryError::Failed(state, _) => state,
+            QueryError::Lake(_) => "58030",
+        }
+    }
 }
 
 /// Stack of a thread that runs plans; only what is used of it takes memory.
@@ -79,7 +94,7 @@ impl History {
             // They read files; as many more would wait for the same disk.
             .max_blocking_threads(partitions.max(1) * 2)
             .build()
-            .map_err(|error| QueryError::Failed(error.to_string()))?;
+            .map_err(QueryError::failed)?;
         Ok(History {
             scan,
             runtime,
@@ -161,16 +176,14 @@ impl History {
             let schema = micros_schema(&batches.schema());
             take(RecordBatch::new_empty(schema.clone()))?;
             while let Some(batch) = batches.next().await {
-                let batch = batch.map_err(|error| QueryError::Failed(error.strip_backtrace()))?;
+                let batch = batch.map_err(on_the_way)?;
                 let columns = batch
                     .columns()
                     .iter()
                     .zip(schema.fields())
                     .map(|(column, field)| to_type(column, field.data_type()));
-                let columns =
-                    columns.collect::<Result<Vec<_>, _>>().map_err(|error| QueryError::Failed(error.to_string()))?;
-                let batch = RecordBatch::try_new(schema.clone(), columns)
-                    .map_err(|error| QueryError::Failed(error.to_string()))?;
+                let columns = columns.collect::<Result<Vec<_>, _>>().map_err(QueryError::failed)?;
+                let batch = RecordBatch::try_new(schema.clone(), columns).map_err(QueryError::failed)?;
                 take(batch)?;
             }
             Ok(())
@@ -195,7 +208,7 @@ impl History {
         let frame = context.sql_with_options(sql, options).await.map_err(|error| self.explain(&error))?;
         let mut plan = frame.into_unoptimized_plan();
         if self.limit.is_some() {
-            bounds::check_plan(&plan).map_err(QueryError::Question)?;
+            bounds::check_plan(&plan).map_err(refused)?;
         }
         if let Some(parameters) = parameters.filter(|parameters| !parameters.is_empty()) {
             let types = plan.get_parameter_types().map_err(question)?;
@@ -203,7 +216,7 @@ impl History {
                 let wanted = types.get(&format!("${number}")).cloned().flatten().unwrap_or(DataType::Utf8);
                 let Some(text) = text else { return ScalarValue::try_from(&wanted).map_err(question) };
                 ScalarValue::try_from_string(text.clone(), &wanted)
-                    .map_err(|_| QueryError::Question(format!("${number}: '{text}' is no {wanted}")))
+                    .map_err(|_| QueryError::Question("22P02", format!("${number}: '{text}' is no {wanted}")))
             });
             let values = values.collect::<Result<Vec<_>, _>>()?;
             plan = plan.with_param_values(values).map_err(question)?;
@@ -214,16 +227,16 @@ impl History {
     /// Registers the tables that the statement names; a registry table without rows is an empty one.
     fn register_tables(&self, context: &SessionContext, sql: &str) -> Result<(), QueryError> {
         if self.limit.is_some() {
-            bounds::check_text(sql).map_err(QueryError::Question)?;
+            bounds::check_text(sql).map_err(refused)?;
         }
         let dialect: &dyn SqlDialect = if self.overlay.is_some() { &PostgreSqlDialect {} } else { &GenericDialect {} };
         let mut parser = DFParserBuilder::new(sql).with_dialect(dialect).build().map_err(question)?;
         let statements = parser.parse_statements().map_err(question)?;
         if statements.len() != 1 {
-            return Err(QueryError::Question(format!("expected one statement, found {}", statements.len())));
+            return Err(QueryError::Question("42601", format!("expected one statement, found {}", statements.len())));
         }
         if self.limit.is_some() {
-            bounds::check_statement(&statements[0]).map_err(QueryError::Question)?;
+            bounds::check_statement(&statements[0]).map_err(refused)?;
         }
         let asked = context.state().resolve_table_references(&statements[0]).map_err(question)?;
         let own = asked.iter().filter(|reference| reference.schema().is_none_or(|schema| schema == "public"));
@@ -233,7 +246,7 @@ impl History {
                 || reference.table().starts_with("pg_")
         };
         if self.limit.is_some() && asked.iter().any(|reference| reference.table() == "df_settings") {
-            return Err(QueryError::Question("df_settings is not for questions from outside".to_string()));
+            return Err(refused("df_settings is not for questions from outside".to_string()));
         }
         if asked.iter().any(is_of_catalog)
             || matches!(&statements[0], Statement::Statement(asked) if asked.to_string().starts_with("SHOW"))
@@ -265,18 +278,55 @@ impl History {
     fn explain(&self, error: &DataFusionError) -> QueryError {
         let text = error.find_root().strip_backtrace();
         let Some(missing) = text.split("table '").nth(1).and_then(|rest| rest.split('\'').next()) else {
-            return QueryError::Question(text);
+            return QueryError::Question(state_of(error), text);
         };
         let name = missing.rsplit('.').next().unwrap_or(missing);
         let known =
             table::all().into_iter().map(|table| table.name).chain(self.dimensions.tables().map(|(name, _)| name));
         let near = suggestion(name, known);
-        QueryError::Question(format!("unknown table '{name}'{near}"))
+        QueryError::Question("42P01", format!("unknown table '{name}'{near}"))
     }
 }
 
 fn question(error: DataFusionError) -> QueryError {
-    QueryError::Question(error.find_root().strip_backtrace())
+    QueryError::Question(state_of(&error), error.find_root().strip_backtrace())
+}
+
+fn refused(why: String) -> QueryError {
+    QueryError::Question("0A000", why)
+}
+
+/// What comes up while rows are read: a value that an operation has no answer for is the question's fault.
+fn on_the_way(error: DataFusionError) -> QueryError {
+    match state_of(&error) {
+        state if state.starts_with("22") => QueryError::Question(state, error.find_root().strip_backtrace()),
+        state @ ("53200" | "53100") => QueryError::Failed(state, error.strip_backtrace()),
+        _ => QueryError::failed(error.strip_backtrace()),
+    }
+}
+
+/// The SQLSTATE of what DataFusion says.
+fn state_of(error: &DataFusionError) -> &'static str {
+    match error.find_root() {
+        DataFusionError::SchemaError(problem, _) => match problem.as_ref() {
+            SchemaError::FieldNotFound { .. } => "42703",
+            SchemaError::AmbiguousReference { .. } => "42702",
+            _ => "42701",
+        },
+        DataFusionError::SQL(..) => "42601",
+        DataFusionError::ResourcesExhausted(_) => "53200",
+        DataFusionError::NotImplemented(_) => "0A000",
+        DataFusionError::ArrowError(problem, _) => match problem.as_ref() {
+            ArrowError::DivideByZero => "22012",
+            ArrowError::ArithmeticOverflow(_) => "22003",
+            ArrowError::CastError(_) | ArrowError::ParseError(_) => "22P02",
+            _ => "42000",
+        },
+        DataFusionError::Plan(text) if text.contains("Invalid function") => "42883",
+        DataFusionError::Plan(text) if text.contains("must appear in the GROUP BY clause") => "42803",
+        DataFusionError::Plan(text) if text.contains("type coercion") || text.contains("coerce") => "42804",
+        _ => "42000",
+    }
 }
 
 /// The same schema with every timestamp in microseconds: DataFusion's own functions make nanoseconds, which Spark

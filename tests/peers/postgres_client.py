@@ -2,6 +2,7 @@
 answered instead of what was expected."""
 
 import datetime
+import decimal
 import socket
 import sys
 import threading
@@ -71,20 +72,29 @@ bound = "SELECT count(*) > 0 FROM gpu WHERE ts > %s AND gpu_index < %s AND power
 same("bound", db.execute(bound, (early, 99, 0.5, "nobody")).fetchall(), [(True,)])
 same("bound, binary", db.execute(bound.replace("%s", "%b"), (early, 99, 0.5, "nobody")).fetchall(), [(True,)])
 same("a date", db.execute("SELECT %s::timestamp", (datetime.date(2026, 1, 2),)).fetchall(), [(datetime.datetime(2026, 1, 2),)])
+exact = "SELECT DATE '2026-05-28', CAST('-12345.670' AS decimal(10, 3)), CAST('0' AS decimal(3, 2))"
+values = [(datetime.date(2026, 5, 28), decimal.Decimal("-12345.670"), decimal.Decimal("0.00"))]
+same("dates and decimals", db.execute(exact).fetchall(), values)
+same("dates and decimals, binary", db.cursor(binary=True).execute(exact).fetchall(), values)
 same("NULL", db.execute("SELECT count(*) FROM gpu WHERE host = %s", (None,)).fetchall(), [(0,)])
 for _ in range(7):
     same("prepared", db.execute("SELECT %s::bigint + 1", (41,)).fetchall(), [(42,)])
-refused(db, "SELECT count(*) FROM gpu WHERE gpu_index = %s::bigint", "42000", ("x",))
+refused(db, "SELECT count(*) FROM gpu WHERE gpu_index = %s::bigint", "22P02", ("x",))
 
 # Only reading; a transaction that failed waits for its end.
 for sql in ("CREATE TABLE x (a int)", "INSERT INTO gpu SELECT * FROM gpu", "COPY gpu TO '/tmp/x'", "DROP TABLE gpu"):
     refused(db, sql, "25006")
-refused(db, "SELECT nosuch FROM gpu", "42000")
+refused(db, "SELECT nosuch FROM gpu", "42703")
+refused(db, "SELECT * FROM nosuch", "42P01")
+refused(db, "SELECT nosuch(1) FROM gpu", "42883")
+refused(db, "SELECT count(* FROM gpu", "42601")
+refused(db, "SELECT 1 / (gpu_index - gpu_index) FROM gpu", "22012")
+refused(db, "SELECT host, count(*) FROM gpu", "42803")
 refused(db, "SELEC 1", "42601")
-refused(db, "SELECT repeat('x', 1500000000)", "42000")
+refused(db, "SELECT repeat('x', 1500000000)", "0A000")
 within = connect()
 same("a transaction", within.execute("SELECT 1").fetchall(), [(1,)])
-refused(within, "SELECT nosuch FROM gpu", "42000")
+refused(within, "SELECT nosuch FROM gpu", "42703")
 refused(within, "SELECT 1", "25P02")
 within.rollback()
 same("after it", within.execute("SELECT 2").fetchall(), [(2,)])

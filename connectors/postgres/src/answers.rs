@@ -17,16 +17,13 @@ pub struct Shape {
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unanswered {
-    /// The statement is wrong.
-    #[error("{0}")]
-    Wrong(String),
     /// Too many others are being answered.
     #[error("{0}")]
     Busy(String),
     /// It took too long, or nobody wants it any more.
     #[error("{0}")]
     Ended(String),
-    /// The statement is wrong, and this is its SQLSTATE.
+    /// It is wrong, or failed, and this is its SQLSTATE.
     #[error("{1}")]
     Refused(String, String),
     /// Anything else.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray,
+    Array, ArrayRef, AsArray, BooleanArray, Date32Array, Float64Array, Int64Array, RecordBatch, StringArray,
     TimestampMicrosecondArray,
 };
 use arrow::compute::{CastOptions, cast_with_options};
@@ -19,6 +19,9 @@ use pgwire::messages::data::DataRow;
 /// `POSTGRES_EPOCH_JDATE`).
 pub const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
+/// Days between the same.
+const EPOCH_DAYS: i32 = 10_957;
+
 /// The type of a column on the wire, and the Arrow type to which it is brought before it is written.
 pub fn wire_type(arrow: &DataType) -> (Type, DataType) {
     let micros = |zone: Option<Arc<str>>| DataType::Timestamp(TimeUnit::Microsecond, zone);
@@ -27,12 +30,12 @@ pub fn wire_type(arrow: &DataType) -> (Type, DataType) {
         DataType::Int8 | DataType::Int16 | DataType::UInt8 => (Type::INT2, DataType::Int64),
         DataType::Int32 | DataType::UInt16 => (Type::INT4, DataType::Int64),
         DataType::Int64 | DataType::UInt32 | DataType::UInt64 => (Type::INT8, DataType::Int64),
-        DataType::Float16
-        | DataType::Float32
-        | DataType::Float64
-        | DataType::Decimal128(..)
-        | DataType::Decimal256(..) => (Type::FLOAT8, DataType::Float64),
-        DataType::Timestamp(_, None) | DataType::Date32 | DataType::Date64 => (Type::TIMESTAMP, micros(None)),
+        DataType::Float16 | DataType::Float32 | DataType::Float64 => (Type::FLOAT8, DataType::Float64),
+        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => {
+            (Type::NUMERIC, DataType::Utf8)
+        }
+        DataType::Date32 | DataType::Date64 => (Type::DATE, DataType::Date32),
+        DataType::Timestamp(_, None) => (Type::TIMESTAMP, micros(None)),
         DataType::Timestamp(_, Some(zone)) => (Type::TIMESTAMPTZ, micros(Some(zone.clone()))),
         DataType::Dictionary(_, value) => wire_type(value),
         nested if nested.is_nested() => (Type::JSON, DataType::Utf8),
@@ -47,7 +50,7 @@ pub fn fields(schema: &Schema, format: &Format) -> Vec<FieldInfo> {
         let size = match wire {
             Type::BOOL => 1,
             Type::INT2 => 2,
-            Type::INT4 => 4,
+            Type::INT4 | Type::DATE => 4,
             Type::INT8 | Type::FLOAT8 | Type::TIMESTAMP | Type::TIMESTAMPTZ => 8,
             _ => -1,
         };
@@ -72,6 +75,7 @@ enum Column {
     Bool(BooleanArray),
     Int(Int64Array),
     Float(Float64Array),
+    Date(Date32Array),
     Time(TimestampMicrosecondArray),
     Text(StringArray),
 }
@@ -93,6 +97,7 @@ impl Rows {
                 DataType::Boolean => Column::Bool(plain.as_boolean().clone()),
                 DataType::Int64 => Column::Int(plain.as_primitive().clone()),
                 DataType::Float64 => Column::Float(plain.as_primitive().clone()),
+                DataType::Date32 => Column::Date(plain.as_primitive().clone()),
                 DataType::Timestamp(..) => Column::Time(plain.as_primitive::<TimestampMicrosecondType>().clone()),
                 _ => Column::Text(plain.as_string::<i32>().clone()),
             })
@@ -128,6 +133,7 @@ impl Column {
             Column::Bool(array) => array,
             Column::Int(array) => array,
             Column::Float(array) => array,
+            Column::Date(array) => array,
             Column::Time(array) => array,
             Column::Text(array) => array,
         };
@@ -150,6 +156,9 @@ impl Column {
             Column::Time(array) => {
                 out.put_slice(time_text(array.value(row), *field.datatype() == Type::TIMESTAMPTZ).as_bytes());
             }
+            Column::Date(array) if binary => out.put_i32(array.value(row).saturating_sub(EPOCH_DAYS)),
+            Column::Date(array) => out.put_slice(date_text(array.value(row)).as_bytes()),
+            Column::Text(array) if binary && *field.datatype() == Type::NUMERIC => numeric(array.value(row), out),
             Column::Text(array) => out.put_slice(array.value(row).as_bytes()),
         }
         true
@@ -162,6 +171,38 @@ fn float_text(value: f64) -> String {
         value if value.is_infinite() => if value > 0.0 { "Infinity" } else { "-Infinity" }.to_string(),
         value => value.to_string(),
     }
+}
+
+fn date_text(days: i32) -> String {
+    let date = chrono::DateTime::from_timestamp(i64::from(days) * 86_400, 0);
+    date.map_or_else(
+        || if days > 0 { "infinity" } else { "-infinity" }.to_string(),
+        |date| date.format("%Y-%m-%d").to_string(),
+    )
+}
+
+/// A decimal number as PostgreSQL's `numeric_send` writes it: digits of base 10,000, the weight of the first, the sign, and how many
+/// decimals are shown.
+fn numeric(text: &str, out: &mut BytesMut) {
+    let (sign, digits) = text.strip_prefix('-').map_or((0, text), |digits| (0x4000, digits));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let whole = whole.trim_start_matches('0');
+    let before = whole.len().div_ceil(4);
+    let padded = format!(
+        "{}{whole}{fraction}{}",
+        "0".repeat(before * 4 - whole.len()),
+        "0".repeat((4 - fraction.len() % 4) % 4)
+    );
+    let groups =
+        padded.as_bytes().chunks(4).map(|group| group.iter().fold(0, |sum, digit| sum * 10 + i16::from(digit - b'0')));
+    let groups: Vec<i16> = groups.collect();
+    let first = groups.iter().position(|group| *group != 0).unwrap_or(groups.len());
+    let last = groups.iter().rposition(|group| *group != 0).map_or(first, |last| last + 1);
+    out.put_i16((last - first) as i16);
+    out.put_i16(if first == last { 0 } else { before as i16 - 1 - first as i16 });
+    out.put_u16(if first == last { 0 } else { sign });
+    out.put_u16(fraction.len() as u16);
+    groups[first..last].iter().for_each(|group| out.put_i16(*group));
 }
 
 fn time_text(micros: i64, is_zoned: bool) -> String {
@@ -202,6 +243,22 @@ mod tests {
         assert_eq!(time_text(EPOCH_MICROS, true), "2000-01-01 00:00:00+00");
         assert_eq!(time_text(1_780_000_000_123_456, true), "2026-05-28 20:26:40.123456+00");
         assert_eq!(time_text(i64::MAX, false), "infinity");
+    }
+
+    /// What PostgreSQL 16 sends: `SELECT numeric_send(x)`.
+    #[test]
+    fn decimals_are_sent_as_postgresql_sends_them() {
+        let sent = |text: &str| {
+            let mut out = BytesMut::new();
+            numeric(text, &mut out);
+            out.chunks(2).map(|two| i16::from_be_bytes([two[0], two[1]])).collect::<Vec<_>>()
+        };
+        assert_eq!(sent("0"), [0, 0, 0, 0]);
+        assert_eq!(sent("0.00"), [0, 0, 0, 2]);
+        assert_eq!(sent("12345.67"), [3, 1, 0, 2, 1, 2345, 6700]);
+        assert_eq!(sent("-0.0001"), [1, -1, 0x4000, 4, 1]);
+        assert_eq!(sent("-100000000"), [1, 2, 0x4000, 0, 1]);
+        assert_eq!(date_text(EPOCH_DAYS), "2000-01-01");
     }
 
     #[test]

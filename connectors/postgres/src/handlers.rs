@@ -47,7 +47,6 @@ pub fn error(code: &str, message: impl Into<String>) -> PgWireError {
 fn unanswered(why: &Unanswered) -> PgWireError {
     let code = match why {
         Unanswered::Refused(code, _) => code,
-        Unanswered::Wrong(_) => "42000",
         Unanswered::Busy(_) => "53300",
         Unanswered::Ended(_) => "57014",
         Unanswered::Failed(_) => "XX000",

@@ -51,7 +51,9 @@ fn of_binary(bytes: &[u8], wire: &Type) -> Option<String> {
         Type::TIMESTAMP => time(i64::from_be_bytes(bytes.try_into().ok()?))?,
         Type::TIMESTAMPTZ => format!("{}Z", time(i64::from_be_bytes(bytes.try_into().ok()?))?),
         // Days since 2000-01-01.
-        Type::DATE => time(i64::from(i32::from_be_bytes(bytes.try_into().ok()?)) * 86_400_000_000)?,
+        Type::DATE => {
+            time(i64::from(i32::from_be_bytes(bytes.try_into().ok()?)) * 86_400_000_000)?.split('T').next()?.to_string()
+        }
         Type::TEXT | Type::VARCHAR | Type::NAME | Type::BPCHAR | Type::UNKNOWN | Type::JSON => {
             std::str::from_utf8(bytes).ok()?.to_string()
         }
@@ -70,7 +72,7 @@ mod tests {
         assert_eq!(read(&(-2_i16).to_be_bytes(), Type::INT2).unwrap(), "-2");
         assert_eq!(read(&1.5_f64.to_be_bytes(), Type::FLOAT8).unwrap(), "1.5");
         assert_eq!(read(&0_i64.to_be_bytes(), Type::TIMESTAMPTZ).unwrap(), "2000-01-01T00:00:00.000000Z");
-        assert_eq!(read(&31_i32.to_be_bytes(), Type::DATE).unwrap(), "2000-02-01T00:00:00.000000");
+        assert_eq!(read(&31_i32.to_be_bytes(), Type::DATE).unwrap(), "2000-02-01");
         assert_eq!(read(&[0], Type::INT8), None);
         assert_eq!(read(&i64::MAX.to_be_bytes(), Type::TIMESTAMP), None);
     }

@@ -4,8 +4,10 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use pgwire::tokio::{TlsAcceptor, process_socket};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::answers::Answers;
@@ -16,6 +18,9 @@ pub type Admit = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// Connections at once; more are closed at once.
 const CONNECTIONS: usize = 100;
+
+/// A client that was silent so long is asked by the system whether it is still there.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// A running server; dropping it stops it.
 pub struct PostgresServer {
@@ -47,6 +52,7 @@ impl PostgresServer {
         let thread = std::thread::Builder::new().name("postgres".to_string()).spawn(move || {
             let handlers = Arc::new(Handlers::new(answers, admit, tls.is_some()));
             let places = Arc::new(Semaphore::new(CONNECTIONS));
+            let keepalive = TcpKeepalive::new().with_time(SILENCE).with_interval(SILENCE / 6);
             runtime.block_on(async move {
                 let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
                 loop {
@@ -56,9 +62,11 @@ impl PostgresServer {
                     };
                     // What fails is that connection's affair; without descriptors the next ones wait.
                     let Ok((socket, _)) = accepted else {
-                        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                        tokio::time::sleep(Duration::from_millis(100)).await;
                         continue;
                     };
+                    // One that is gone without a word does not keep its place.
+                    drop(SockRef::from(&socket).set_tcp_keepalive(&keepalive));
                     let Ok(place) = places.clone().try_acquire_owned() else { continue };
                     let (tls, handlers) = (tls.clone(), handlers.clone());
                     tokio::spawn(async move {

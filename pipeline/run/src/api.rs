@@ -18,6 +18,7 @@ use tidewatch_model::value::headline;
 use tidewatch_model::{Alert, AlertState, Rule, Span, Timestamp};
 use tidewatch_serve::{Answer, ApiRequest};
 
+use crate::fresh::Fresh;
 use crate::said::{Acks, Silences};
 use crate::sql_workers::SqlWorkers;
 use record::Writer;
@@ -60,6 +61,8 @@ pub struct ApiParts {
     pub scan: Arc<dyn Scan>,
     /// Who answers questions from outside.
     pub workers: SqlWorkers,
+    /// Wishes of questions for what is not committed yet.
+    pub fresh: Arc<Fresh>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// Names that must not collide.
@@ -75,6 +78,7 @@ pub struct Api {
     record: Writer,
     scan: Arc<dyn Scan>,
     workers: SqlWorkers,
+    fresh: Arc<Fresh>,
     /// One question at a time: who looks at the history must not starve who judges.
     asking: Mutex<()>,
     clock: Arc<dyn Clock>,
@@ -85,7 +89,7 @@ pub struct Api {
 impl Api {
     /// Nothing is known yet.
     pub fn new(parts: ApiParts) -> Api {
-        let ApiParts { policy, silences, acks, log, scan, workers, clock, random } = parts;
+        let ApiParts { policy, silences, acks, log, scan, workers, fresh, clock, random } = parts;
         let (started, record) = (clock.now(), Writer::new(log, random.as_ref()));
         Api {
             view: Mutex::default(),
@@ -95,6 +99,7 @@ impl Api {
             record,
             scan,
             workers,
+            fresh,
             asking: Mutex::new(()),
             clock,
             random,

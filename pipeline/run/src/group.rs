@@ -157,6 +157,16 @@ impl Stations {
         failure.map_or(Ok(all), Err)
     }
 
+    /// Commits what is read by the end of the next step, without waiting until it is due.
+    pub fn commit_soon(&mut self) {
+        self.running.values_mut().for_each(Station::commit_soon);
+    }
+
+    /// Whether that is done, or has failed.
+    pub fn is_committed(&self) -> bool {
+        self.running.values().all(Station::is_committed)
+    }
+
     /// Gives the dimension tables other rows, from now on.
     pub fn set_dimensions(&mut self, dimensions: Dimensions) {
         self.running.values_mut().for_each(|station| station.set_dimensions(&dimensions));

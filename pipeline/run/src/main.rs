@@ -14,6 +14,7 @@ mod config;
 mod dimension_files;
 mod failure;
 mod feeds;
+mod fresh;
 mod group;
 mod heartbeat;
 #[cfg(test)]

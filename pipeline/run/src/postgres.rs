@@ -97,10 +97,9 @@ fn decode(
 fn unanswered(refusal: Refusal) -> Unanswered {
     let text = refusal.to_string();
     match refusal {
-        Refusal::Wrong(_) => Unanswered::Wrong(text),
+        Refusal::Wrong(state, _) | Refusal::Failed(state, _) => Unanswered::Refused(state, text),
         Refusal::Busy(_) => Unanswered::Busy(text),
         Refusal::Late(_) | Refusal::Unwanted(_) | Refusal::Stopped => Unanswered::Ended(text),
-        Refusal::Failed(_) => Unanswered::Failed(text),
     }
 }
 

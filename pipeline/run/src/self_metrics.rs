@@ -23,6 +23,7 @@ struct Figures {
     corrupt_frames: u64,
     feeds: (u64, u64),
     heartbeats: (u64, u64),
+    sql_servers_ended: u64,
 }
 
 impl Shown {
@@ -47,6 +48,11 @@ impl Shown {
         (figures.feeds, figures.heartbeats) = (feeds, heartbeats);
     }
 
+    /// Counts that the server of PostgreSQL's protocol ended, and is started again.
+    pub fn sql_server_ended(&self) {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).sql_servers_ended += 1;
+    }
+
     /// Renews the figures.
     pub fn set(&self, stats: &Stats, alerts: &[Alert], corrupt_frames: u64) {
         let count = |state| alerts.iter().filter(|alert| alert.state == state).count();
@@ -58,6 +64,7 @@ impl Shown {
             corrupt_frames,
             feeds: before.feeds,
             heartbeats: before.heartbeats,
+            sql_servers_ended: before.sql_servers_ended,
         };
         *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = figures;
     }
@@ -78,7 +85,7 @@ impl Status for Shown {
 
     fn metrics(&self) -> Vec<Metric> {
         use MetricKind::{Counter, Gauge};
-        let Figures { stats, pending, firing, corrupt_frames, feeds, heartbeats } = self.figures();
+        let Figures { stats, pending, firing, corrupt_frames, feeds, heartbeats, sql_servers_ended } = self.figures();
         let by = |label: &'static str, values: &std::collections::BTreeMap<String, u64>| {
             values.iter().map(|(name, value)| (vec![(label, name.clone())], *value as f64)).collect::<Vec<_>>()
         };
@@ -143,6 +150,12 @@ impl Status for Shown {
                 "processes that ended over a question",
                 Counter,
                 self.api.sql_workers_died() as f64,
+            ),
+            Metric::single(
+                "tidewatch_sql_servers_ended_total",
+                "ends of the process that serves PostgreSQL's protocol; it is started again",
+                Counter,
+                sql_servers_ended as f64,
             ),
             Metric::single(
                 "tidewatch_duplicate_records_total",
@@ -237,9 +250,15 @@ impl Status for Shown {
             ),
             Metric::single(
                 "tidewatch_lake_settled_rows_total",
-                "rows settled into public files",
+                "rows sorted into settled files",
                 Counter,
                 stats.settled_rows as f64,
+            ),
+            Metric::single(
+                "tidewatch_lake_public_rows_total",
+                "rows that became public: a plain glob finds them",
+                Counter,
+                stats.public_rows as f64,
             ),
             Metric::single(
                 "tidewatch_lake_deleted_files_total",

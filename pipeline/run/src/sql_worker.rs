@@ -1,6 +1,7 @@
 //! A process that answers questions and can be killed, and how it is spoken to: a line of JSON with a question goes in, frames with
 //! the answer come out. Whoever asks plans nothing and reads no file; what a question does to the worker, it does to nobody else.
 
+use std::borrow::Cow;
 use std::io::{self, Read, Write};
 
 use arrow::array::RecordBatch;
@@ -48,10 +49,10 @@ pub enum Frame {
     Parameters(Vec<u8>),
     /// It ends here: all was said.
     End,
-    /// It ends here: the question is wrong.
-    Wrong(String),
-    /// It ends here: it could not be answered.
-    Failed(String),
+    /// It ends here: the question is wrong. SQLSTATE, and why.
+    Wrong(String, String),
+    /// It ends here: it could not be answered. SQLSTATE, and why.
+    Failed(String, String),
 }
 
 /// The largest frame that is read.
@@ -60,17 +61,18 @@ const FRAME_BYTES: usize = 64 << 20;
 impl Frame {
     /// Writes it: a letter, a length of four bytes, and the rest.
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        let (kind, bytes): (u8, &[u8]) = match self {
-            Frame::Bytes(bytes) => (b'B', bytes),
-            Frame::Parameters(bytes) => (b'P', bytes),
-            Frame::End => (b'.', &[]),
-            Frame::Wrong(text) => (b'W', text.as_bytes()),
-            Frame::Failed(text) => (b'F', text.as_bytes()),
+        let said = |state: &str, text: &str| Cow::Owned(format!("{state} {text}").into_bytes());
+        let (kind, bytes): (u8, Cow<'_, [u8]>) = match self {
+            Frame::Bytes(bytes) => (b'B', bytes.into()),
+            Frame::Parameters(bytes) => (b'P', bytes.into()),
+            Frame::End => (b'.', Cow::Borrowed(&[])),
+            Frame::Wrong(state, text) => (b'W', said(state, text)),
+            Frame::Failed(state, text) => (b'F', said(state, text)),
         };
         let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
         out.write_all(&[kind])?;
         out.write_all(&length.to_le_bytes())?;
-        out.write_all(bytes)?;
+        out.write_all(&bytes)?;
         out.flush()
     }
 
@@ -88,13 +90,22 @@ impl Frame {
         }
         let mut bytes = vec![0; length];
         input.read_exact(&mut bytes)?;
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let said = |bytes: Vec<u8>| {
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            text.split_once(' ').map_or_else(Default::default, |(state, text)| (state.to_string(), text.to_string()))
+        };
         Ok(Some(match kind {
             b'B' => Frame::Bytes(bytes),
             b'P' => Frame::Parameters(bytes),
             b'.' => Frame::End,
-            b'W' => Frame::Wrong(text(bytes)),
-            b'F' => Frame::Failed(text(bytes)),
+            b'W' => {
+                let (state, text) = said(bytes);
+                Frame::Wrong(state, text)
+            }
+            b'F' => {
+                let (state, text) = said(bytes);
+                Frame::Failed(state, text)
+            }
             other => return Err(io::Error::other(format!("a frame of kind {other}"))),
         }))
     }
@@ -104,14 +115,14 @@ impl Frame {
 pub fn answer(history: &History, question: &Question, out: &mut impl Write) -> io::Result<()> {
     let last = match respond(history, question, out) {
         Ok(()) => Frame::End,
-        Err(QueryError::Question(problem)) => Frame::Wrong(problem),
-        Err(error) => Frame::Failed(error.to_string()),
+        Err(QueryError::Question(state, problem)) => Frame::Wrong(state.to_string(), problem),
+        Err(error) => Frame::Failed(error.sqlstate().to_string(), error.to_string()),
     };
     last.write(out)
 }
 
 fn respond(history: &History, question: &Question, out: &mut impl Write) -> Result<(), QueryError> {
-    let failed = |error: &dyn std::fmt::Display| QueryError::Failed(error.to_string());
+    let failed = |error: &dyn std::fmt::Display| QueryError::failed(error);
     let mut chunks = Chunks { out, held: Vec::new() };
     match question.form {
         Form::Statements => {

@@ -39,12 +39,12 @@ const WAITING: usize = 4;
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The question is wrong.
-    #[error("{0}")]
-    Wrong(String),
-    /// It could not be answered.
-    #[error("{0}")]
-    Failed(String),
+    /// The question is wrong. SQLSTATE, and why.
+    #[error("{1}")]
+    Wrong(String, String),
+    /// It could not be answered. SQLSTATE, and why.
+    #[error("{1}")]
+    Failed(String, String),
     /// All workers are at other questions.
     #[error("too many questions at once: all {0} workers are busy")]
     Busy(usize),
@@ -170,7 +170,7 @@ impl SqlWorkers {
         let kept = turn.idle.take();
         let mut was_idle = kept.is_some();
         let mut worker = kept.map_or_else(|| self.begun(), Ok)?;
-        let mut line = serde_json::to_vec(question).map_err(|error| Refusal::Failed(error.to_string()))?;
+        let mut line = serde_json::to_vec(question).map_err(failed)?;
         line.push(b'\n');
         // One that died is found by the first read.
         drop(worker.questions.write_all(&line).and_then(|()| worker.questions.flush()));
@@ -200,14 +200,14 @@ impl SqlWorkers {
                 Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => {
                     self.state().died += 1;
                     let how = worker.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-                    return Err(Refusal::Failed(format!("the question ended its worker ({how})")));
+                    return Err(failed(format!("the question ended its worker ({how})")));
                 }
             };
             is_silent = false;
             let ended = match frame {
                 Frame::End => Ok(()),
-                Frame::Wrong(problem) => Err(Refusal::Wrong(problem)),
-                Frame::Failed(problem) => Err(Refusal::Failed(problem)),
+                Frame::Wrong(state, problem) => Err(Refusal::Wrong(state, problem)),
+                Frame::Failed(state, problem) => Err(Refusal::Failed(state, problem)),
                 piece => match take(Some(piece)) {
                     Ok(()) => continue,
                     Err(why) => return Err(Refusal::Unwanted(why)),
@@ -241,7 +241,7 @@ impl SqlWorkers {
     }
 
     fn begun(&self) -> Result<Worker, Refusal> {
-        self.start().map_err(|error| Refusal::Failed(format!("no worker could be started: {error}")))
+        self.start().map_err(|error| failed(format!("no worker could be started: {error}")))
     }
 
     fn start(&self) -> std::io::Result<Worker> {
@@ -278,6 +278,10 @@ impl SqlWorkers {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn failed(why: impl std::fmt::Display) -> Refusal {
+    Refusal::Failed("XX000".to_string(), why.to_string())
 }
 
 /// Deletes temporary files of workers whose asker is gone.

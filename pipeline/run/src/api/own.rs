@@ -245,7 +245,7 @@ impl Api {
         let asked = history.query(sql, |batch| {
             let mut writer = arrow::json::LineDelimitedWriter::new(&mut text);
             let written = writer.write(&batch).and_then(|()| writer.finish());
-            written.map_err(|error| QueryError::Failed(error.to_string()))
+            written.map_err(QueryError::failed)
         });
         asked.map_err(|error| error.to_string())?;
         let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());

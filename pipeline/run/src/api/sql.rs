@@ -27,10 +27,13 @@ impl Api {
 
     /// Answers `query`, in the form of `format` or of the Accept header.
     pub(super) fn sql(&self, request: &ApiRequest) -> Answer {
-        let (question, kind) = match question(request) {
-            Ok(question) => question,
+        let Asked { question, kind, fresh } = match question(request) {
+            Ok(asked) => asked,
             Err(problem) => return refused(400, &problem),
         };
+        if fresh {
+            self.fresh.wait();
+        }
         let mut body = Vec::new();
         let asked = self.workers.ask(&question, |frame| {
             if let Some(Frame::Bytes(bytes)) = frame {
@@ -43,8 +46,8 @@ impl Api {
         });
         match asked {
             Ok(()) => Answer { status: 200, kind, body },
-            Err(refusal @ (Refusal::Wrong(_) | Refusal::Unwanted(_))) => refused(422, &refusal.to_string()),
-            Err(refusal @ Refusal::Failed(_)) => refused(500, &refusal.to_string()),
+            Err(refusal @ (Refusal::Wrong(..) | Refusal::Unwanted(_))) => refused(422, &refusal.to_string()),
+            Err(refusal @ Refusal::Failed(..)) => refused(500, &refusal.to_string()),
             Err(refusal @ (Refusal::Busy(_) | Refusal::Late(_) | Refusal::Stopped)) => {
                 refused(503, &refusal.to_string())
             }
@@ -52,8 +55,16 @@ impl Api {
     }
 }
 
-/// The question of a request, and the content type of its answer.
-fn question(request: &ApiRequest) -> Result<(Question, &'static str), String> {
+/// What a request asks.
+struct Asked {
+    question: Question,
+    /// The content type of its answer.
+    kind: &'static str,
+    /// Whether rows that are not committed yet are committed first.
+    fresh: bool,
+}
+
+fn question(request: &ApiRequest) -> Result<Asked, String> {
     let body: Value = match request.body.as_slice() {
         [] => Value::Null,
         body => serde_json::from_slice(body).map_err(|error| format!("the body is not JSON: {error}"))?,
@@ -65,16 +76,22 @@ fn question(request: &ApiRequest) -> Result<(Question, &'static str), String> {
     let texts: Vec<(&str, Value)> =
         request.query.iter().map(|(name, value)| (name.as_str(), Value::from(value.as_str()))).collect();
     given.extend(texts.iter().map(|(name, value)| (*name, value)));
-    let (mut sql, mut parameters, mut form) = (None, vec![], None);
+    let (mut sql, mut parameters, mut form, mut fresh) = (None, vec![], None, true);
     for (name, value) in given {
         match (name, value) {
             ("query", Value::String(text)) => sql = Some(text.clone()),
             ("format", Value::String(text)) => form = Some(form_of(text)?),
             ("parameters", Value::Array(values)) => parameters = values.iter().map(text).collect(),
-            ("query" | "format" | "parameters", _) => {
-                return Err(format!("{name}: expected {}", if name == "parameters" { "a list" } else { "a text" }));
+            ("fresh", Value::Bool(value)) => fresh = *value,
+            ("fresh", Value::String(text)) => {
+                fresh = text.parse().map_err(|_| format!("fresh: '{text}' is not one of true, false"))?;
             }
-            (other, _) => return Err(format!("unknown parameter '{other}': expected query, format or parameters")),
+            ("query" | "format", _) => return Err(format!("{name}: expected a text")),
+            ("parameters", _) => return Err(format!("{name}: expected a list")),
+            ("fresh", _) => return Err(format!("{name}: expected true or false")),
+            (other, _) => {
+                return Err(format!("unknown parameter '{other}': expected query, format, parameters or fresh"));
+            }
         }
     }
     let sql = sql.ok_or("expected query, a statement of SQL")?;
@@ -90,7 +107,7 @@ fn question(request: &ApiRequest) -> Result<(Question, &'static str), String> {
         Form::Arrow => "application/vnd.apache.arrow.stream",
         Form::Json | Form::Description | Form::Statements => "application/x-ndjson",
     };
-    Ok((Question { sql, parameters, form }, kind))
+    Ok(Asked { question: Question { sql, parameters, form }, kind, fresh })
 }
 
 /// A value as the text that it is read from.

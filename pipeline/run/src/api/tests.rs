@@ -46,6 +46,7 @@ fn api(log: Arc<ScriptedLog>) -> Api {
         log,
         scan: Arc::new(tidewatch_lake::LakeScan::new(Arc::new(tidewatch_lake::ScriptedStore::default()))),
         workers: SqlWorkers::new(&Config::default(), Dialect::Own).unwrap(),
+        fresh: Arc::default(),
         clock: Arc::new(SystemClock),
         random: Arc::new(SeededRandom::new(7)),
     });

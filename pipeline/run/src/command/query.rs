@@ -99,12 +99,12 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
                 let file = match &mut file {
                     Some(file) => file,
                     None => {
-                        let out = out().map_err(|failure| QueryError::Failed(failure.message))?;
+                        let out = out().map_err(|failure| QueryError::failed(failure.message))?;
                         let begun = AnswerFile::begin(format == AnswerFormat::Parquet, out, &batch.schema());
-                        file.insert(begun.map_err(QueryError::Failed)?)
+                        file.insert(begun.map_err(QueryError::failed)?)
                     }
                 };
-                file.write(&batch).map_err(QueryError::Failed)
+                file.write(&batch).map_err(QueryError::failed)
             });
             answer.map_err(failure)?;
             return file.map_or(Ok(()), AnswerFile::finish).map_err(Failure::no);
@@ -140,7 +140,7 @@ pub fn print<W: Write>(
         if format == Format::Json && is_header {
             return Ok(());
         }
-        printer.print(batch).map_err(|failure| QueryError::Failed(failure.message))
+        printer.print(batch).map_err(|failure| QueryError::failed(failure.message))
     });
     asking.progress.clear();
     answer.map_err(failure)
@@ -148,7 +148,7 @@ pub fn print<W: Write>(
 
 fn failure(error: QueryError) -> Failure {
     match error {
-        QueryError::Question(_) => Failure::usage(error),
-        QueryError::Lake(_) | QueryError::Failed(_) => Failure::no(error),
+        QueryError::Question(..) => Failure::usage(error),
+        QueryError::Lake(_) | QueryError::Failed(..) => Failure::no(error),
     }
 }

@@ -87,7 +87,9 @@ pub fn run(args: &Args, data: Option<PathBuf>) -> Result<(), Failure> {
         if known.is_none() {
             match open(&config, args) {
                 Ok(history) => known = Some((Instant::now(), history)),
-                Err(failure) => Frame::Failed(failure.message).write(&mut out).map_err(Failure::output)?,
+                Err(failure) => {
+                    Frame::Failed("58030".to_string(), failure.message).write(&mut out).map_err(Failure::output)?
+                }
             }
         }
         if let Some((_, history)) = &known {

@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::dimension_files::Watched;
 use crate::failure::Failure;
 use crate::feeds::Feeds;
+use crate::fresh::Fresh;
 use crate::group::{Division, Stations};
 use crate::heartbeat::Heartbeat;
 use crate::lake_access::open_store;
@@ -199,6 +200,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         Err(failure) => Ok(Err(failure)),
     })?;
     let Some(mut stations) = opened.transpose()? else { return Ok(()) };
+    let fresh: Arc<Fresh> = Arc::default();
     let api = ApiParts {
         policy,
         silences,
@@ -206,6 +208,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         log: log.log(),
         scan: Arc::new(LakeScan::new(store.clone())),
         workers: SqlWorkers::new(config, Dialect::Own).map_err(Failure::no)?,
+        fresh: fresh.clone(),
         clock: Arc::new(SystemClock),
         random: Arc::new(OsRandom),
     };
@@ -215,7 +218,9 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     let server = Server::start_with(config.http_address, access(config)?, tls(config)?, shown.clone());
     let server = server.map_err(Failure::usage)?;
     let mut lines = recent.clone();
+    let counted = shown.clone();
     let tell = move |why: &str| {
+        counted.sql_server_ended();
         if on_screen { drop(writeln!(lines, "tidewatch: {why}")) } else { say(false, &format!("tidewatch: {why}")) }
     };
     let sql_server = config.sql_listen.map(|listen| SqlServer::start(config, listen, tell));
@@ -250,6 +255,8 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         feeds: &feeds,
         heartbeat: &heartbeat,
         hangup: signals.hangup.clone(),
+        fresh,
+        commits: None,
     };
     while !stop.load(Ordering::SeqCst) {
         let now = clock.now();
@@ -430,6 +437,9 @@ struct LoopState<'a> {
     said_targets: BTreeMap<String, String>,
     /// Whether somebody asked to look now.
     hangup: Arc<AtomicBool>,
+    /// What questions wish to be committed, and the wish that is being carried out.
+    fresh: Arc<Fresh>,
+    commits: Option<u64>,
 }
 
 impl LoopState<'_> {
@@ -495,6 +505,19 @@ impl LoopState<'_> {
     }
 
     fn between_steps(&mut self, stations: &mut Stations, now: Timestamp) {
+        match self.commits {
+            Some(wish) if stations.is_committed() => {
+                self.fresh.carried_out(wish);
+                self.commits = None;
+            }
+            Some(_) => {}
+            None => {
+                self.commits = self.fresh.wish();
+                if self.commits.is_some() {
+                    stations.commit_soon();
+                }
+            }
+        }
         let asked = self.hangup.swap(false, Ordering::SeqCst);
         if asked || now - self.times.looked >= LOOK_INTERVAL {
             self.times.looked = now;

@@ -162,6 +162,7 @@ pub struct Station {
     lake: LakeWriter,
     /// Writes what the lake's writer hands out.
     flushes: Aside<(Flush, Timestamp), Flushing>,
+    commit: Commit,
     /// Settles; `None` for a part that does not.
     rounds: Option<Aside<(Timestamp, bool), Result<Round, LakeError>>>,
     judge: Judge,
@@ -247,6 +248,14 @@ const STATE_TOPIC: &str = "tidewatch.alert_state";
 const NOTICE_TOPIC: &str = "tidewatch.notice_state";
 const TICK_TOPIC: &str = "tidewatch.tick";
 
+/// Whether what was read is to be committed before it is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Commit {
+    AsDue,
+    Wanted,
+    UnderWay,
+}
+
 /// A flush that was carried out, when it was begun, and how that ended.
 type Flushing = (Flush, Timestamp, Result<(), LakeError>);
 
@@ -300,6 +309,7 @@ impl Station {
         let mut station = Station {
             rounds: caretaker.transpose().map_err(StationError::Thread)?,
             flushes: Aside::start("flush", parts.works_aside, write).map_err(StationError::Thread)?,
+            commit: Commit::AsDue,
             store: parts.store,
             judge: Judge::new(rules)?,
             watermarks: table::all()
@@ -436,6 +446,16 @@ impl Station {
         before.into_iter().chain(last).try_for_each(|round| self.take_round(round))
     }
 
+    /// Commits what is read by the end of the next step, without waiting until it is due.
+    pub fn commit_soon(&mut self) {
+        self.commit = Commit::Wanted;
+    }
+
+    /// Whether that is done, or has failed.
+    pub fn is_committed(&self) -> bool {
+        self.commit == Commit::AsDue
+    }
+
     /// Gives the dimension tables other rows, from now on.
     pub fn set_dimensions(&mut self, dimensions: &Dimensions) {
         self.judge.set_dimensions(dimensions);
@@ -476,11 +496,16 @@ impl Station {
     }
 
     fn maintain(&mut self, now: Timestamp) -> Result<(), StationError> {
-        if !self.flushes.is_busy() && self.lake.due(now) {
+        if !self.flushes.is_busy() && (self.commit == Commit::Wanted || self.lake.due(now)) {
             self.save_state(now)?;
             // An offset is committed only when the state that its rows made is durable.
             self.log.sync()?;
-            if let Some(flush) = self.lake.begin_flush() {
+            let flush = self.lake.begin_flush();
+            self.commit = match self.commit {
+                Commit::Wanted if flush.is_some() => Commit::UnderWay,
+                _ => Commit::AsDue,
+            };
+            if let Some(flush) = flush {
                 self.flushes.begin((flush, now));
             }
         }
@@ -514,7 +539,8 @@ impl Station {
 
     fn take_round(&mut self, round: Result<Round, LakeError>) -> Result<(), StationError> {
         let Round { settled, cleaned } = round?;
-        self.stats.settled_rows += settled.rows;
+        self.stats.settled_rows += settled.settled_rows;
+        self.stats.public_rows += settled.public_rows;
         self.stats.unsettled = settled.problems;
         self.stats.lake_deleted_files += cleaned.files();
         Ok(())
@@ -522,6 +548,9 @@ impl Station {
 
     fn take_flush(&mut self, (flush, now, carried_out): Flushing) -> Result<(), StationError> {
         let flushed = self.lake.end_flush(flush, now);
+        if self.commit == Commit::UnderWay {
+            self.commit = Commit::AsDue;
+        }
         self.stats.lake_rows += flushed.rows;
         self.stats.lake_bytes += flushed.bytes;
         self.stats.lake_failures += u64::from(carried_out.is_err());

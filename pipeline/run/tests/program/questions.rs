@@ -36,6 +36,26 @@ const ABUSE: [(&str, u16); 23] = [
     ("SELECT", 422),
 ];
 
+/// Rows that only wait in memory are seen by whoever asks the process that has them.
+#[test]
+fn a_question_sees_what_is_not_committed_yet() {
+    let folder = tempfile::tempdir().unwrap();
+    good(folder.path(), &["simulate", "--gpus", "4", "--duration", "1m", "--data", "data"]);
+    let environment = [("TIDEWATCH_LAKE__FLUSH_INTERVAL".to_string(), "10m".to_string())];
+    let (_up, url) = Up::start_with(folder.path(), &[], &environment).ready_at();
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let rows = |fresh: &str| {
+        let request = agent.get(format!("{url}/api/v1/sql")).query("query", "SELECT count(*) FROM gpu");
+        let mut response = request.query("format", "csv").query("fresh", fresh).call().unwrap();
+        let answer = response.body_mut().read_to_string().unwrap();
+        answer.lines().nth(1).map_or(0, |line| line.parse::<u64>().unwrap())
+    };
+    assert_eq!(rows("false"), 0);
+    wait_for("rows in memory", || rows("true") == 4 * 60);
+    assert_eq!(rows("false"), 4 * 60, "they are committed now, for everybody");
+    assert_eq!(agent.get(format!("{url}/api/v1/sql?query=SELECT+1&fresh=soon")).call().unwrap().status(), 400);
+}
+
 #[test]
 fn questions_from_outside_hurt_nobody() {
     let folder = tempfile::tempdir().unwrap();
@@ -129,16 +149,16 @@ fn other_engines_read_the_same_history() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path();
     good(place, &["simulate", "--gpus", "8", "--duration", "30m", "--noise", "high", "--data", "data"]);
-    let hot = |settled: bool| {
+    let files = |kind: &str| {
         let listed = good(place, &["lake", "ls", "--data", "data", "--table", "gpu", "--fresh", "--format", "csv"]);
-        listed.lines().filter(|line| line.contains(&format!(",{settled},"))).count()
+        listed.lines().filter(|line| line.contains(&format!(",{kind},"))).count()
     };
     let up = Up::start(place, &["--no-bundled-rules"]).ready();
     wait_for("all rows", || count(place, "SELECT count(*) FROM gpu") == 8 * 1_800);
-    wait_for("settled files", || hot(true) > 0);
+    wait_for("settled files", || files("settled") > 0);
     // Killed: a clean stop would settle the last window too.
     drop(up);
-    assert!(hot(false) > 0, "the newest window is hot");
+    assert!(files("hot") > 0, "the newest window is hot");
     let nothing = ["lake", "ls", "--data", "data", "--table", "gpu", "--to", "2000-01-01", "--format", "csv"];
     assert_eq!(good(place, &nothing).trim(), tidewatch_lake::LS_COLUMNS.join(","));
     let (code, said) = bad(place, &["lake", "ls", "--data", "data", "--table", "gpus"]);
