@@ -527,3 +527,37 @@ fn kept_rows_are_those_of_the_files() {
         }
     }
 }
+
+/// A damaged or missing hot file is written anew from what the log has, and only if that is the same file.
+#[test]
+fn hot_files_are_mended_from_the_log() {
+    let store = Arc::new(ScriptedStore::default());
+    let mut writer = LakeWriter::new(store.clone(), Arc::new(SeededRandom::new(1)), options());
+    let records: Vec<RecordBatch> =
+        (0..4).map(|record| batch(&[(record * 200, 1), (record * 200 + 1, 2)], record as usize * 2)).collect();
+    for (offset, rows) in records.iter().enumerate() {
+        writer.rows(TOPIC, 0, "host", rows).unwrap();
+        let counts = Counts { records: 1, ..Counts::default() };
+        let progress = Progress { next: offset as u64 + 1, counts, sources: vec![] };
+        writer.advance(TOPIC, 0, &progress, Timestamp(0)).unwrap();
+        if offset % 2 == 1 {
+            writer.flush(Timestamp(0)).unwrap();
+        }
+    }
+    assert_eq!(hurt(store.as_ref()).unwrap(), []);
+    let hot: Vec<String> = store.list("internal/hot/").unwrap().into_iter().map(|(path, _)| path).collect();
+    store.tamper(&hot[0], |bytes| bytes[40] ^= 1);
+    store.delete(&hot[2]).unwrap();
+    let found = hurt(store.as_ref()).unwrap();
+    assert_eq!(found.iter().map(|hurt| (hurt.entry.from, hurt.entry.to)).collect::<Vec<_>>(), [(0, 2), (2, 4)]);
+    assert_eq!(found.iter().map(|hurt| hurt.files.len()).collect::<Vec<_>>(), [1, 1]);
+    let error = found[0].mend(store.as_ref(), &records[1..2]).unwrap_err().to_string();
+    assert!(error.contains(&hot[0]) && error.contains("another file"), "{error}");
+    assert_eq!(hurt(store.as_ref()).unwrap(), found, "nothing was touched");
+    for hurt in &found {
+        hurt.mend(store.as_ref(), &records[hurt.entry.from as usize..hurt.entry.to as usize]).unwrap();
+    }
+    assert_eq!(hurt(store.as_ref()).unwrap(), []);
+    assert_eq!(verify(store.as_ref()).unwrap().problems, Vec::<String>::new());
+    assert_eq!(snapshot_numbers(&store), (0..8).collect::<Vec<_>>());
+}

@@ -473,13 +473,8 @@ impl Flush {
         start: Timestamp,
         batches: &[RecordBatch],
     ) -> Result<(HotFile, Vec<RecordBatch>), LakeError> {
-        // Thousands of small batches are few large ones from here on.
-        let chunks = Rows::new(table, batches)?.as_they_came().collect::<Result<Vec<_>, _>>()?;
-        let rows = Rows::new(table, &chunks)?;
-        let schema = schema_fingerprint(&rows.schema);
+        let Written { chunks, rows, schema, bytes } = hot_bytes(table, batches)?;
         self.register_schema(table, &schema, &rows.schema)?;
-        let facts = [("table", table.to_string()), ("schema", schema.clone()), ("rows", rows.count().to_string())];
-        let bytes = to_bytes(&rows, Form::Hot, &facts)?;
         let path =
             layout::hot_file(table, &portion.topic, portion.partition, portion.seq, start, self.random.next_u64());
         self.store.create(&path, &bytes)?;
@@ -516,8 +511,28 @@ impl Flush {
     }
 }
 
+/// Rows as a hot file has them.
+pub struct Written {
+    chunks: Vec<RecordBatch>,
+    rows: Rows,
+    schema: String,
+    /// The file.
+    pub bytes: Vec<u8>,
+}
+
+/// What a hot file of these batches is: a function of the batches, in their order.
+pub fn hot_bytes(table: &str, batches: &[RecordBatch]) -> Result<Written, LakeError> {
+    // Thousands of small batches are few large ones from here on.
+    let chunks = Rows::new(table, batches)?.as_they_came().collect::<Result<Vec<_>, _>>()?;
+    let rows = Rows::new(table, &chunks)?;
+    let schema = schema_fingerprint(&rows.schema);
+    let facts = [("table", table.to_string()), ("schema", schema.clone()), ("rows", rows.count().to_string())];
+    let bytes = to_bytes(&rows, Form::Hot, &facts)?;
+    Ok(Written { chunks, rows, schema, bytes })
+}
+
 /// The rows of each window.
-fn by_window(table: &str, rows: &RecordBatch, window: Span) -> Result<Vec<(Timestamp, RecordBatch)>, LakeError> {
+pub fn by_window(table: &str, rows: &RecordBatch, window: Span) -> Result<Vec<(Timestamp, RecordBatch)>, LakeError> {
     let (min, max) = time_range(table, rows)?;
     if min.floor(window) == max.floor(window) {
         return Ok(vec![(min.floor(window), rows.clone())]);

@@ -28,6 +28,7 @@ mod output;
 mod postgres;
 mod progress;
 mod randomness;
+mod repair;
 mod rule_files;
 mod rule_test;
 mod rule_watch;

@@ -512,6 +512,8 @@ fn a_lake_in_a_bucket_that_is_too_busy_holds_up_no_alert() {
         line.rsplit(' ').next().unwrap().parse().unwrap()
     };
     assert!(figure("tidewatch_lake_waiting_rows ") > 0.0, "nothing is written meanwhile");
+    let outage = std::env::var("TIDEWATCH_OUTAGE").map_or(0, |seconds| seconds.parse().unwrap());
+    std::thread::sleep(Duration::from_secs(outage));
     server.fail("none", 0);
     assert!(simulator.wait().unwrap().success());
     wait_for("every row", || rows() == "8000");

@@ -8,8 +8,10 @@ use tidewatch_sql::suggestion;
 
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::lake_access::{open_store_to_read, place_of};
+use crate::lake_access::{open_store, open_store_to_read, place_of};
+use crate::log_choice::LogChoice;
 use crate::output::{Format, format_or_default, print_objects};
+use crate::repair::repair;
 
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
@@ -19,6 +21,18 @@ pub enum Command {
         after_help = "Examples:\n  tidewatch lake ls --table gpu\n  tidewatch lake ls --fresh --format csv      the exact list for DuckDB's read_parquet([...]), newest rows included"
     )]
     Ls(LsArgs),
+    /// Write damaged and missing hot files anew from the log. What was settled or is public can't be mended so.
+    #[command(
+        after_help = "Examples:\n  tidewatch lake repair --kafka 127.0.0.1:9092\n  tidewatch lake repair      from the log in the data folder, while no 'up' runs\n\nExit code: 0 when nothing is damaged any more, 1 when something stays so."
+    )]
+    Repair {
+        /// Kafka's brokers, host:port, comma separated, instead of the log in the data folder.
+        #[arg(long, value_name = "HOST:PORT")]
+        kafka: Option<String>,
+        /// How to print.
+        #[arg(long, value_enum)]
+        format: Option<Format>,
+    },
     /// Read everything and check it: chains, counts, claims, hashes, stray files.
     #[command(after_help = "Exit code: 0 when all is well, 1 when there are problems.")]
     Verify {
@@ -80,6 +94,18 @@ pub fn run(command: &Command, config: &Config) -> Result<(), Failure> {
                 })
                 .collect();
             print_objects(format, &objects)
+        }
+        Command::Repair { kafka, format } => {
+            let mut config = config.clone();
+            if kafka.is_some() {
+                config.kafka_brokers.clone_from(kafka);
+            }
+            let log = LogChoice::open(&config)?.log();
+            let store = open_store(&config, false).map_err(Failure::usage)?;
+            let repaired = repair(store.as_ref(), log.as_ref(), &config).map_err(Failure::no)?;
+            let summary = json!({"files": repaired.files, "rows": repaired.rows, "problems": repaired.problems.len()});
+            print_objects(format_or_default(*format), &[summary.as_object().cloned().unwrap_or_default()])?;
+            if repaired.problems.is_empty() { Ok(()) } else { Err(Failure::no(repaired.problems.join("\n"))) }
         }
         Command::Verify { format } => {
             let report = verify(store.as_ref()).map_err(Failure::no)?;

@@ -49,7 +49,7 @@ use caretaker::{Caretaker, Round};
 use messages::Messages;
 pub use renewal::RuleSet;
 pub use scope::{ENGINE_TOPIC, Part, Tenure, shares};
-use source::Source;
+pub use source::{Source, Taken, read_record};
 pub use stats::Stats;
 
 /// Why the station can't go on, or could not begin.

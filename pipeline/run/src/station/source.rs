@@ -54,8 +54,32 @@ pub struct Source {
     pub doubted: bool,
 }
 
+impl Source {
+    /// A partition of a table's topic, or of one that others write, of which nothing was read.
+    pub fn new(table: &'static Table, mapping: Option<Arc<Mapping>>, partition: u32) -> Source {
+        Source {
+            table,
+            topic: mapping.as_ref().map_or_else(|| table.topic(), |mapping| mapping.topic.clone()),
+            mapping,
+            lane: partition,
+            partition,
+            next: 0,
+            stored: false,
+            lake_from: 0,
+            judge_from: 0,
+            lag: 0,
+            unread: false,
+            admit: Admit::new(table),
+            decoder: wire::Decoder::default(),
+            caught_up: false,
+            last: None,
+            doubted: false,
+        }
+    }
+}
+
 /// What one record turned out to be.
-pub(super) enum Taken {
+pub enum Taken {
     /// Rows.
     Rows {
         /// Those that can be taken.
@@ -260,7 +284,7 @@ impl Station {
 }
 
 /// What a record is, and its header when that can be read and the frame was not seen before.
-pub(super) fn read_record(source: &mut Source, record: &Record, now: Timestamp) -> (Option<Header>, Taken) {
+pub fn read_record(source: &mut Source, record: &Record, now: Timestamp) -> (Option<Header>, Taken) {
     if let Some(mapping) = &source.mapping {
         return (None, read_mapped(source, mapping, record, now));
     }

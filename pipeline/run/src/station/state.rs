@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use serde::{Deserialize, Serialize};
-use tidewatch_flow::admit::Admit;
 use tidewatch_flow::lifecycle::Fate;
 use tidewatch_lake::LakeScan;
 use tidewatch_model::ports::{Log, Record, read_to_end};
@@ -256,24 +255,8 @@ impl Station {
             false => next.clamp(range.start, range.end),
         };
         let lag = range.end.saturating_sub(next);
-        Ok(Source {
-            table,
-            topic,
-            mapping,
-            lane,
-            partition,
-            next,
-            stored,
-            lake_from,
-            judge_from,
-            lag,
-            unread: false,
-            admit: Admit::new(table),
-            decoder: wire::Decoder::default(),
-            caught_up: false,
-            last: None,
-            doubted: false,
-        })
+        let source = Source::new(table, mapping, partition);
+        Ok(Source { lane, next, stored, lake_from, judge_from, lag, ..source })
     }
 
     /// Writes what was decided, and now and then the state.

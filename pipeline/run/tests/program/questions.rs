@@ -53,6 +53,8 @@ fn a_question_sees_what_is_not_committed_yet() {
     assert_eq!(rows("false"), 0);
     wait_for("rows in memory", || rows("true") == 4 * 60);
     assert_eq!(rows("false"), 4 * 60, "they are committed now, for everybody");
+    let plan = good(folder.path(), &["query", "EXPLAIN ANALYZE SELECT max(power_watts) FROM gpu", "--data", "data"]);
+    assert!(plan.contains("metrics=[") && plan.contains("output_rows=240"), "{plan}");
     assert_eq!(agent.get(format!("{url}/api/v1/sql?query=SELECT+1&fresh=soon")).call().unwrap().status(), 400);
 }
 
