@@ -135,7 +135,7 @@ pub fn write_sorted(batches: Vec<RecordBatch>, path: &Path) {
     let columns = ["host", "gpu_uuid", "ts"]
         .map(|name| SortColumn { values: whole.column_by_name(name).unwrap().clone(), options: None });
     let sorted = take_record_batch(&whole, &lexsort_to_indices(&columns, None).unwrap()).unwrap();
-    let zstd = Compression::ZSTD(ZstdLevel::try_new(1).unwrap());
+    let zstd = Compression::ZSTD(ZstdLevel::try_new(3).unwrap());
     let properties = WriterProperties::builder().set_compression(zstd).build();
     let file = std::fs::File::create(path).unwrap();
     let mut writer = ArrowWriter::try_new(file, sorted.schema(), Some(properties)).unwrap();
