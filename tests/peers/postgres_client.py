@@ -49,6 +49,8 @@ except psycopg.OperationalError:
 db = connect(autocommit=True)
 same("version", db.info.server_version, 160006)
 same("grafana's version", db.execute(VERSION).fetchall(), [(1600,)])
+same("in words", db.execute("SELECT version()").fetchone()[0].startswith("PostgreSQL 16.6 "), True)
+same("no extensions", db.execute("SELECT typname FROM pg_type t WHERE t.oid = to_regtype('hstore')").fetchall(), [])
 same("timescale", db.execute(TIMESCALE).fetchall(), [])
 same("schemas", db.execute(SCHEMAS, ()).fetchall(), [("public",)])
 tables = [name for (name,) in db.execute(TABLES, ("public",)).fetchall()]

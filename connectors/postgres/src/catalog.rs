@@ -3,15 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::SchemaProvider;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::TableType;
 use datafusion::execution::context::{SessionConfig, SessionContext};
+use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
+use datafusion::scalar::ScalarValue;
 use datafusion_pg_catalog::pg_catalog::catalog_info::CatalogInfo;
 use datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
 use datafusion_pg_catalog::pg_catalog::{PgCatalogSchemaProvider, PgCatalogStaticTables, setup_pg_catalog};
+
+use crate::statements::VERSION;
 
 /// What lays a catalog over a session.
 pub type Overlay = Arc<dyn Fn(&SessionContext) -> Result<()> + Send + Sync>;
@@ -29,8 +33,23 @@ pub fn catalog(database: &'static str, tables: impl IntoIterator<Item = (String,
     number(database, &system)?;
     Ok(Arc::new(move |context| {
         setup_pg_catalog(context, database, EmptyContextProvider).map_err(|error| *error)?;
+        context.register_udf(version());
+        context.register_udf(to_regtype());
         register(context, database, &system)
     }))
+}
+
+/// Drivers read the number out of this text, in PostgreSQL's form.
+fn version() -> ScalarUDF {
+    let text = format!("PostgreSQL {VERSION} (tidewatch {})", env!("CARGO_PKG_VERSION"));
+    let answer = move |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(ScalarValue::from(text.as_str())));
+    create_udf("version", vec![], DataType::Utf8, Volatility::Stable, Arc::new(answer))
+}
+
+/// Drivers look for extensions' types by it; there are none.
+fn to_regtype() -> ScalarUDF {
+    let answer = |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(ScalarValue::Int32(None)));
+    create_udf("to_regtype", vec![DataType::Utf8], DataType::Int32, Volatility::Stable, Arc::new(answer))
 }
 
 fn register(context: &SessionContext, database: &str, system: &Arc<dyn SchemaProvider>) -> Result<()> {
@@ -82,7 +101,7 @@ impl CatalogInfo for Known {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use arrow::array::AsArray;
-    use arrow::datatypes::{DataType, Field, Int32Type, Schema};
+    use arrow::datatypes::{Field, Int32Type, Schema};
 
     use super::*;
 
