@@ -16,6 +16,7 @@ use crate::cpu::CpuCollector;
 use crate::disk::DiskCollector;
 use crate::health::HealthBook;
 use crate::host::HostCollector;
+use crate::ib::IbCollector;
 use crate::net::NetCollector;
 use crate::process::ProcessCollector;
 use crate::reading::Roots;
@@ -27,6 +28,7 @@ pub fn host_collectors(roots: &Roots, host: &str) -> Vec<Box<dyn Collector>> {
         Box::new(CpuCollector::new(roots.clone(), host)),
         Box::new(DiskCollector::new(roots.clone(), host)),
         Box::new(NetCollector::new(roots.clone(), host)),
+        Box::new(IbCollector::new(roots.clone(), host)),
         Box::new(ProcessCollector::new(roots.clone(), host)),
     ]
 }

@@ -12,7 +12,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use tidewatch_collect::{Collector, GpuControl, Pump, Roots, gpu_collectors, host_collectors, host_name};
+use tidewatch_collect::{
+    Collector, GpuControl, KMSG, KernelCollector, Pump, Roots, gpu_collectors, host_collectors, host_name,
+};
 use tidewatch_kafka::{KafkaLog, KafkaOptions};
 use tidewatch_log::{LocalLog, LocalLogOptions, Spool, SpoolOptions};
 use tidewatch_model::limits::{LOG_RETENTION, LOG_RETENTION_BYTES, SYNC_INTERVAL};
@@ -53,6 +55,9 @@ struct Cli {
     /// Root of /sys.
     #[arg(long = "path.sysfs", default_value = "/sys")]
     sysfs: PathBuf,
+    /// The kernel's messages; by default /dev/kmsg, and none with another /proc. It takes root or CAP_SYSLOG to read them.
+    #[arg(long, value_name = "PATH", env = "TIDEWATCH_AGENT_KMSG")]
+    kmsg: Option<PathBuf>,
     /// NVIDIA's library; by default libnvidia-ml.so.1, looked for where the system has its libraries.
     #[arg(long, value_name = "PATH", env = "TIDEWATCH_AGENT_NVML_LIBRARY")]
     nvml_library: Option<PathBuf>,
@@ -79,6 +84,11 @@ fn main() -> ExitCode {
     let host = cli.host.clone().or_else(|| host_name(&roots)).unwrap_or_else(|| "localhost".to_string());
     let mut collectors = host_collectors(&roots, &host);
     let (gpus, control) = gpu_collectors(&roots, &host, cli.nvml_library.clone());
+    // Before those of the GPUs, which tell of XIDs that the kernel says.
+    if let Some(source) = cli.kmsg.clone().or_else(|| roots.is_live().then(|| PathBuf::from(KMSG))) {
+        let state = (!cli.once).then(|| cli.data.join("kmsg.state"));
+        collectors.push(Box::new(KernelCollector::new(roots.clone(), &host, &source, state, Some(control.clone()))));
+    }
     collectors.extend(gpus);
     let kafka = match connect(&cli) {
         Ok(kafka) => kafka,

@@ -48,6 +48,8 @@ pub struct Config {
     pub collect_sysfs: PathBuf,
     /// NVIDIA's library; `None` looks for libnvidia-ml.so.1 where the system has its libraries.
     pub collect_nvml_library: Option<PathBuf>,
+    /// The kernel's messages; `None` is /dev/kmsg, and none with another /proc.
+    pub collect_kmsg: Option<PathBuf>,
     /// Where alerts are posted, in Alertmanager's webhook format.
     pub webhook_url: Option<String>,
     /// Routes and receivers, as Alertmanager has them.
@@ -113,6 +115,7 @@ impl Default for Config {
             collect_procfs: PathBuf::from("/proc"),
             collect_sysfs: PathBuf::from("/sys"),
             collect_nvml_library: None,
+            collect_kmsg: None,
             webhook_url: None,
             alerting_file: None,
             alerting_alertmanagers: vec![],

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidewatch_model::{Span, Timestamp};
 
-use super::fleet::{Fleet, Requests};
+use super::fleet::{Fleet, KernelXid, Requests};
 use super::library::Identity;
 use super::pass::Process;
 use crate::collector::{Collected, Collector};
@@ -29,6 +29,11 @@ impl GpuControl {
     /// Opens NVML again.
     pub fn reopen(&self) {
         self.0.reopen();
+    }
+
+    /// Hands over an XID that the kernel told of: an event, unless NVML tells of the same.
+    pub(crate) fn said_by_kernel(&self, xid: KernelXid) {
+        self.0.said_by_kernel(xid);
     }
 }
 
@@ -130,7 +135,7 @@ impl Collector for GpuEventCollector {
                     ("kind", event.kind.into()),
                     ("code", event.code.into()),
                     ("pci_bus_id", event.pci.into()),
-                    ("source", "nvml".into()),
+                    ("source", event.source.into()),
                     ("message", event.message.into()),
                 ];
                 rows.push(event.ts, self.0.whose(&event.uuid).into_iter().chain(own))?;

@@ -2,11 +2,11 @@
 
 mod opening;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tidewatch_model::{Span, Timestamp};
@@ -37,6 +37,8 @@ const LOST_RETRY_MOST: Span = Span::hours(1);
 const SLOW_INTERVAL: Span = Span::seconds(30);
 /// How often processes are read.
 const PROCESS_INTERVAL: Span = Span::seconds(10);
+/// NVML and the kernel tell of an XID within so long.
+const SAME_XID: Span = Span::seconds(5);
 /// XIDs, and events of ours, that wait to be taken; beyond it new ones are not kept.
 const WAITING: usize = 1_024;
 
@@ -66,8 +68,23 @@ pub struct GpuEvent {
     pub kind: &'static str,
     /// The XID.
     pub code: Option<i64>,
+    /// Who told: `nvml` or `kernel`.
+    pub source: &'static str,
     /// In words.
     pub message: Option<String>,
+}
+
+/// An XID in the kernel's messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelXid {
+    /// When it was said.
+    pub ts: Timestamp,
+    /// The GPU's place on the bus, as the kernel writes it; empty when that was not said.
+    pub pci: String,
+    /// Its number.
+    pub code: i64,
+    /// The message.
+    pub message: String,
 }
 
 /// What a request of the operator asks for.
@@ -75,6 +92,7 @@ pub struct GpuEvent {
 pub struct Requests {
     release: AtomicBool,
     reopen: AtomicBool,
+    kernel: Mutex<VecDeque<KernelXid>>,
 }
 
 impl Requests {
@@ -86,6 +104,15 @@ impl Requests {
     /// Opens the library again, now.
     pub fn reopen(&self) {
         self.reopen.store(true, Ordering::SeqCst);
+    }
+
+    /// Takes an XID; of too many the oldest go.
+    pub fn said_by_kernel(&self, xid: KernelXid) {
+        let mut waiting = self.kernel.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.len() == WAITING {
+            waiting.pop_front();
+        }
+        waiting.push_back(xid);
     }
 }
 
@@ -127,6 +154,8 @@ pub struct Fleet {
     unnamed: BTreeSet<String>,
     process_due: Timestamp,
     xids: (SyncSender<Xid>, Receiver<Xid>),
+    /// XIDs that were told of lately, by whom, and of which place on the bus: the kernel and NVML tell of the same ones.
+    told: Vec<(&'static str, String, Option<i64>, Timestamp)>,
     rows: Vec<GpuRow>,
     processes: Vec<(Identity, Process)>,
     events: Vec<GpuEvent>,
@@ -208,6 +237,7 @@ impl Fleet {
             unnamed: BTreeSet::new(),
             process_due: Timestamp::MIN,
             xids: sync_channel(WAITING),
+            told: vec![],
             rows: vec![],
             processes: vec![],
             events: vec![],
@@ -407,7 +437,34 @@ impl Fleet {
             let Some(gpu) = self.gpus.get(&xid.uuid) else { continue };
             let identity = gpu.identity.clone();
             let ts = now - Span::micros(xid.at.elapsed().as_micros() as i64);
-            self.push(GpuEvent { code: xid.code, ..GpuEvent::of(ts, &identity, "xid", None) });
+            if self.is_news("nvml", &identity.pci, xid.code, ts) {
+                self.push(GpuEvent { code: xid.code, ..GpuEvent::of(ts, &identity, "xid", None) });
+            }
+        }
+        let said = std::mem::take(&mut *self.requests.kernel.lock().unwrap_or_else(PoisonError::into_inner));
+        for KernelXid { ts, pci, code, message } in said {
+            if self.is_news("kernel", &pci, Some(code), ts) {
+                let known = self.gpus.values().find(|gpu| gpu.identity.pci == pci).map(|gpu| gpu.identity.clone());
+                let identity = known.unwrap_or_else(|| Identity { pci, ..Identity::unknown(0) });
+                let event = GpuEvent::of(ts, &identity, "xid", Some(message));
+                self.push(GpuEvent { code: Some(code), source: "kernel", ..event });
+            }
+        }
+    }
+
+    /// Whether an XID was not told of by the other source a moment ago. One source tells of each that there is.
+    fn is_news(&mut self, source: &'static str, pci: &str, code: Option<i64>, ts: Timestamp) -> bool {
+        self.told.retain(|(_, _, _, before)| (ts - *before).0.abs() <= SAME_XID.0);
+        match self.told.iter().position(|(by, of, known, _)| *by != source && of == pci && *known == code) {
+            // Each answers for one of the other's.
+            Some(index) => {
+                self.told.remove(index);
+                false
+            }
+            None => {
+                self.told.push((source, pci.to_string(), code, ts));
+                true
+            }
         }
     }
 
@@ -476,7 +533,8 @@ impl Fleet {
 
 impl GpuEvent {
     fn of(ts: Timestamp, identity: &Identity, kind: &'static str, message: Option<String>) -> GpuEvent {
-        GpuEvent { ts, uuid: identity.uuid.clone(), pci: identity.pci.clone(), kind, code: None, message }
+        let (uuid, pci) = (identity.uuid.clone(), identity.pci.clone());
+        GpuEvent { ts, uuid, pci, kind, code: None, source: "nvml", message }
     }
 }
 

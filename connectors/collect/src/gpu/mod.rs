@@ -17,5 +17,6 @@ mod tests;
 mod timing;
 
 pub use collectors::{GpuControl, gpu_collectors};
+pub use fleet::KernelXid;
 pub use pass::GpuCall;
 pub use timing::{TimedPass, time_gpus};

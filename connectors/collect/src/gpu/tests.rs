@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tidewatch_model::{Span, Timestamp};
 use tidewatch_nvml_stub::{CALLS, Control, ERRORS, Gpu, Scenario, Step};
 
-use super::fleet::{Fleet, GpuEvent, GpuRow, Requests};
+use super::fleet::{Fleet, GpuEvent, GpuRow, KernelXid, Requests};
 use crate::reading::Roots;
 use crate::rows::Cell;
 
@@ -397,6 +397,35 @@ fn xids_are_heard_again_after_a_gpu_was_lost() {
     machine.until(3, |machine, _| calls(machine, "nvmlEventSetWait_v2") == 1 && !machine.events.is_empty());
     machine.until(6, |machine, _| calls(machine, "nvmlDeviceRegisterEvents") == 2);
     machine.until(9, |machine, _| machine.events.iter().any(|event| event.code == Some(48)));
+}
+
+/// NVML and the kernel tell of the same XID: it is one event, whoever comes first. What only the kernel says is one too, also of a GPU
+/// that nobody knows.
+#[test]
+fn an_xid_that_two_sources_tell_of_is_one_event() {
+    let steps = vec![Step { xid: Some(48), ..step(5, 0) }, Step { xid: Some(63), ..step(7, 0) }];
+    let mut machine = Machine::start(&scenario(2, steps));
+    machine.until(0, |machine, _| machine.control.calls(0, "nvmlDeviceRegisterEvents").unwrap() == 1);
+    machine.run(1..5);
+    for (gpu, code) in [(0, 48), (1, 31), (9, 79)] {
+        let pci = format!("0000:{gpu:02x}:00.0");
+        machine.requests.said_by_kernel(KernelXid { ts: at(5), pci, code, message: format!("Xid {code}") });
+    }
+    machine.until(5, |machine, _| machine.events.len() >= 3);
+    machine.until(7, |machine, _| machine.events.iter().any(|event| event.code == Some(63)));
+    let told = |code| machine.events.iter().filter(move |event| event.code == Some(code));
+    assert_eq!([48, 31, 79, 63].map(|code| told(code).count()), [1; 4], "{:?}", machine.events);
+    let of = |code| told(code).next().map(|event| (event.uuid.as_str(), event.pci.as_str(), event.source)).unwrap();
+    assert_eq!(of(31), ("GPU-1", "0000:01:00.0", "kernel"));
+    assert_eq!(of(79), ("", "0000:09:00.0", "kernel"));
+    assert_eq!(of(63).2, "nvml");
+    // The same again from the same source is another one.
+    for _ in 0..2 {
+        let (pci, message) = ("0000:01:00.0".to_string(), "Xid 31".to_string());
+        machine.requests.said_by_kernel(KernelXid { ts: at(8), pci, code: 31, message });
+    }
+    machine.tick(8);
+    assert_eq!(machine.events.iter().filter(|event| event.code == Some(31)).count(), 3);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tidewatch_collect::{Pump, Roots, gpu_collectors, host_collectors, host_name};
+use tidewatch_collect::{KMSG, KernelCollector, Pump, Roots, gpu_collectors, host_collectors, host_name};
 use tidewatch_kafka::KafkaMembership;
 use tidewatch_lake::{JanitorOptions, LakeOptions, LakeScan};
 use tidewatch_model::limits::SYNC_INTERVAL;
@@ -585,6 +585,11 @@ fn collect(config: &Config, log: Arc<dyn Log>, signals: Signals) -> Result<JoinH
     let incarnation = format!("{:016x}", OsRandom.next_u64());
     let mut collectors = host_collectors(&roots, &host);
     let (gpus, control) = gpu_collectors(&roots, &host, config.collect_nvml_library.clone());
+    // Before those of the GPUs, which tell of XIDs that the kernel says.
+    if let Some(source) = config.collect_kmsg.clone().or_else(|| roots.is_live().then(|| PathBuf::from(KMSG))) {
+        let state = Some(config.data_dir.join("kmsg.state"));
+        collectors.push(Box::new(KernelCollector::new(roots.clone(), &host, &source, state, Some(control.clone()))));
+    }
     collectors.extend(gpus);
     let mut pump = Pump::new(collectors, host, incarnation, log);
     let work = move || {

@@ -23,7 +23,7 @@ fn optional_path(path: &Option<PathBuf>) -> String {
 }
 
 /// All of them, in the order in which they are shown.
-pub const SETTINGS: [Setting; 37] = [
+pub const SETTINGS: [Setting; 38] = [
     Setting {
         name: "data.dir",
         meaning: "where the log, the lake and the state live",
@@ -152,6 +152,15 @@ pub const SETTINGS: [Setting; 37] = [
             Ok(())
         },
         show: |config| optional_path(&config.collect_nvml_library),
+    },
+    Setting {
+        name: "collect.kmsg",
+        meaning: "the kernel's messages; empty is /dev/kmsg, and none with another /proc. It takes root or CAP_SYSLOG to read them",
+        set: |config, text| {
+            config.collect_kmsg = (!text.is_empty()).then(|| PathBuf::from(text));
+            Ok(())
+        },
+        show: |config| optional_path(&config.collect_kmsg),
     },
     Setting {
         name: "webhook.url",
