@@ -3,6 +3,7 @@
 
 mod collector;
 mod cpu;
+mod desk;
 mod disk;
 mod fault;
 mod gpu;
@@ -15,6 +16,7 @@ mod process;
 mod pump;
 mod reading;
 pub mod rows;
+mod scrape;
 pub mod simulate;
 mod times;
 
@@ -24,3 +26,4 @@ pub use gpu::{GpuCall, GpuControl, TimedPass, gpu_collectors, time_gpus};
 pub use kernel::{KMSG, KernelCollector};
 pub use pump::{Pump, append_frames, host_collectors};
 pub use reading::{Roots, host_name};
+pub use scrape::{ScrapeCollector, ScrapeOptions, Target};

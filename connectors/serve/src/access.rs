@@ -7,14 +7,16 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 
-use crate::api::SQL_ROUTE;
+use crate::api::{ROWS_ROUTE, SQL_ROUTE};
 
-/// What somebody may do; each may what those before it may.
+/// What somebody may do; each from `Viewer` on may what those before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
+    /// Write rows, and nothing else: for jobs.
+    Writer,
     /// Look at everything.
     Viewer,
-    /// Silence and acknowledge.
+    /// Silence and acknowledge, and write rows.
     Editor,
     /// Change what runs. No route asks for it yet.
     Admin,
@@ -25,10 +27,11 @@ impl std::str::FromStr for Role {
 
     fn from_str(text: &str) -> Result<Role, String> {
         match text {
+            "writer" => Ok(Role::Writer),
             "viewer" => Ok(Role::Viewer),
             "editor" => Ok(Role::Editor),
             "admin" => Ok(Role::Admin),
-            other => Err(format!("'{other}' is not one of viewer, editor, admin")),
+            other => Err(format!("'{other}' is not one of writer, viewer, editor, admin")),
         }
     }
 }
@@ -99,7 +102,7 @@ impl Access {
 
     /// Whether a secret is that of somebody who may look.
     pub fn admits(&self, secret: &str) -> bool {
-        self.of(Some(&format!("Bearer {secret}"))).is_some()
+        self.of(Some(&format!("Bearer {secret}"))).is_some_and(|(_, role)| role >= Role::Viewer)
     }
 
     /// Who presents this `Authorization` header. Digests are compared, so time tells nothing about the token.
@@ -137,9 +140,11 @@ pub(crate) async fn authorise(State(access): State<Access>, mut request: Request
     };
     // Whoever changes something is an editor: so it is for every route that is to come.
     let only_looks = [Method::GET, Method::HEAD].contains(request.method()) || request.uri().path() == SQL_ROUTE;
+    let writes_rows = request.method() == Method::POST && request.uri().path().starts_with(ROWS_ROUTE);
     let needed = if only_looks { Role::Viewer } else { Role::Editor };
-    if role < needed {
-        return (StatusCode::FORBIDDEN, "the token's role may only look\n").into_response();
+    if role < needed && !(writes_rows && role == Role::Writer) {
+        let may = if role == Role::Writer { "write rows" } else { "look" };
+        return (StatusCode::FORBIDDEN, format!("the token's role may only {may}\n")).into_response();
     }
     if let Some(name) = name {
         request.extensions_mut().insert(Asker(name));

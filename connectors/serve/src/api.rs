@@ -24,6 +24,8 @@ pub struct ApiRequest {
     pub query: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
+    /// The content type of the body, as the client says it.
+    pub kind: String,
     /// What content types are accepted, as the client says it.
     pub accept: String,
     /// The name of the token that was presented.
@@ -39,6 +41,8 @@ pub struct Answer {
     pub kind: &'static str,
     /// The body.
     pub body: Vec<u8>,
+    /// Seconds after which to ask again, of what could not be done now.
+    pub retry_after: Option<u32>,
 }
 
 impl Answer {
@@ -47,9 +51,14 @@ impl Answer {
         Answer::json(200, body)
     }
 
+    /// Any bytes with a status.
+    pub fn of(status: u16, kind: &'static str, body: Vec<u8>) -> Answer {
+        Answer { status, kind, body, retry_after: None }
+    }
+
     /// JSON with a status.
     pub fn json(status: u16, body: impl ToString) -> Answer {
-        Answer { status, kind: "application/json", body: body.to_string().into_bytes() }
+        Answer::of(status, "application/json", body.to_string().into_bytes())
     }
 
     /// An error: a JSON text, as Alertmanager's API has it.
@@ -61,8 +70,15 @@ impl Answer {
 /// The route on which POST asks and changes nothing.
 pub(crate) const SQL_ROUTE: &str = "/api/v1/sql";
 
+/// What the routes begin with on which rows are written.
+pub(crate) const ROWS_ROUTE: &str = "/api/v1/rows/";
+/// Content types of rows. A page of somebody else's can't make a browser send them without asking us first.
+const ROW_TYPES: [&str; 3] = ["application/json", "application/x-ndjson", "application/vnd.apache.arrow.stream"];
+/// The largest body of rows.
+const ROWS_BYTES: usize = 8 << 20;
+
 /// Routes of the API: those with a `{}` take one segment more.
-pub const API_ROUTES: [&str; 15] = [
+pub const API_ROUTES: [&str; 16] = [
     "/api/v2/status",
     "/api/v2/receivers",
     "/api/v2/alerts",
@@ -77,18 +93,23 @@ pub const API_ROUTES: [&str; 15] = [
     "/api/v1/rules/{}",
     "/api/v1/history",
     SQL_ROUTE,
+    "/api/v1/rows/{}",
     "/api/openapi.json",
 ];
 
 /// Takes a request and hands it to whoever knows.
 pub(crate) async fn serve(State(status): State<Arc<dyn Status>>, request: Request) -> Response {
     let changes = *request.method() != Method::GET && *request.method() != Method::HEAD;
-    if changes && let Err(refused) = may_change(request.headers()) {
+    let is_rows = request.uri().path().starts_with(ROWS_ROUTE);
+    let kinds = if is_rows { &ROW_TYPES[..] } else { &ROW_TYPES[..1] };
+    if changes && let Err(refused) = may_change(request.headers(), kinds) {
         return refused;
     }
     let (parts, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, BODY_BYTES).await else {
-        return (StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 1 MiB\n").into_response();
+    let most = if is_rows { ROWS_BYTES } else { BODY_BYTES };
+    let Ok(body) = to_bytes(body, most).await else {
+        return (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {} MiB\n", most >> 20))
+            .into_response();
     };
     let query = parts.uri.query().unwrap_or_default().as_bytes();
     let asked = ApiRequest {
@@ -96,16 +117,22 @@ pub(crate) async fn serve(State(status): State<Arc<dyn Status>>, request: Reques
         path: parts.uri.path().to_string(),
         query: form_urlencoded::parse(query).into_owned().collect(),
         body: Bytes::into(body),
+        kind: text_of(&parts.headers, header::CONTENT_TYPE),
         accept: text_of(&parts.headers, header::ACCEPT),
         by: parts.extensions.get::<Asker>().map(|asker| asker.0.clone()),
     };
     // What is answered may read files and the log.
     let answered = tokio::task::spawn_blocking(move || status.api(&asked)).await;
-    let Ok(Answer { status, kind, body }) = answered else {
+    let Ok(Answer { status, kind, body, retry_after }) = answered else {
         return (StatusCode::INTERNAL_SERVER_ERROR, "\"the request failed\"").into_response();
     };
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, [(header::CONTENT_TYPE, kind), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")], body).into_response()
+    let retry = retry_after.map(|seconds| [(header::RETRY_AFTER, seconds.to_string())]);
+    let headers = [(header::CONTENT_TYPE, kind), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    match retry {
+        Some(retry) => (status, headers, retry, body).into_response(),
+        None => (status, headers, body).into_response(),
+    }
 }
 
 fn text_of(headers: &HeaderMap, name: header::HeaderName) -> String {
@@ -114,7 +141,7 @@ fn text_of(headers: &HeaderMap, name: header::HeaderName) -> String {
 
 /// A page of somebody else's can make a browser send a form to this machine: not JSON, and not without saying where it comes from.
 #[allow(clippy::result_large_err)]
-fn may_change(headers: &HeaderMap) -> Result<(), Response> {
+fn may_change(headers: &HeaderMap, kinds: &[&str]) -> Result<(), Response> {
     let text = |name| text_of(headers, name);
     let host = text(header::HOST);
     let origin = text(header::ORIGIN);
@@ -124,8 +151,10 @@ fn may_change(headers: &HeaderMap) -> Result<(), Response> {
     }
     let has_body = headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0")
         || headers.contains_key(header::TRANSFER_ENCODING);
-    if has_body && !text(header::CONTENT_TYPE).starts_with("application/json") {
-        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "\"expected Content-Type: application/json\"").into_response());
+    let kind = text(header::CONTENT_TYPE);
+    if has_body && !kinds.iter().any(|known| kind.starts_with(known)) {
+        let expected = format!("\"expected Content-Type: {}\"", kinds.join(", "));
+        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, expected).into_response());
     }
     Ok(())
 }

@@ -194,15 +194,29 @@ mod tests {
 
     #[test]
     fn roles_look_or_change() {
-        let access = Access::tokens("# who may\nann viewer aaa\n\nbob editor bbb\nsue admin sss\n").unwrap();
+        let access =
+            Access::tokens("# who may\nann viewer aaa\n\nbob editor bbb\nsue admin sss\njob writer jjj\n").unwrap();
         let server = start(access, Ok(()));
         let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
         let url = format!("http://{}/api/v2/silences", server.address());
-        for (token, look, change) in [("aaa", 200, 403), ("bbb", 200, 200), ("sss", 200, 200), ("ann", 401, 401)] {
+        let expected = [
+            ("aaa", 200, 403, 403),
+            ("bbb", 200, 200, 200),
+            ("sss", 200, 200, 200),
+            ("jjj", 403, 403, 200),
+            ("ann", 401, 401, 401),
+        ];
+        for (token, look, change, write) in expected {
             let authorization = format!("Bearer {token}");
             let get = agent.get(&url).header("Authorization", &authorization).call().unwrap();
-            let post = agent.post(&url).header("Authorization", &authorization).content_type("application/json");
-            assert_eq!((get.status().as_u16(), post.send("{}").unwrap().status().as_u16()), (look, change), "{token}");
+            let post = |url: &str, kind: &str| {
+                let request = agent.post(url).header("Authorization", &authorization).content_type(kind);
+                request.send("{}").unwrap().status().as_u16()
+            };
+            assert_eq!((get.status().as_u16(), post(&url, "application/json")), (look, change), "{token}");
+            let rows = format!("http://{}/api/v1/rows/host", server.address());
+            assert_eq!(post(&rows, "application/x-ndjson"), write, "{token}");
+            assert!(write != 200 || post(&rows, "text/plain") == 415);
         }
         for (text, problem) in [
             ("ann viewer", "line 1: expected NAME ROLE TOKEN"),

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use tidewatch_collect::{
-    Collector, GpuControl, KMSG, KernelCollector, Pump, Roots, gpu_collectors, host_collectors, host_name,
+    Collector, GpuControl, KMSG, KernelCollector, Pump, Roots, ScrapeCollector, ScrapeOptions, Target, gpu_collectors,
+    host_collectors, host_name,
 };
 use tidewatch_kafka::{KafkaLog, KafkaOptions};
 use tidewatch_log::{LocalLog, LocalLogOptions, Spool, SpoolOptions};
@@ -55,6 +56,15 @@ struct Cli {
     /// Root of /sys.
     #[arg(long = "path.sysfs", default_value = "/sys")]
     sysfs: PathBuf,
+    /// An exporter whose Prometheus text becomes rows of `metrics`, JOB=URL; without a path it is /metrics. Repeatable.
+    #[arg(long, value_name = "JOB=URL")]
+    scrape: Vec<Target>,
+    /// A file of such targets, in the JSON of Prometheus' file_sd_configs; read again when it changes. Repeatable.
+    #[arg(long, value_name = "FILE")]
+    scrape_file: Vec<PathBuf>,
+    /// How often they are asked.
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    scrape_interval: Span,
     /// The kernel's messages; by default /dev/kmsg, and none with another /proc. It takes root or CAP_SYSLOG to read them.
     #[arg(long, value_name = "PATH", env = "TIDEWATCH_AGENT_KMSG")]
     kmsg: Option<PathBuf>,
@@ -90,6 +100,11 @@ fn main() -> ExitCode {
         collectors.push(Box::new(KernelCollector::new(roots.clone(), &host, &source, state, Some(control.clone()))));
     }
     collectors.extend(gpus);
+    if !cli.scrape.is_empty() || !cli.scrape_file.is_empty() {
+        let (targets, files) = (cli.scrape.clone(), cli.scrape_file.clone());
+        let options = ScrapeOptions { targets, files, interval: cli.scrape_interval.max(Span::seconds(1)) };
+        collectors.push(Box::new(ScrapeCollector::new(options)));
+    }
     let kafka = match connect(&cli) {
         Ok(kafka) => kafka,
         Err(message) => {

@@ -3,6 +3,7 @@
 
 mod own;
 mod record;
+mod rows;
 mod sql;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use crate::fresh::Fresh;
 use crate::said::{Acks, Silences};
 use crate::sql_workers::SqlWorkers;
 use record::Writer;
+use rows::RowsInbox;
 
 /// The description of the API, OpenAPI 3.1.
 const OPENAPI: &str = include_str!("api/openapi.json");
@@ -76,6 +78,7 @@ pub struct Api {
     silences: Arc<Silences>,
     acks: Arc<Acks>,
     record: Writer,
+    rows: RowsInbox,
     scan: Arc<dyn Scan>,
     workers: SqlWorkers,
     fresh: Arc<Fresh>,
@@ -90,13 +93,15 @@ impl Api {
     /// Nothing is known yet.
     pub fn new(parts: ApiParts) -> Api {
         let ApiParts { policy, silences, acks, log, scan, workers, fresh, clock, random } = parts;
-        let (started, record) = (clock.now(), Writer::new(log, random.as_ref()));
+        let (started, rows) = (clock.now(), RowsInbox::new(log.clone(), random.as_ref()));
+        let record = Writer::new(log, random.as_ref());
         Api {
             view: Mutex::default(),
             policy,
             silences,
             acks,
             record,
+            rows,
             scan,
             workers,
             fresh,
@@ -110,6 +115,11 @@ impl Api {
     /// Renews what is shown.
     pub fn set(&self, alerts: Vec<Alert>, groups: Vec<GroupView>, rules: Arc<Vec<Rule>>, health: RuleHealth) {
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(View { alerts, groups, rules, health });
+    }
+
+    /// Rows that were posted, by table, and lines that were no rows.
+    pub fn posted(&self) -> (BTreeMap<String, u64>, u64) {
+        (self.rows.taken(), self.rows.rejected())
     }
 
     /// Answers a request.
@@ -146,6 +156,7 @@ impl Api {
             ("GET", ["api", "v1", "acks"]) => self.list_acks(),
             ("GET", ["api", "v1", "history"]) => self.history(request),
             ("GET" | "POST", ["api", "v1", "sql"]) => self.sql(request),
+            ("POST", ["api", "v1", "rows", table]) => self.rows.post(table, request),
             ("GET", ["api", "openapi.json"]) => Answer::ok(OPENAPI),
             (method, _) => Answer::error(405, &format!("{method} is not possible here")),
         }

@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use tidewatch_collect::ScrapeOptions;
 use tidewatch_kafka::PROGRESS_GROUP;
 use tidewatch_model::Span;
 use tidewatch_sql::suggestion;
@@ -50,6 +51,8 @@ pub struct Config {
     pub collect_nvml_library: Option<PathBuf>,
     /// The kernel's messages; `None` is /dev/kmsg, and none with another /proc.
     pub collect_kmsg: Option<PathBuf>,
+    /// Exporters whose text becomes rows of `metrics`.
+    pub scrape: ScrapeOptions,
     /// Where alerts are posted, in Alertmanager's webhook format.
     pub webhook_url: Option<String>,
     /// Routes and receivers, as Alertmanager has them.
@@ -116,6 +119,7 @@ impl Default for Config {
             collect_sysfs: PathBuf::from("/sys"),
             collect_nvml_library: None,
             collect_kmsg: None,
+            scrape: ScrapeOptions { targets: vec![], files: vec![], interval: Span::seconds(10) },
             webhook_url: None,
             alerting_file: None,
             alerting_alertmanagers: vec![],

@@ -178,7 +178,7 @@ impl Mapping {
             Format::Json => self.read_json(payload, record),
             Format::Arrow => {
                 let batch = wire::decode_payload(payload).map_err(|error| error.to_string())?;
-                Ok(Taken { rows: self.conform(&batch)?, rejected: None })
+                Ok(Taken { rows: conform(self.table, &batch, &self.renames)?, rejected: None })
             }
         }
     }
@@ -204,25 +204,6 @@ impl Mapping {
         Ok(Taken { rows, rejected: Some((letter, reason)) })
     }
 
-    /// Columns under our names and of our types, where a value can be brought to them without loss of meaning.
-    fn conform(&self, batch: &RecordBatch) -> Result<RecordBatch, String> {
-        let schema = self.table.schema();
-        let strict = CastOptions { safe: false, ..CastOptions::default() };
-        let mut columns: Vec<(Field, ArrayRef)> = Vec::new();
-        for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-            let name = self.renames.get(field.name()).unwrap_or(field.name());
-            let Ok(wanted) = schema.field_with_name(name) else { continue };
-            let cast = cast_with_options(column, wanted.data_type(), &strict)
-                .map_err(|error| format!("column '{}': {error}", field.name()))?;
-            columns.push((Field::new(name, wanted.data_type().clone(), true), cast));
-        }
-        if !columns.iter().any(|(field, _)| field.name() == TIME_COLUMN) {
-            return Err(format!("no column '{TIME_COLUMN}'"));
-        }
-        let (fields, columns): (Vec<Field>, Vec<ArrayRef>) = columns.into_iter().unzip();
-        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|error| error.to_string())
-    }
-
     /// Rows as a message of this topic's format.
     pub fn write(&self, rows: &RecordBatch, record: &Record) -> Record {
         let value = match self.format {
@@ -237,6 +218,28 @@ impl Mapping {
         };
         Record { value: value.or_else(|| record.value.clone()), ..record.clone() }
     }
+}
+
+/// Columns under a table's names and of its types, where a value can be brought to them without loss of meaning.
+///
+/// # Errors
+/// A value that can't be, or no time.
+pub fn conform(table: &Table, batch: &RecordBatch, renames: &BTreeMap<String, String>) -> Result<RecordBatch, String> {
+    let schema = table.schema();
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    let mut columns: Vec<(Field, ArrayRef)> = Vec::new();
+    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        let name = renames.get(field.name()).unwrap_or(field.name());
+        let Ok(wanted) = schema.field_with_name(name) else { continue };
+        let cast = cast_with_options(column, wanted.data_type(), &strict)
+            .map_err(|error| format!("column '{}': {error}", field.name()))?;
+        columns.push((Field::new(name, wanted.data_type().clone(), true), cast));
+    }
+    if !columns.iter().any(|(field, _)| field.name() == TIME_COLUMN) {
+        return Err(format!("no column '{TIME_COLUMN}'"));
+    }
+    let (fields, columns): (Vec<Field>, Vec<ArrayRef>) = columns.into_iter().unzip();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

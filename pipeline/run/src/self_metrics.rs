@@ -151,6 +151,18 @@ impl Status for Shown {
                 Counter,
                 self.api.sql_workers_died() as f64,
             ),
+            metric(
+                "tidewatch_http_rows_total",
+                "rows that were posted and taken",
+                Counter,
+                by("table", &self.api.posted().0),
+            ),
+            Metric::single(
+                "tidewatch_http_rejected_rows_total",
+                "lines that were posted and are no rows",
+                Counter,
+                self.api.posted().1 as f64,
+            ),
             Metric::single(
                 "tidewatch_sql_servers_ended_total",
                 "ends of the process that serves PostgreSQL's protocol; it is started again",

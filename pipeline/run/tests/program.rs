@@ -6,6 +6,8 @@
 mod process;
 #[path = "program/questions.rs"]
 mod questions;
+#[path = "program/rows.rs"]
+mod rows;
 
 use std::io::Read;
 use std::net::TcpListener;
@@ -69,6 +71,8 @@ fn kills(mut cluster: Option<Cluster>) {
         .arg("simulate")
         .args(&log)
         .args(more)
+        // Whoever feeds waits longer than any broker is away.
+        .env("TIDEWATCH_KAFKA__SETTINGS", "message.timeout.ms=300000")
         .current_dir(folder.path())
         .stderr(Stdio::piped())
         .spawn()

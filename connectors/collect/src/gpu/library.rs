@@ -15,8 +15,8 @@ use nvml_wrapper::error::NvmlError;
 
 use super::bus::kernel_address;
 use super::class::{Class, class_of};
-use super::desk::Desk;
 use super::pass::{Pass, Question, Reader};
+use crate::desk::Desk;
 
 /// A GPU as it names itself.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,6 @@
 mod bus;
 mod class;
 mod collectors;
-mod desk;
 mod fleet;
 mod library;
 mod pass;

@@ -327,6 +327,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_kind_is_explained() {
+        let page = include_str!("../../../../docs/sources.md");
+        for (message, (kind, ..)) in MESSAGES {
+            assert!(page.contains(&format!("`{kind}`")), "{message}: {kind} is not in docs/sources.md");
+        }
+    }
+
     /// What machines say all day.
     #[test]
     fn ordinary_messages_mean_nothing() {

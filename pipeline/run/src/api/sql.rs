@@ -45,7 +45,7 @@ impl Api {
             Ok(())
         });
         match asked {
-            Ok(()) => Answer { status: 200, kind, body },
+            Ok(()) => Answer::of(200, kind, body),
             Err(refusal @ (Refusal::Wrong(..) | Refusal::Unwanted(_))) => refused(422, &refusal.to_string()),
             Err(refusal @ Refusal::Failed(..)) => refused(500, &refusal.to_string()),
             Err(refusal @ (Refusal::Busy(_) | Refusal::Late(_) | Refusal::Stopped)) => {

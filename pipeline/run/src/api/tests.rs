@@ -4,6 +4,8 @@
 
 use std::process::Command;
 
+use arrow::array::RecordBatch;
+use arrow::ipc::writer::StreamWriter;
 use tidewatch_flow::alerting::{InhibitRule, Target};
 use tidewatch_log::ScriptedLog;
 use tidewatch_model::Severity;
@@ -68,7 +70,8 @@ fn api(log: Arc<ScriptedLog>) -> Api {
 fn ask(api: &Api, method: &str, path: &str, query: &[(&str, &str)], body: &str) -> (u16, Value) {
     let query = query.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
     let (method, path, body, accept) = (method.into(), path.into(), body.into(), String::new());
-    let answer = api.answer(&ApiRequest { method, path, query, body, accept, by: None });
+    let kind = "application/json".to_string();
+    let answer = api.answer(&ApiRequest { method, path, query, body, kind, accept, by: None });
     (answer.status, serde_json::from_slice(&answer.body).unwrap_or(Value::Null))
 }
 
@@ -231,6 +234,7 @@ fn acks_are_kept_end_with_their_time_and_stand_in_the_history() {
         path: path.clone(),
         query: vec![],
         body: body.clone().into(),
+        kind: "application/json".to_string(),
         accept: String::new(),
         by: Some("ann".into()),
     };
@@ -277,4 +281,61 @@ fn the_history_is_asked_by_name() {
     assert_eq!(ask(&api, "GET", "/api/v1/alerts/nobody", &[], "").0, 400);
     assert_eq!(ask(&api, "GET", "/api/v1/alerts/0123456789abcdef", &[], "").0, 404);
     assert_eq!(ask(&api, "GET", "/api/v1/rules/nobody", &[], "").0, 404);
+}
+
+/// Rows are acknowledged when the log has them; what is no row is told by its line, and the others are taken.
+#[test]
+fn rows_are_taken_line_by_line() {
+    let log: Arc<ScriptedLog> = Arc::default();
+    let api = api(log.clone());
+    let post = |path: &str, kind: &str, body: &[u8]| {
+        let (method, kind) = ("POST".to_string(), kind.to_string());
+        let (path, query) = path.split_once('?').map_or((path, vec![]), |(path, query)| {
+            let pair = query.split_once('=').unwrap();
+            (path, vec![(pair.0.to_string(), pair.1.to_string())])
+        });
+        let (path, body, accept) = (path.to_string(), body.to_vec(), String::new());
+        let answer = api.answer(&ApiRequest { method, path, query, body, kind, accept, by: None });
+        (answer.status, String::from_utf8(answer.body).unwrap(), answer.retry_after)
+    };
+    let rows = |table: &str| {
+        let topic = format!("tidewatch.{table}");
+        let mut found = Vec::new();
+        for partition in 0..log.partitions(&topic).unwrap() {
+            let read = log.read(&topic, partition, 0, 1 << 20).unwrap();
+            found.extend(read.records.iter().map(|(_, record)| tidewatch_model::wire::decode(record).unwrap().1));
+        }
+        found
+    };
+    let ndjson = "application/x-ndjson";
+    let good = br#"{"ts":"2026-03-02T00:00:00Z","job":"j","rank":0,"step":1,"loss":"NaN"}
+{"ts":1772409601.5,"job":"j","rank":0,"step":2,"loss":2.5,"speed":7}
+"#;
+    let (status, answer, _) = post("/api/v1/rows/train_step", ndjson, good);
+    assert_eq!(
+        (status, answer.contains(r#""rows":2"#), answer.contains(r#""speed":1"#)),
+        (200, true, true),
+        "{answer}"
+    );
+    let bad = b"{\"ts\":1,\"job\":\"j\",\"rank\":0,\"step\":3}\nnonsense\n{\"job\":\"j\"}\n";
+    let (status, answer, _) = post("/api/v1/rows/train_step?ts=ms", ndjson, bad);
+    let words = ["2 lines are no rows, 1 rows were taken", "line 2: not JSON", "line 3: field 'ts' is missing"];
+    assert!(status == 400 && words.iter().all(|word| answer.contains(word)), "{answer}");
+    let found = rows("train_step");
+    assert_eq!(found.iter().map(RecordBatch::num_rows).collect::<Vec<_>>(), [2, 1]);
+    let mut arrow = Vec::new();
+    let mut writer = StreamWriter::try_new(&mut arrow, &found[0].schema()).unwrap();
+    writer.write(&found[0]).unwrap();
+    writer.finish().unwrap();
+    assert_eq!(post("/api/v1/rows/train_step", "application/vnd.apache.arrow.stream", &arrow).0, 200);
+    assert_eq!(rows("train_step").iter().map(RecordBatch::num_rows).sum::<usize>(), 5);
+    assert_eq!(post("/api/v1/rows/train_step", "application/vnd.apache.arrow.stream", b"arrow").0, 400);
+    let (status, answer, _) = post("/api/v1/rows/train_steps", ndjson, good);
+    assert!(status == 404 && answer.contains("did you mean 'train_step'"), "{answer}");
+    assert_eq!(post("/api/v1/rows/alert_event", ndjson, good).0, 404, "what is ours is not written by others");
+    assert_eq!(post("/api/v1/rows/train_step?ts=ns", ndjson, good).0, 400);
+    assert_eq!(api.posted(), ([("train_step".to_string(), 5)].into(), 3));
+    log.fail_appends([std::io::ErrorKind::StorageFull]);
+    let (status, _, again) = post("/api/v1/rows/train_step", ndjson, good);
+    assert_eq!((status, again), (503, Some(1)));
 }

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tidewatch_collect::{KMSG, KernelCollector, Pump, Roots, gpu_collectors, host_collectors, host_name};
+use tidewatch_collect::{
+    KMSG, KernelCollector, Pump, Roots, ScrapeCollector, gpu_collectors, host_collectors, host_name,
+};
 use tidewatch_kafka::KafkaMembership;
 use tidewatch_lake::{JanitorOptions, LakeOptions, LakeScan};
 use tidewatch_model::limits::SYNC_INTERVAL;
@@ -447,6 +449,8 @@ impl LoopState<'_> {
     fn look_at_files(&mut self, stations: &mut Stations, asked: bool, now: Timestamp) {
         let (changed, problems) = self.tables.look();
         problems.iter().for_each(|problem| self.screen.say(&format!("error: {problem}")));
+        // Rules name numbers of a dimension table.
+        let asked = asked || changed.is_some();
         if let Some(dimensions) = changed {
             self.screen.say("dimension tables were read again");
             stations.set_dimensions(dimensions.clone());
@@ -591,6 +595,9 @@ fn collect(config: &Config, log: Arc<dyn Log>, signals: Signals) -> Result<JoinH
         collectors.push(Box::new(KernelCollector::new(roots.clone(), &host, &source, state, Some(control.clone()))));
     }
     collectors.extend(gpus);
+    if !config.scrape.targets.is_empty() || !config.scrape.files.is_empty() {
+        collectors.push(Box::new(ScrapeCollector::new(config.scrape.clone())));
+    }
     let mut pump = Pump::new(collectors, host, incarnation, log);
     let work = move || {
         while !signals.stop.load(Ordering::SeqCst) {

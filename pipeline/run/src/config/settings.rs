@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use tidewatch_collect::Target;
 use tidewatch_model::Span;
 
 use super::Config;
@@ -23,7 +24,7 @@ fn optional_path(path: &Option<PathBuf>) -> String {
 }
 
 /// All of them, in the order in which they are shown.
-pub const SETTINGS: [Setting; 38] = [
+pub const SETTINGS: [Setting; 41] = [
     Setting {
         name: "data.dir",
         meaning: "where the log, the lake and the state live",
@@ -161,6 +162,37 @@ pub const SETTINGS: [Setting; 38] = [
             Ok(())
         },
         show: |config| optional_path(&config.collect_kmsg),
+    },
+    Setting {
+        name: "scrape.targets",
+        meaning: "exporters whose Prometheus text becomes rows of metrics, JOB=URL, comma separated; without a path it is /metrics",
+        set: |config, text| {
+            config.scrape.targets =
+                text.split(',').filter(|word| !word.is_empty()).map(str::parse).collect::<Result<_, _>>()?;
+            Ok(())
+        },
+        show: |config| {
+            let target = |target: &Target| format!("{}={}", target.labels["job"], target.url);
+            config.scrape.targets.iter().map(target).collect::<Vec<_>>().join(",")
+        },
+    },
+    Setting {
+        name: "scrape.files",
+        meaning: "files of such targets, in the JSON of Prometheus' file_sd_configs, comma separated; read again when they change",
+        set: |config, text| {
+            config.scrape.files = text.split(',').filter(|word| !word.is_empty()).map(PathBuf::from).collect();
+            Ok(())
+        },
+        show: |config| config.scrape.files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(","),
+    },
+    Setting {
+        name: "scrape.interval",
+        meaning: "how often they are asked",
+        set: |config, text| {
+            config.scrape.interval = span_between(text, Span::seconds(1), Span::hours(1))?;
+            Ok(())
+        },
+        show: |config| config.scrape.interval.to_string(),
     },
     Setting {
         name: "webhook.url",
