@@ -89,6 +89,8 @@ pub struct SettledFile {
     pub max_ts: Timestamp,
     /// SHA-256 of its content, hexadecimal.
     pub sha256: String,
+    /// Fingerprint of its schema.
+    pub schema: String,
 }
 
 impl SettledFile {

@@ -1,11 +1,9 @@
 //! Compaction: settled files of a public window become few public ones. Where they are large their row groups are taken as they
 //! are, byte for byte, which costs no more than copying; where they are small their rows are sorted anew.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use parquet::column::writer::ColumnCloseResult;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
@@ -20,8 +18,7 @@ use crate::error::LakeError;
 use crate::layout;
 use crate::merge::{Merge, Source};
 use crate::parquet_files::{
-    ARROW_SCHEMA, Form, Rows, damaged, footer_rows, from_bytes, open, settled_properties, settled_to_bytes, to_bytes,
-    wrong,
+    ARROW_SCHEMA, PUBLIC_LEVEL, SETTLED_LEVEL, damaged, footer_rows, open, settled_properties, settled_to_bytes, wrong,
 };
 use crate::view::View;
 
@@ -49,10 +46,27 @@ pub fn due(
         let is_full = lot.iter().map(|receipt| receipt.file.bytes).sum::<u64>() >= full;
         let is_whole = || !open.contains(key) || now - (key.1 + key.2) >= STUCK;
         let has_waited = || lot.iter().any(|receipt| now - receipt.settled_at >= LATE_LOT);
-        force || is_full || is_over(key) && is_whole() && (view.public_generation(key) == 0 || has_waited())
+        force || is_full || is_over(key) && is_whole() && (!view.was_public_whole(key) || has_waited())
     });
     let files = |lot: Vec<&Receipt>| lot.into_iter().map(|receipt| receipt.file.clone()).collect();
     lots.into_iter().map(|(key, lot)| (key, files(lot))).collect()
+}
+
+/// Settled files that are what was settled, and what is wrong with the others: those stay where they are, and hold up nobody.
+pub fn whole(store: &dyn Store, files: Vec<SettledFile>, problems: &mut Vec<String>) -> Vec<SettledFile> {
+    let is_whole = |file: &SettledFile| match store.get(&file.path) {
+        Ok(bytes) if hex(&Sha256::digest(&bytes)) == file.sha256 => Ok(()),
+        Ok(_) => Err(format!("{}: its content is not what was settled: its rows do not become public", file.path)),
+        Err(error) => Err(error.to_string()),
+    };
+    let mut whole = Vec::with_capacity(files.len());
+    for file in files {
+        match is_whole(&file) {
+            Ok(()) => whole.push(file),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    whole
 }
 
 /// Says what becomes of settled files, once and for all.
@@ -72,7 +86,8 @@ pub fn claim(
     let mut bytes = 0;
     for file in files {
         match lots.last_mut() {
-            Some(lot) if bytes + file.bytes <= most_bytes => {
+            // A file has one schema: where columns were added or changed, another begins.
+            Some(lot) if bytes + file.bytes <= most_bytes && lot[0].schema == file.schema => {
                 bytes += file.bytes;
                 lot.push(file);
             }
@@ -130,6 +145,7 @@ pub fn execute(
             min_ts,
             max_ts,
             sha256: hex(&Sha256::digest(&bytes)),
+            schema: output.inputs[0].schema.clone(),
         });
     }
     let receipt = CompactionReceipt { version: VERSION, compacted_at: now, files };
@@ -166,18 +182,25 @@ fn bytes_of(store: &dyn Store, compaction: &Compaction, output: &Output, memory:
         let sources = inputs.iter().map(|(path, bytes)| sources_of(path, bytes)).collect::<Result<Vec<_>, _>>()?;
         return splice(table, inputs, &facts(sources.join(",")));
     }
-    let mut sources = Vec::with_capacity(output.inputs.len());
+    let (mut sources, mut uncompressed) = (Vec::with_capacity(output.inputs.len()), 0);
     for input in &output.inputs {
-        sources.push(sources_of(&input.path, &read(&input.path)?.into())?);
+        let bytes = Bytes::from(read(&input.path)?);
+        sources.push(sources_of(&input.path, &bytes)?);
+        let groups = metadata_of(&input.path, &bytes)?;
+        uncompressed += groups.row_groups().iter().map(|group| group.total_byte_size().max(0) as usize).sum::<usize>();
     }
     let there = output.inputs.iter().map(|input| Source::There(input.path.clone())).collect();
     let merge = Merge::new(table, there, &read)?;
-    let fits = memory / (merge.schema.fields().len() * BYTES_OF_A_VALUE).max(1);
-    settled_to_bytes(table, &merge.schema, &facts(sources.join(",")), merge.chunks(fits))
+    // Maps and long texts take more than their columns say.
+    let stored = uncompressed / output.rows().max(1) as usize * DECODED;
+    let fits = memory / stored.max(merge.schema.fields().len() * BYTES_OF_A_VALUE).max(1);
+    settled_to_bytes(table, &merge.schema, &facts(sources.join(",")), merge.chunks(fits), PUBLIC_LEVEL)
 }
 
 /// What a value takes in memory, texts among them, seldom more than this on average.
 const BYTES_OF_A_VALUE: usize = 24;
+/// How much larger texts are in memory than where equal ones are written once.
+const DECODED: usize = 4;
 
 /// The entries that a file's rows came from, as its footer says.
 fn sources_of(path: &str, bytes: &Bytes) -> Result<String, LakeError> {
@@ -192,27 +215,25 @@ fn metadata_of(path: &str, bytes: &Bytes) -> Result<ParquetMetaData, LakeError> 
     reader.parse_and_finish(bytes).map_err(|error| damaged(path, error))
 }
 
-/// Row groups of files, one after the other, as they are. What lacks columns that others have is written anew with them.
+/// Row groups of files of one schema, one after the other, as they are.
 fn splice(table: &str, inputs: Vec<(&str, Bytes)>, facts: &[(&str, String)]) -> Result<Vec<u8>, LakeError> {
-    let schemas: Vec<SchemaRef> = inputs
-        .iter()
-        // What was read back has the footer's facts as metadata, which differ.
-        .map(|(path, bytes)| {
-            Ok(Arc::new(open(path, bytes.to_vec())?.schema().as_ref().clone().with_metadata(HashMap::new())))
-        })
-        .collect::<Result<_, LakeError>>()?;
-    let widest = schemas.iter().max_by_key(|schema| schema.fields().len()).ok_or_else(|| wrong(table, "no rows"))?;
     let size = inputs.iter().map(|(_, bytes)| bytes.len()).sum();
     let mut writer: Option<SerializedFileWriter<Vec<u8>>> = None;
-    for ((path, bytes), schema) in inputs.into_iter().zip(&schemas) {
-        let bytes = if schema == widest { bytes } else { widened(table, path, bytes, widest)? };
+    for (path, bytes) in inputs {
         let metadata = metadata_of(path, &bytes)?;
         let writer = match &mut writer {
             Some(writer) => writer,
             None => {
                 let file = metadata.file_metadata();
                 let arrow = file.key_value_metadata().into_iter().flatten().find(|fact| fact.key == ARROW_SCHEMA);
-                let properties = settled_properties(table, widest, facts, arrow.cloned())?.build();
+                let properties = settled_properties(
+                    table,
+                    open(path, bytes.to_vec())?.schema(),
+                    facts,
+                    arrow.cloned(),
+                    SETTLED_LEVEL,
+                )?
+                .build();
                 let root = file.schema_descr().root_schema_ptr();
                 let new = SerializedFileWriter::new(Vec::with_capacity(size), root, Arc::new(properties));
                 writer.insert(new.map_err(|error| wrong(table, error))?)
@@ -236,11 +257,4 @@ fn splice(table: &str, inputs: Vec<(&str, Bytes)>, facts: &[(&str, String)]) -> 
     }
     let writer = writer.ok_or_else(|| wrong(table, "no rows"))?;
     writer.into_inner().map_err(|error| wrong(table, error))
-}
-
-fn widened(table: &str, path: &str, bytes: Bytes, schema: &SchemaRef) -> Result<Bytes, LakeError> {
-    let mut batches = from_bytes(path, bytes.to_vec())?;
-    batches.push(RecordBatch::new_empty(schema.clone()));
-    let rows = Rows::new(table, &batches)?;
-    Ok(to_bytes(&rows, Form::Settled, &[])?.into())
 }

@@ -242,16 +242,15 @@ impl Janitor {
         let over =
             view.compacted.keys().filter(|path| self.is_old(path, now)).filter_map(|path| view.compactions.get(path));
         let over: HashSet<&str> = over.flat_map(Compaction::inputs).map(|input| input.path.as_str()).collect();
-        let taken: HashSet<String> = view
-            .taken()
-            .map(|(table, taken)| layout::settled_stem(table, taken.window_start, taken.window, taken.generation))
-            .collect();
         let mut lying = BTreeSet::new();
         for (path, _) in self.store.list(layout::SETTLED)? {
-            let is_gone = layout::table_and_day_of_settled(&path)
-                .is_some_and(|(table, day)| gone.get(table).is_some_and(|first_kept| day < *first_kept));
+            let place = layout::place_of_settled(&path);
+            let is_gone = place.as_ref().is_some_and(|((table, window_start, _), _)| {
+                gone.get(table).is_some_and(|first_kept| window_start.date() < *first_kept)
+            });
             let is_over = over.contains(path.as_str());
-            if !is_over && !is_gone && !taken.contains(layout::stem_of_settled(&path)) {
+            let is_taken = || place.as_ref().is_some_and(|(key, generation)| view.is_taken(key, *generation));
+            if !is_over && !is_gone && !is_taken() {
                 lying.insert(path);
                 continue;
             }

@@ -116,26 +116,23 @@ pub fn receipt(claim: &str) -> String {
     format!("{}.done", claim.trim_end_matches(".json"))
 }
 
-/// What the names of all settled files in one place begin with: there is one that counts.
-pub fn settled_stem(table: &str, window_start: Timestamp, window: Span, generation: u32) -> String {
-    format!("{SETTLED}{table}/{table}-{}-{window}-g{generation:02}", compact_time(window_start))
-}
-
-/// The stem of a settled file, by its path.
-pub fn stem_of_settled(path: &str) -> &str {
-    path.rsplit_once('-').map_or(path, |(stem, _)| stem)
-}
-
-/// The table and the day in the path of a settled file.
-pub fn table_and_day_of_settled(path: &str) -> Option<(&str, String)> {
+/// The window and the generation of a settled file, by its path.
+pub fn place_of_settled(path: &str) -> Option<(WindowKey, u32)> {
     let (table, name) = path.strip_prefix(SETTLED)?.split_once('/')?;
-    let time = name.strip_prefix(table)?.strip_prefix('-')?;
-    Some((table, format!("{}-{}-{}", time.get(..4)?, time.get(4..6)?, time.get(6..8)?)))
+    let mut parts = name.strip_prefix(table)?.strip_prefix('-')?.split('-');
+    let time = parts.next()?;
+    let digits = |from, to| time.get(from..to);
+    let (date, hour) = ([digits(0, 4)?, digits(4, 6)?, digits(6, 8)?].join("-"), digits(9, 11)?);
+    let start = format!("{date}T{hour}:{}:{}Z", digits(11, 13)?, digits(13, 15)?).parse().ok()?;
+    let window = parts.next()?.parse().ok()?;
+    let generation = parts.next()?.strip_prefix('g')?.parse().ok()?;
+    Some(((table.to_string(), start, window), generation))
 }
 
 /// A settled file.
 pub fn settled_file(table: &str, window_start: Timestamp, window: Span, generation: u32, hash: &str) -> String {
-    format!("{}-{}.parquet", settled_stem(table, window_start, window, generation), &hash[..8])
+    let time = compact_time(window_start);
+    format!("{SETTLED}{table}/{table}-{time}-{window}-g{generation:02}-{}.parquet", &hash[..8])
 }
 
 /// A public file: the so many-th of its window's generation.
@@ -190,4 +187,22 @@ pub fn table_and_day_of_public(path: &str) -> Option<(&str, &str)> {
 /// A registered schema.
 pub fn schema_file(table: &str, fingerprint: &str) -> String {
     format!("{SCHEMA}{table}/{fingerprint}.json")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_settled_file_says_where_it_belongs() {
+        let start: Timestamp = "2026-11-24T05:05:00Z".parse().unwrap();
+        let path = settled_file("train_step", start, Span::minutes(5), 12, "3fa9c1d2aa");
+        assert_eq!(place_of_settled(&path), Some((("train_step".to_string(), start, Span::minutes(5)), 12)), "{path}");
+        for other in
+            ["internal/settled/host/x.parquet", "internal/settled/host/host-2026-5m-g01-a.parquet", "lake/host/x"]
+        {
+            assert_eq!(place_of_settled(other), None, "{other}");
+        }
+    }
 }

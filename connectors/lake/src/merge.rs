@@ -11,7 +11,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::RowSelection;
 
 use crate::error::LakeError;
-use crate::parquet_files::{CHUNK_ROWS, damaged, open, widen, without_dictionaries, wrong};
+use crate::parquet_files::{CHUNK_ROWS, damaged, open, union, widen, without_dictionaries, wrong};
 use crate::ranking::Ranking;
 
 /// Rows of a hot file, where they are.
@@ -26,7 +26,7 @@ pub enum Source {
 pub struct Merge<'a> {
     table: &'a str,
     sources: Vec<Source>,
-    /// The schema of what comes out: the widest of the sources'.
+    /// The schema of what comes out: every column that any source has.
     pub schema: SchemaRef,
     order: Vec<u32>,
     /// The number of each source's first row, and of the one after the last.
@@ -42,8 +42,7 @@ impl<'a> Merge<'a> {
         read: &'a dyn Fn(&str) -> Result<Vec<u8>, LakeError>,
     ) -> Result<Merge<'a>, LakeError> {
         let schemas = sources.iter().map(|source| schema_of(table, source, read)).collect::<Result<Vec<_>, _>>()?;
-        let schema = schemas.into_iter().max_by_key(|schema| schema.fields().len());
-        let schema = schema.ok_or_else(|| wrong(table, "no rows"))?;
+        let schema = union(schemas).ok_or_else(|| wrong(table, "no rows"))?;
         let mut ranking = Ranking::new(table, &schema)?;
         let names: Vec<String> = ranking.columns().map(str::to_string).collect();
         let mut starts = vec![0];

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_null_array};
 use arrow::compute::{cast, concat_batches, interleave_record_batch};
-use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
+use arrow::datatypes::{
+    DataType, Field, FieldRef, Float64Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType,
+};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -14,7 +16,7 @@ use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion};
 use parquet::schema::types::ColumnPath;
 use tidewatch_model::Timestamp;
-use tidewatch_model::table::TIME_COLUMN;
+use tidewatch_model::table::{TIME_COLUMN, schema_fingerprint};
 
 use crate::error::LakeError;
 use crate::ranking::{Ranking, sort_names};
@@ -58,8 +60,7 @@ impl Rows {
     /// Brings batches to one schema.
     pub fn new(table: &str, batches: &[RecordBatch]) -> Result<Rows, LakeError> {
         let plain = batches.iter().map(|batch| without_dictionaries(table, batch)).collect::<Result<Vec<_>, _>>()?;
-        let widest = plain.iter().map(RecordBatch::schema).max_by_key(|schema| schema.fields().len());
-        let schema = widest.ok_or_else(|| wrong(table, "no rows"))?;
+        let schema = union(plain.iter().map(RecordBatch::schema)).ok_or_else(|| wrong(table, "no rows"))?;
         let batches = plain.iter().map(|batch| widen(table, batch, &schema)).collect::<Result<Vec<_>, _>>()?;
         Ok(Rows { schema, table: table.to_string(), batches })
     }
@@ -118,6 +119,19 @@ impl Rows {
     }
 }
 
+/// Every column that any of these has: those of the widest in its order, then what only others have.
+pub fn union(schemas: impl IntoIterator<Item = SchemaRef>) -> Option<SchemaRef> {
+    let schemas: Vec<SchemaRef> = schemas.into_iter().collect();
+    let widest = schemas.iter().max_by_key(|schema| schema.fields().len())?;
+    let mut fields: Vec<FieldRef> = widest.fields().iter().cloned().collect();
+    for field in schemas.iter().flat_map(|schema| schema.fields()) {
+        if !fields.iter().any(|known| known.name() == field.name()) {
+            fields.push(Arc::new(field.as_ref().clone().with_nullable(true)));
+        }
+    }
+    Some(if fields.len() == widest.fields().len() { widest.clone() } else { Arc::new(Schema::new(fields)) })
+}
+
 pub fn without_dictionaries(table: &str, batch: &RecordBatch) -> Result<RecordBatch, LakeError> {
     if !batch.schema_ref().fields().iter().any(|field| matches!(field.data_type(), DataType::Dictionary(_, _))) {
         return Ok(batch.clone());
@@ -168,7 +182,7 @@ pub fn to_bytes(rows: &Rows, form: Form, facts: &[(&str, String)]) -> Result<Vec
             let bytes = rows.batches.iter().map(bytes_of).sum();
             write_chunks(table, schema, hot_properties(schema, facts), rows.as_they_came(), bytes)
         }
-        Form::Settled => settled_to_bytes(table, schema, facts, rows.sorted()?),
+        Form::Settled => settled_to_bytes(table, schema, facts, rows.sorted()?, SETTLED_LEVEL),
     }
 }
 
@@ -208,8 +222,9 @@ pub fn settled_to_bytes(
     schema: &SchemaRef,
     facts: &[(&str, String)],
     mut chunks: impl Iterator<Item = Result<RecordBatch, LakeError>>,
+    level: i32,
 ) -> Result<Vec<u8>, LakeError> {
-    let mut properties = settled_properties(table, schema, facts, None)?;
+    let mut properties = settled_properties(table, schema, facts, None, level)?;
     let first = chunks.next().transpose()?;
     if let Some(first) = &first {
         properties = encodings(table, first, properties)?;
@@ -223,6 +238,7 @@ pub fn settled_properties(
     schema: &SchemaRef,
     facts: &[(&str, String)],
     more: Option<KeyValue>,
+    level: i32,
 ) -> Result<WriterPropertiesBuilder, LakeError> {
     let names = sort_names(table, schema);
     let sorting = names.iter().filter_map(|name| schema.index_of(name).ok()).map(|index| SortingColumn {
@@ -231,7 +247,7 @@ pub fn settled_properties(
         nulls_first: false,
     });
     Ok(properties(facts, more)
-        .set_compression(compression(table)?)
+        .set_compression(compression(table, level)?)
         .set_statistics_enabled(EnabledStatistics::Page)
         .set_sorting_columns(if has_map(schema) { None } else { Some(sorting.collect()) }))
 }
@@ -295,7 +311,7 @@ fn encodings(
 fn bytes_as(table: &str, column: &ArrayRef, encoding: Encoding) -> Result<usize, LakeError> {
     let batch = RecordBatch::try_from_iter([("x", column.clone())]).map_err(|error| wrong(table, error))?;
     let properties = WriterProperties::builder()
-        .set_compression(compression(table)?)
+        .set_compression(compression(table, SETTLED_LEVEL)?)
         .set_statistics_enabled(EnabledStatistics::None)
         .set_dictionary_enabled(false)
         .set_encoding(encoding);
@@ -303,9 +319,13 @@ fn bytes_as(table: &str, column: &ArrayRef, encoding: Encoding) -> Result<usize,
     Ok(write_chunks(table, &schema, properties, std::iter::once(Ok(batch)), 0)?.len())
 }
 
-/// Level 3 takes a tenth more time than level 1 and saves a twentieth of the bytes; level 9 takes twice the time for as much again.
-fn compression(table: &str) -> Result<Compression, LakeError> {
-    Ok(Compression::ZSTD(ZstdLevel::try_new(3).map_err(|error| wrong(table, error))?))
+/// The level of zstd for what is written on the way: it takes a tenth more time than level 1 and saves a twentieth of the bytes.
+pub const SETTLED_LEVEL: i32 = 3;
+/// For what is few and stays: twice the time of level 3, and up to a tenth of the bytes.
+pub const PUBLIC_LEVEL: i32 = 9;
+
+fn compression(table: &str, level: i32) -> Result<Compression, LakeError> {
+    Ok(Compression::ZSTD(ZstdLevel::try_new(level).map_err(|error| wrong(table, error))?))
 }
 
 /// Sorting columns are numbered by leaf: a map, which has two, would shift those behind it.
@@ -327,6 +347,13 @@ pub fn damaged(path: &str, error: impl std::fmt::Display) -> LakeError {
 pub fn from_bytes(path: &str, bytes: Vec<u8>) -> Result<Vec<RecordBatch>, LakeError> {
     let reader = open(path, bytes)?.with_batch_size(ROW_GROUP_ROWS).build().map_err(|error| damaged(path, error))?;
     reader.collect::<Result<Vec<_>, _>>().map_err(|error| damaged(path, error))
+}
+
+/// The fingerprint of a file's schema.
+pub fn schema_of(path: &str, bytes: Vec<u8>) -> Result<String, LakeError> {
+    // What was read back has the footer's facts as metadata, which differ.
+    let schema = open(path, bytes)?.schema().as_ref().clone().with_metadata(Default::default());
+    Ok(schema_fingerprint(&schema))
 }
 
 /// Rows that a file's footer says it has.

@@ -18,7 +18,7 @@ use crate::error::LakeError;
 use crate::kept::KeptRows;
 use crate::layout;
 use crate::merge::{Merge, Source};
-use crate::parquet_files::{Form, Rows, footer_rows, from_bytes, settled_to_bytes, to_bytes};
+use crate::parquet_files::{Form, Rows, SETTLED_LEVEL, footer_rows, from_bytes, schema_of, settled_to_bytes, to_bytes};
 use crate::view::View;
 
 /// When a window is over.
@@ -132,6 +132,10 @@ impl Settler {
             compact::due(&self.view, &open, |key| self.is_over(key, now), self.options.public_bytes / 2, (now, force));
         let is_new = !due.is_empty();
         for (key, files) in due {
+            let files = compact::whole(self.store.as_ref(), files, &mut report.problems);
+            if files.is_empty() {
+                continue;
+            }
             if let Err(error) = compact::claim(self.store.as_ref(), &self.view, &key, files, self.options.public_bytes)
             {
                 report.problems.push(error.to_string());
@@ -230,6 +234,7 @@ impl Settler {
             min_ts: claim.min_ts,
             max_ts: claim.max_ts,
             sha256: hex(&Sha256::digest(&bytes)),
+            schema: schema_of(&claim.output, bytes)?,
         };
         let receipt = Receipt { version: VERSION, settled_at: now, file };
         let path = layout::receipt(claim_path);
@@ -283,7 +288,7 @@ impl Settler {
         } else {
             let merge = Merge::new(&claim.table, sources, &read)?;
             let fits = (self.options.memory as u64 * claim.rows / (bytes as u64).max(1)) as usize;
-            (settled_to_bytes(&claim.table, &merge.schema, &facts, merge.chunks(fits))?, merge.count())
+            (settled_to_bytes(&claim.table, &merge.schema, &facts, merge.chunks(fits), SETTLED_LEVEL)?, merge.count())
         };
         if rows as u64 != claim.rows {
             let problem = format!("{rows} rows came out of a claim of {}", claim.rows);

@@ -462,6 +462,76 @@ fn settled_files_of_an_hour_become_public_together() {
     assert!(public.len() > 2 && numbered && public.iter().all(|(_, bytes)| *bytes < 80_000), "{public:?}");
 }
 
+/// One settled file that is damaged stays where it is; the others of its hour become public, and it too once it is whole again.
+#[test]
+fn a_damaged_settled_file_holds_up_no_other() {
+    let store = Arc::new(ScriptedStore::default());
+    let lake = LakeOptions { window: Span::hours(1), ..LakeOptions::default() };
+    let mut writer = LakeWriter::new(store.clone(), Arc::new(SeededRandom::new(1)), lake);
+    let mut settler = Settler::new(store.clone(), SettleOptions::default());
+    for (offset, second) in [(0u64, 10i64), (1, 310), (2, 610), (3, 900)] {
+        writer.rows(TOPIC, 0, "host", &batch(&[(second, 1)], offset as usize)).unwrap();
+        let counts = Counts { records: 1, ..Counts::default() };
+        writer.advance(TOPIC, 0, &Progress { next: offset + 1, counts, sources: vec![] }, Timestamp(0)).unwrap();
+        writer.flush(Timestamp(0)).unwrap();
+    }
+    assert_eq!(settler.run(Timestamp(0), false).unwrap().settled_files, 2);
+    let settled: Vec<String> = store.list("internal/settled/").unwrap().into_iter().map(|(path, _)| path).collect();
+    store.tamper(&settled[0], |bytes| bytes[40] ^= 1);
+    let now = Timestamp::from_seconds(4_000);
+    let report = settler.run(now, false).unwrap();
+    assert!(report.public_files == 1 && report.problems[0].contains(&settled[0]), "{report:?}");
+    assert_eq!(glob_numbers(&store), [1, 2, 3]);
+    assert_eq!(verify(store.as_ref()).unwrap().problems.len(), 1);
+    store.tamper(&settled[0], |bytes| bytes[40] ^= 1);
+    settler.run(now + Span::hours(2), false).unwrap();
+    assert_eq!(glob_numbers(&store), [0, 1, 2, 3]);
+    assert_eq!(verify(store.as_ref()).unwrap().problems, Vec::<String>::new());
+}
+
+/// A stream may have other columns after a new start: files of one hour have the schema of their rows, and none loses a column.
+#[test]
+fn no_column_is_lost_where_schemas_differ() {
+    let store = Arc::new(ScriptedStore::default());
+    let lake = LakeOptions { window: Span::hours(1), ..LakeOptions::default() };
+    let mut writer = LakeWriter::new(store.clone(), Arc::new(SeededRandom::new(1)), lake);
+    let mut settler = Settler::new(store.clone(), SettleOptions::default());
+    let named = |name: &str, second: i64, number: usize| {
+        let rows = batch(&[(second, 1)], number);
+        let kept = rows.project(&[0, 1]).unwrap();
+        let mut fields: Vec<_> = kept.schema().fields().iter().cloned().collect();
+        fields.push(Arc::new(arrow::datatypes::Field::new(name, arrow::datatypes::DataType::Float64, true)));
+        let mut columns = kept.columns().to_vec();
+        columns.push(rows.column_by_name("load1").unwrap().clone());
+        RecordBatch::try_new(Arc::new(arrow::datatypes::Schema::new(fields)), columns).unwrap()
+    };
+    // The third is of the same five minutes as the second.
+    for (offset, (name, second)) in
+        [("load1", 10), ("load1", 310), ("mean", 320), ("mean", 610)].into_iter().enumerate()
+    {
+        writer.rows(TOPIC, 0, "host", &named(name, second, offset)).unwrap();
+        let counts = Counts { records: 1, ..Counts::default() };
+        let next = offset as u64 + 1;
+        writer.advance(TOPIC, 0, &Progress { next, counts, sources: vec![] }, Timestamp(0)).unwrap();
+        writer.flush(Timestamp(0)).unwrap();
+    }
+    let report = settler.run(Timestamp(0), true).unwrap();
+    assert_eq!((report.problems, report.public_rows, report.public_files), (vec![], 4, 3));
+    let mut found = Vec::new();
+    for (path, _) in store.list("lake/").unwrap() {
+        for rows in from_bytes(&path, store.get(&path).unwrap()).unwrap() {
+            for name in ["load1", "mean"] {
+                let column =
+                    rows.column_by_name(name).map(|column| column.as_primitive::<Float64Type>().iter().flatten());
+                found.extend(column.into_iter().flatten().map(|value| (name, value as usize)));
+            }
+        }
+    }
+    found.sort_unstable();
+    assert_eq!(found, [("load1", 0), ("load1", 1), ("mean", 2), ("mean", 3)]);
+    assert_eq!(verify(store.as_ref()).unwrap().problems, Vec::<String>::new());
+}
+
 /// What comes late for a public window waits an hour for more of its kind.
 #[test]
 fn late_files_become_public_together() {

@@ -54,10 +54,10 @@ pub fn verify(store: &dyn Store) -> Result<VerifyReport, LakeError> {
         }
     }
     check_chains(&view, &mut report);
-    check_hot_files(store, &view, &mut report)?;
+    check_hot_files(store, &view, &mut report);
     check_claims(&view, &mut report);
     check_compactions(&view, &mut report);
-    check_replacing(store, &view, &mut report)?;
+    check_replacing(store, &view, &mut report);
     check_strays(store, &view, &mut report)?;
     Ok(report)
 }
@@ -102,7 +102,7 @@ fn check_chains(view: &View, report: &mut VerifyReport) {
     }
 }
 
-fn check_hot_files(store: &dyn Store, view: &View, report: &mut VerifyReport) -> Result<(), LakeError> {
+fn check_hot_files(store: &dyn Store, view: &View, report: &mut VerifyReport) {
     let needed: HashSet<&str> = view.uncovered().into_iter().map(|file| file.path.as_str()).collect();
     for (_, file) in view.hot_files() {
         let bytes = match store.get(&file.path) {
@@ -112,7 +112,11 @@ fn check_hot_files(store: &dyn Store, view: &View, report: &mut VerifyReport) ->
                 }
                 continue;
             }
-            bytes => bytes?,
+            Err(error) => {
+                report.problems.push(error.to_string());
+                continue;
+            }
+            Ok(bytes) => bytes,
         };
         report.hot_files += 1;
         if hex(&Sha256::digest(&bytes)) != file.sha256 {
@@ -121,7 +125,6 @@ fn check_hot_files(store: &dyn Store, view: &View, report: &mut VerifyReport) ->
             report.problems.push(format!("{}: its footer does not say {} rows", file.path, file.rows));
         }
     }
-    Ok(())
 }
 
 fn check_claims(view: &View, report: &mut VerifyReport) {
@@ -183,35 +186,38 @@ fn check_compactions(view: &View, report: &mut VerifyReport) {
     }
 }
 
-fn check_replacing(store: &dyn Store, view: &View, report: &mut VerifyReport) -> Result<(), LakeError> {
+fn check_replacing(store: &dyn Store, view: &View, report: &mut VerifyReport) {
     for file in view.public().into_values() {
-        if check_file(store, file, &mut report.problems)? {
+        if check_file(store, file, &mut report.problems) {
             report.public_files += 1;
             report.public_rows += file.rows;
         }
     }
     for file in view.settled() {
-        report.settled_files += u64::from(check_file(store, file, &mut report.problems)?);
+        report.settled_files += u64::from(check_file(store, file, &mut report.problems));
     }
-    Ok(())
 }
 
 /// Whether a file that others were replaced by lies there, be it as it may.
-fn check_file(store: &dyn Store, file: &SettledFile, problems: &mut Vec<String>) -> Result<bool, LakeError> {
+fn check_file(store: &dyn Store, file: &SettledFile, problems: &mut Vec<String>) -> bool {
     let SettledFile { path, rows, bytes: size, sha256, .. } = file;
     let bytes = match store.get(path) {
         Err(StoreError::NotFound(_)) => {
             problems.push(format!("{path}: was settled and is missing"));
-            return Ok(false);
+            return false;
         }
-        bytes => bytes?,
+        Err(error) => {
+            problems.push(error.to_string());
+            return false;
+        }
+        Ok(bytes) => bytes,
     };
     if hex(&Sha256::digest(&bytes)) != *sha256 || bytes.len() as u64 != *size {
         problems.push(format!("{path}: its content is not what was settled"));
     } else if footer_rows(path, bytes).ok() != Some(*rows) {
         problems.push(format!("{path}: its footer does not say {rows} rows"));
     }
-    Ok(true)
+    true
 }
 
 fn check_strays(store: &dyn Store, view: &View, report: &mut VerifyReport) -> Result<(), LakeError> {

@@ -27,10 +27,6 @@ pub struct View {
     pub compacted: BTreeMap<String, CompactionReceipt>,
     /// Manifests by path: the newest of each table and day.
     pub manifests: BTreeMap<String, Manifest>,
-    /// Generations of settled files that manifests know as taken in.
-    folded: HashMap<WindowKey, BTreeSet<u32>>,
-    /// Generations of public files that are in manifests.
-    folded_public: HashMap<WindowKey, BTreeSet<u32>>,
     /// The first day of a table that is kept.
     pub first_kept: BTreeMap<String, String>,
     /// Floors of the chains, by their folders.
@@ -181,18 +177,6 @@ impl View {
                 }
             }
             if is_whole {
-                self.folded_public.clear();
-                for manifest in self.manifests.values() {
-                    for file in &manifest.files {
-                        self.folded_public.entry(file.key()).or_default().insert(file.generation);
-                    }
-                }
-                let mut folded: HashMap<WindowKey, BTreeSet<u32>> = HashMap::new();
-                for (table, taken) in self.taken() {
-                    let key = (table.to_string(), taken.window_start, taken.window);
-                    folded.entry(key).or_default().insert(taken.generation);
-                }
-                self.folded = folded;
                 return Ok(());
             }
         }
@@ -281,23 +265,25 @@ impl View {
 
     /// Whether a compaction counts for nothing: made in the place of one that is in a manifest, or of settled files that are.
     pub fn is_vain(&self, path: &str, compaction: &Compaction) -> bool {
-        let in_manifest = self.folded_public.get(&compaction.key());
+        let in_manifest = || {
+            let files = self.manifest_of(&compaction.key()).into_iter().flat_map(|manifest| &manifest.files);
+            files.into_iter().any(|file| file.key() == compaction.key() && file.generation == compaction.generation)
+        };
         !self.compacted.contains_key(path)
-            && (in_manifest.is_some_and(|known| known.contains(&compaction.generation))
-                || compaction.inputs().any(|input| self.is_taken(&input.key(), input.generation)))
-    }
-
-    /// Settled files that manifests call taken, with their tables.
-    pub fn taken(&self) -> impl Iterator<Item = (&str, &Taken)> {
-        self.manifests.iter().flat_map(|(path, manifest)| {
-            let table = layout::table_and_day(layout::MANIFEST, path).map_or("", |(table, _)| table);
-            manifest.taken.iter().map(move |taken| (table, taken))
-        })
+            && (in_manifest() || compaction.inputs().any(|input| self.is_taken(&input.key(), input.generation)))
     }
 
     /// Whether a manifest says that a public file has taken in a settled file, and that it is gone.
     pub fn is_taken(&self, key: &WindowKey, generation: u32) -> bool {
-        self.folded.get(key).is_some_and(|known| known.contains(&generation))
+        let taken = Taken { window_start: key.1, window: key.2, generation };
+        self.manifest_of(key).is_some_and(|manifest| manifest.taken.contains(&taken))
+    }
+
+    /// The manifest of a window's day.
+    fn manifest_of(&self, (table, window_start, _): &WindowKey) -> Option<&Manifest> {
+        let folder = layout::manifest_folder(table, &window_start.date());
+        let mut found = self.manifests.range(folder.clone()..).take_while(|(path, _)| path.starts_with(&folder));
+        found.next().map(|(_, manifest)| manifest)
     }
 
     /// Whether a window is of a day that is not kept.
@@ -376,16 +362,27 @@ impl View {
     pub fn generation(&self, key: &WindowKey) -> u32 {
         let folder = layout::claim_folder(&key.0, key.1, key.2);
         let claims = self.claims.range(folder.clone()..).take_while(|(path, _)| path.starts_with(&folder));
-        let folded = self.folded.get(key).and_then(BTreeSet::last);
-        claims.map(|(_, claim)| claim.generation).chain(folded.copied()).max().unwrap_or(0)
+        let of = |generation| Taken { window_start: key.1, window: key.2, generation };
+        let taken = self.manifest_of(key).and_then(|manifest| manifest.taken.range(of(0)..=of(u32::MAX)).last());
+        claims.map(|(_, claim)| claim.generation).chain(taken.map(|taken| taken.generation)).max().unwrap_or(0)
     }
 
     /// The largest generation of a window's public files so far, or 0.
     pub fn public_generation(&self, key: &WindowKey) -> u32 {
         let folder = layout::compaction_folder(&key.0, key.1, key.2);
         let made = self.compactions.range(folder.clone()..).take_while(|(path, _)| path.starts_with(&folder));
-        let folded = self.folded_public.get(key).and_then(BTreeSet::last);
-        made.map(|(_, compaction)| compaction.generation).chain(folded.copied()).max().unwrap_or(0)
+        let files = self.manifest_of(key).into_iter().flat_map(|manifest| &manifest.files);
+        let known = files.filter(|file| file.key() == *key).map(|file| file.generation);
+        made.map(|(_, compaction)| compaction.generation).chain(known).max().unwrap_or(0)
+    }
+
+    /// Whether files of a window became public after it was over: what comes then is late.
+    pub fn was_public_whole(&self, key: &WindowKey) -> bool {
+        let folder = layout::compaction_folder(&key.0, key.1, key.2);
+        let made = self.compacted.range(folder.clone()..).take_while(|(path, _)| path.starts_with(&folder));
+        let is_late = |receipt: &CompactionReceipt| receipt.compacted_at >= key.1 + key.2;
+        made.into_iter().any(|(_, receipt)| is_late(receipt))
+            || self.manifest_of(key).is_some_and(|manifest| manifest.files.iter().any(|file| file.key() == *key))
     }
 
     /// Committed hot files with their inputs, in order of the chains.

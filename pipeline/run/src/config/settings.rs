@@ -360,7 +360,12 @@ pub const SETTINGS: [Setting; 41] = [
         name: "lake.window",
         meaning: "length of the event-time windows of the lake's public files",
         set: |config, text| {
-            config.lake_window = span_between(text, Span::seconds(10), Span::days(1))?;
+            let window = span_between(text, Span::seconds(10), Span::days(1))?;
+            // A file lies in the folder of one day.
+            if Span::days(1).0 % window.0 != 0 {
+                return Err(format!("{text} does not divide a day: expected such as 5m, 15m, 1h, 6h, 1d"));
+            }
+            config.lake_window = window;
             Ok(())
         },
         show: |config| config.lake_window.to_string(),
