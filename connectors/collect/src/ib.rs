@@ -1,11 +1,14 @@
 //! The table `ib`: one row for each port of an InfiniBand or RoCE device (Documentation/ABI/stable/sysfs-class-infiniband).
 
 use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::Duration;
 
-use tidewatch_model::Timestamp;
 use tidewatch_model::table;
+use tidewatch_model::{Span, Timestamp};
 
 use crate::collector::{Collected, Collector};
+use crate::desk::Desk;
 use crate::fault::Faults;
 use crate::reading::{Roots, Unreadable, float, integer};
 use crate::rows::{Cell, Rows, RowsError};
@@ -15,8 +18,19 @@ const DEVICES: &str = "class/infiniband";
 /// Data is counted in words of so many bytes.
 const WORD: i64 = 4;
 
-/// Reads the ports.
+/// How long one pass waits for the ports; a healthy one takes a few milliseconds.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// Ports that have not answered for so long hang.
+const STUCK_AFTER: Span = Span::seconds(5);
+
+/// Reads the ports, on a thread of its own: a counter is a question to the card's firmware, and one that hangs holds up nobody else.
 pub struct IbCollector {
+    desk: Option<Desk<Timestamp, Collected>>,
+    reader: Option<Reader>,
+    stuck: Option<Span>,
+}
+
+struct Reader {
     roots: Roots,
     host: String,
     /// Columns that are counters, and the names of their files.
@@ -29,6 +43,12 @@ pub struct IbCollector {
 impl IbCollector {
     /// For this machine's name.
     pub fn new(roots: Roots, host: &str) -> Self {
+        IbCollector { desk: None, reader: Some(Reader::new(roots, host)), stuck: None }
+    }
+}
+
+impl Reader {
+    fn new(roots: Roots, host: &str) -> Self {
         let columns = table::find("ib").map_or(&[][..], |table| table.columns).iter().map(|column| column.name);
         let counters = columns.filter_map(|name| {
             let file = match name {
@@ -39,7 +59,7 @@ impl IbCollector {
             Some((name, file.to_string()))
         });
         let counters = counters.collect();
-        IbCollector { roots, host: host.to_string(), counters, known: BTreeMap::new(), faults: Faults::default() }
+        Reader { roots, host: host.to_string(), counters, known: BTreeMap::new(), faults: Faults::default() }
     }
 
     /// Names of what lies in a folder under /sys, in order.
@@ -93,7 +113,10 @@ impl IbCollector {
             found
                 .extend(paths.into_iter().find(|path| self.roots.sys.join(path).is_file()).map(|path| (*column, path)));
         }
-        self.known.insert(folder.to_string(), found.clone());
+        // A device that is not ready yet is looked at again.
+        if !found.is_empty() {
+            self.known.insert(folder.to_string(), found.clone());
+        }
         found
     }
 
@@ -118,6 +141,28 @@ impl Collector for IbCollector {
         "ib"
     }
 
+    fn collect(&mut self, now: Timestamp) -> Collected {
+        if let Some(mut reader) = self.reader.take() {
+            let work = move |questions: Receiver<Timestamp>, answers: SyncSender<Collected>| {
+                let _ = questions.into_iter().map(|now| reader.collect(now)).try_for_each(|read| answers.send(read));
+            };
+            self.desk = Desk::open("infiniband", work).ok();
+        }
+        let Some(desk) = &mut self.desk else { return Collected::default() };
+        // What came late is of another moment: it is let go of.
+        drop(desk.answer(Duration::ZERO));
+        desk.ask(now, now);
+        let answer = desk.answer(PATIENCE).map(|(_, collected)| collected);
+        self.stuck = desk.busy_for(now).filter(|busy| *busy >= STUCK_AFTER);
+        answer.unwrap_or_default()
+    }
+
+    fn stuck(&self) -> Option<Span> {
+        self.stuck
+    }
+}
+
+impl Reader {
     fn collect(&mut self, now: Timestamp) -> Collected {
         let batch = self.rows(now).and_then(Rows::finish);
         let batch = self.faults.keep("", batch.map_err(|error| Unreadable::damaged(error.to_string()))).flatten();
@@ -192,6 +237,32 @@ mod tests {
         assert!(reasons.iter().any(|reason| reason.contains("'many' is not a whole number")), "{reasons:?}");
         std::fs::remove_dir_all(sys.join("class/infiniband/mlx5_1")).unwrap();
         assert_eq!(collector.collect(Timestamp::from_seconds(2)).batch.unwrap().num_rows(), 1);
+    }
+
+    /// A card whose firmware hangs: a read of a counter that does not return, as that of a pipe without a writer.
+    #[test]
+    fn a_port_that_hangs_holds_up_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let sys = folder.path();
+        put(sys, "class/infiniband/mlx5_0/ports/1/state", "4: ACTIVE\n");
+        std::fs::create_dir(sys.join("class/infiniband/mlx5_0/ports/1/counters")).unwrap();
+        let pipe = sys.join("class/infiniband/mlx5_0/ports/1/rate");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let mut collector = collector(sys);
+        let begun = std::time::Instant::now();
+        for second in 0..10 {
+            assert!(collector.collect(Timestamp::from_seconds(second)).batch.is_none());
+        }
+        assert!(begun.elapsed() < Duration::from_secs(9), "each pass waits a moment");
+        assert_eq!(collector.stuck(), Some(Span::seconds(9)));
+        // It comes back.
+        std::fs::write(&pipe, "400 Gb/sec\n").unwrap();
+        let mut second = 10;
+        while collector.collect(Timestamp::from_seconds(second)).batch.is_none() {
+            second += 1;
+            std::fs::remove_file(&pipe).ok();
+        }
+        assert_eq!(collector.stuck(), None);
     }
 
     #[test]

@@ -206,6 +206,8 @@ const HOT_GROUP_ROWS: usize = 16_384;
 
 fn hot_properties(schema: &Schema, facts: &[(&str, String)]) -> WriterPropertiesBuilder {
     let mut properties = properties(facts, None)
+        // Without the version: a later one that is asked to mend a file makes the same bytes.
+        .set_created_by("tidewatch".to_string())
         .set_max_row_group_row_count(Some(HOT_GROUP_ROWS))
         .set_compression(Compression::UNCOMPRESSED)
         .set_statistics_enabled(EnabledStatistics::Chunk)

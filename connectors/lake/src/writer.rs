@@ -329,6 +329,11 @@ impl LakeWriter {
             && (again || self.partitions.iter().any(|(key, held)| !self.is_unfinished(key) && is_due(held)))
     }
 
+    /// Whether an entry did not succeed and waits to be tried again.
+    pub fn is_failing(&self) -> bool {
+        self.unfinished.is_some()
+    }
+
     /// Whether an entry of a partition is unfinished: the next waits for it.
     fn is_unfinished(&self, (topic, partition): &(String, u32)) -> bool {
         let portions = self.unfinished.iter().flat_map(|(flush, _)| &flush.portions);

@@ -93,7 +93,7 @@ impl Api {
     /// Nothing is known yet.
     pub fn new(parts: ApiParts) -> Api {
         let ApiParts { policy, silences, acks, log, scan, workers, fresh, clock, random } = parts;
-        let (started, rows) = (clock.now(), RowsInbox::new(log.clone(), random.as_ref()));
+        let (started, rows) = (clock.now(), RowsInbox::new(log.clone(), random.as_ref(), clock.clone()));
         let record = Writer::new(log, random.as_ref());
         Api {
             view: Mutex::default(),

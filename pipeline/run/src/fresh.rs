@@ -9,6 +9,13 @@ const FRESH: Duration = Duration::from_secs(2);
 /// Longest time that a question waits; then it sees what is committed.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// A wish that was taken up: what was read before then is committed with it.
+#[derive(Debug)]
+pub struct Wish {
+    number: u64,
+    since: Instant,
+}
+
 /// Wishes, and how far they are carried out.
 #[derive(Default)]
 pub struct Fresh {
@@ -22,6 +29,7 @@ struct State {
     asked: u64,
     /// The last that was carried out.
     done: u64,
+    /// When the last that succeeded was taken up.
     done_at: Option<Instant>,
 }
 
@@ -38,16 +46,19 @@ impl Fresh {
         drop(self.changed.wait_timeout_while(state, PATIENCE, waits));
     }
 
-    /// The newest wish that is not carried out.
-    pub fn wish(&self) -> Option<u64> {
+    /// The newest wish that is not carried out, as it is taken up.
+    pub fn wish(&self) -> Option<Wish> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        (state.asked > state.done).then_some(state.asked)
+        (state.asked > state.done).then(|| Wish { number: state.asked, since: Instant::now() })
     }
 
-    /// Says that a wish, and all before it, are carried out.
-    pub fn carried_out(&self, wish: u64) {
+    /// Says that a wish, and all before it, are carried out, or that they can't be.
+    pub fn carried_out(&self, wish: &Wish, done: bool) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        (state.done, state.done_at) = (wish, Some(Instant::now()));
+        state.done = wish.number;
+        if done {
+            state.done_at = Some(wish.since);
+        }
         self.changed.notify_all();
     }
 }

@@ -437,13 +437,13 @@ impl Fleet {
             let Some(gpu) = self.gpus.get(&xid.uuid) else { continue };
             let identity = gpu.identity.clone();
             let ts = now - Span::micros(xid.at.elapsed().as_micros() as i64);
-            if self.is_news("nvml", &identity.pci, xid.code, ts) {
+            if self.is_news("nvml", &identity.pci, xid.code, now) {
                 self.push(GpuEvent { code: xid.code, ..GpuEvent::of(ts, &identity, "xid", None) });
             }
         }
         let said = std::mem::take(&mut *self.requests.kernel.lock().unwrap_or_else(PoisonError::into_inner));
         for KernelXid { ts, pci, code, message } in said {
-            if self.is_news("kernel", &pci, Some(code), ts) {
+            if self.is_news("kernel", &pci, Some(code), now) {
                 let known = self.gpus.values().find(|gpu| gpu.identity.pci == pci).map(|gpu| gpu.identity.clone());
                 let identity = known.unwrap_or_else(|| Identity { pci, ..Identity::unknown(0) });
                 let event = GpuEvent::of(ts, &identity, "xid", Some(message));
@@ -452,9 +452,9 @@ impl Fleet {
         }
     }
 
-    /// Whether an XID was not told of by the other source a moment ago. One source tells of each that there is.
-    fn is_news(&mut self, source: &'static str, pci: &str, code: Option<i64>, ts: Timestamp) -> bool {
-        self.told.retain(|(_, _, _, before)| (ts - *before).0.abs() <= SAME_XID.0);
+    /// Whether an XID was not told of by the other source a moment ago, by when it came and not by its time, which two clocks say. One source tells of each that there is.
+    fn is_news(&mut self, source: &'static str, pci: &str, code: Option<i64>, now: Timestamp) -> bool {
+        self.told.retain(|(_, _, _, before)| now - *before <= SAME_XID);
         match self.told.iter().position(|(by, of, known, _)| *by != source && of == pci && *known == code) {
             // Each answers for one of the other's.
             Some(index) => {
@@ -462,7 +462,7 @@ impl Fleet {
                 false
             }
             None => {
-                self.told.push((source, pci.to_string(), code, ts));
+                self.told.push((source, pci.to_string(), code, now));
                 true
             }
         }

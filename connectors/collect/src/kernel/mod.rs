@@ -48,7 +48,10 @@ pub struct KernelCollector {
     rest: Vec<u8>,
     /// The last message that was taken, of this boot.
     last: Option<u64>,
-    begun: bool,
+    /// When it was read last: what came since then was said since then.
+    read_at: Option<Timestamp>,
+    /// The last message that is written down.
+    kept: Option<u64>,
     faults: Faults,
 }
 
@@ -79,7 +82,8 @@ impl KernelCollector {
             file: None,
             rest: Vec::new(),
             last: None,
-            begun: false,
+            read_at: None,
+            kept: None,
             faults: Faults::default(),
         }
     }
@@ -157,18 +161,25 @@ impl KernelCollector {
 
     fn rows(&mut self, now: Timestamp) -> Result<Rows, RowsError> {
         let mut rows = Rows::of("kernel_event")?;
-        if !std::mem::replace(&mut self.begun, true) {
+        let read_at = self.read_at.replace(now);
+        if read_at.is_none() {
             self.restore();
+            self.kept = self.last;
         }
+        // What the pass before took is in the log by now: it is not told again.
+        if self.last != self.kept {
+            self.keep();
+            self.kept = self.last;
+        }
+        let Some(started) = self.started(now) else { return Ok(rows) };
         let lines = self.lines();
         let Some(lines) = self.faults.keep("", lines).filter(|lines| !lines.is_empty()) else { return Ok(rows) };
-        let Some(started) = self.started(now) else { return Ok(rows) };
         // At the very first start nobody knows what was told before.
         let first = if self.last.is_none() { now.saturating_sub(FIRST_LOOK) } else { Timestamp::MIN };
         let (before, mut left_out) = (self.last, 0);
         for message in lines.iter().filter_map(|line| parsed(line)) {
-            // Messages may carry a time a moment ahead of the clock that we read.
-            let ts = (started + Span::micros(message.at)).min(now);
+            // The kernel's clock for messages drifts from the one that says how long the machine runs: by seconds in a week.
+            let ts = (started + Span::micros(message.at)).max(read_at.unwrap_or(Timestamp::MIN)).min(now);
             if before.is_some_and(|before| before > 0 && message.seq <= before) {
                 continue;
             }
@@ -197,9 +208,6 @@ impl KernelCollector {
         if left_out > 0 {
             self.faults
                 .note("", Unreadable::damaged(format!("{left_out} messages beyond {ROWS} a second are not kept")));
-        }
-        if self.last != before {
-            self.keep();
         }
         Ok(rows)
     }
@@ -284,14 +292,20 @@ mod tests {
         say(&kmsg, "3,12,7199000000,-;watchdog: BUG: soft lock");
         assert_eq!(kinds(collector.collect(NOW).batch), []);
         say(&kmsg, "up - CPU#1 stuck for 22s! [python:9]\n6,13,7199100000,-;eth0: renamed\n");
-        assert_eq!(kinds(collector.collect(NOW).batch), [(1, "soft_lockup".to_string())]);
+        let later = collector.collect(NOW + Span::seconds(1));
+        assert_eq!(kinds(later.batch), [(0, "soft_lockup".to_string())], "it was said since the last look");
+        // Written down once the log has it.
+        collector.collect(NOW + Span::seconds(2));
         drop(collector);
         say(&kmsg, "3,14,7199500000,-;Buffer I/O error on dev sdb1, logical block 0\n");
+        let mut collector = start();
         assert_eq!(
-            kinds(start().collect(NOW).batch),
+            kinds(collector.collect(NOW).batch),
             [(0, "io_error".to_string())],
             "only what is new after a restart"
         );
+        assert_eq!(kinds(start().collect(NOW).batch), [(0, "io_error".to_string())], "it may not have reached the log");
+        collector.collect(NOW);
         assert_eq!(kinds(start().collect(NOW).batch), []);
         // After a boot the numbers begin anew, and everything is new.
         std::fs::write(folder.path().join("sys/kernel/random/boot_id"), "b2\n").unwrap();

@@ -34,6 +34,10 @@ const FALLEN_OFF: i64 = 79;
 
 /// What a message means, if it is known to mean something.
 pub fn meaning(message: &str) -> Option<Said> {
+    // A program may call itself as it likes, and the kernel says its name when it crashes.
+    if message.contains("]: segfault at ") || message.starts_with("traps: ") {
+        return of_crash(message);
+    }
     of_gpus(message)
         .or_else(|| of_processes(message))
         .or_else(|| of_hardware(message))
@@ -42,13 +46,14 @@ pub fn meaning(message: &str) -> Option<Said> {
 }
 
 fn of_gpus(message: &str) -> Option<Said> {
-    for (kind, word) in [("xid", "NVRM: Xid ("), ("sxid", ": SXid (")] {
-        let Some((before, rest)) = message.split_once(word) else { continue };
+    for (kind, begins, word) in [("xid", "NVRM: ", "Xid (PCI:"), ("sxid", "nvidia-nvswitch", ": SXid (PCI:")] {
+        let Some((before, rest)) = message.split_once(word).filter(|_| message.starts_with(begins)) else { continue };
         let (address, rest) = rest.split_once("):")?;
+        let address = Some(whole_address(address)).filter(|address| is_address(address))?;
         let rest = rest.trim_start();
-        let end = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());
+        let end = rest.find(',')?;
         let said = Said {
-            pci: Some(whole_address(address.trim_start_matches("PCI:"))),
+            pci: Some(address),
             code: Some(rest[..end].parse().ok()?),
             pid: value_of(rest, "pid=").and_then(|pid| pid.parse().ok()),
             process: value_of(rest, "name=").filter(|name| !name.starts_with('<')).map(str::to_string),
@@ -57,7 +62,7 @@ fn of_gpus(message: &str) -> Option<Said> {
         let switch = (kind == "sxid").then(|| before.rsplit(' ').next().unwrap_or(before));
         return Some(said.device(switch));
     }
-    if message.contains("NVRM") && message.contains("fallen off the bus") {
+    if message.starts_with("NVRM: ") && message.contains("fallen off the bus") {
         let pci = message.split_whitespace().find(|word| word.matches(':').count() >= 2 && word.contains('.'));
         let pci = pci.map(|word| whole_address(word.trim_matches(|letter: char| !letter.is_ascii_hexdigit())));
         return Some(Said { pci, code: Some(FALLEN_OFF), ..Said::of("xid") });
@@ -97,12 +102,13 @@ fn of_processes(message: &str) -> Option<Said> {
         let cpu = rest.split(' ').next()?;
         return Some(Said::of("hard_lockup").device(Some(&format!("cpu{cpu}"))));
     }
-    if message.contains(": segfault at ") && message.contains("in libnccl") {
-        let (process, rest) = message.split_once('[')?;
-        let pid = rest.split_once(']')?.0.parse().ok();
-        return Some(Said { pid, process: Some(process.to_string()), ..Said::of("segfault_nccl") });
-    }
     message.starts_with("Kernel panic - not syncing").then(|| Said::of("panic"))
+}
+
+fn of_crash(message: &str) -> Option<Said> {
+    let (before, _) = message.split_once("]: segfault at ").filter(|(_, after)| after.contains(" in libnccl"))?;
+    let (process, pid) = before.rsplit_once('[')?;
+    Some(Said { pid: pid.parse().ok(), process: Some(process.to_string()), ..Said::of("segfault_nccl") })
 }
 
 /// `name:pid`; a name may have colons itself.
@@ -343,6 +349,10 @@ mod tests {
             "IPv6: ADDRCONF(NETDEV_CHANGE): eth0: link becomes ready",
             "perf: interrupt took too long (2509 > 2500), lowering kernel.perf_event_max_sample_rate to 79000",
             "nvme nvme0: 8/0/0 default/read/poll queues",
+            // Threads that call themselves so, and crash.
+            "NVRM: Xid ():79[991]: segfault at 0 ip 00007f12 sp 00007ffd error 4 in x[7f12+8d000]",
+            "I/O error dev x[991]: segfault at 0 ip 00007f12 sp 00007ffd error 4 in x[7f12+8d000]",
+            "NVRM: Xid (PCI:x): 79, GPU has",
             "EXT4-fs (sda1): mounted filesystem with ordered data mode. Quota mode: none.",
             "XFS (dm-3): Mounting V5 Filesystem",
             "nfs: server 10.0.0.7 OK",

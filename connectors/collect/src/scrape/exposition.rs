@@ -1,5 +1,9 @@
 //! Reading what exporters show: Prometheus' text format, version 0.0.4, and OpenMetrics 1.0 (their documentation and specification).
 
+/// Labels of one sample, and bytes of a name or a value: a row must fit into one record of the log.
+const LABELS: usize = 64;
+const TEXT_BYTES: usize = 4_096;
+
 /// One sample.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
@@ -70,6 +74,10 @@ fn sample(line: &str, dialect: Dialect) -> Result<Sample, String> {
     }
     if name.is_empty() {
         return Err(format!("expected the name of a metric, found '{}'", shown(line)));
+    }
+    let longest = labels.iter().flat_map(|(name, value)| [name.len(), value.len()]).max().unwrap_or(0).max(name.len());
+    if labels.len() > LABELS || longest > TEXT_BYTES {
+        return Err(format!("expected at most {LABELS} labels, and names and values of {TEXT_BYTES} bytes"));
     }
     if dialect == Dialect::OpenMetrics {
         rest = rest.split(" # ").next().unwrap_or(rest);

@@ -4,6 +4,7 @@
 mod exposition;
 mod targets;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
@@ -33,6 +34,8 @@ const TEXT_BYTES: u64 = 32 << 20;
 const SAMPLES: usize = 100_000;
 /// Targets of one agent; those beyond are not scraped, and said.
 const TARGETS: usize = 500;
+/// Samples that are taken in one pass; what other targets answered waits for the next.
+const PASS_SAMPLES: usize = 200_000;
 /// How often files of targets are looked at.
 const LOOK: Span = Span::seconds(5);
 /// The longest that a target may take, if its interval is longer.
@@ -116,10 +119,11 @@ impl ScrapeCollector {
     /// Asks those that are due, and takes what others answered.
     fn scraped(&mut self, now: Timestamp) -> Vec<(Target, Timestamp, Scrape)> {
         let interval = self.options.interval;
-        let mut scraped = Vec::new();
+        let (mut scraped, mut samples) = (Vec::new(), 0);
         for (target, asked) in &mut self.targets {
-            if let Some(desk) = &mut asked.desk {
+            if let Some(desk) = asked.desk.as_mut().filter(|_| samples < PASS_SAMPLES) {
                 if let Some((at, scrape)) = desk.answer(Duration::ZERO) {
+                    samples += scrape.samples.as_ref().map_or(0, Vec::len);
                     scraped.push((target.clone(), at, scrape));
                 }
                 if desk.is_gone() {
@@ -173,8 +177,7 @@ impl ScrapeCollector {
                 }
             };
             // As Prometheus tells of each scrape.
-            let own: BTreeMap<&str, &str> =
-                target.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            let own = own_labels(&target);
             for (name, value) in [("up", up), ("scrape_duration_seconds", seconds), ("scrape_samples_scraped", count)] {
                 rows.push(at, name, &own, value);
             }
@@ -183,19 +186,21 @@ impl ScrapeCollector {
     }
 }
 
-/// A sample's labels and its target's. A label of a target's name is `exported_NAME`, as Prometheus has it.
-fn labels_of<'a>(target: &'a Target, sample: &'a Sample) -> BTreeMap<&'a str, &'a str> {
-    let mut labels: BTreeMap<&str, &str> =
-        target.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+/// A sample's labels and its target's. A label that is the target's already is `exported_NAME`, as Prometheus has it.
+fn labels_of<'a>(target: &'a Target, sample: &'a Sample) -> BTreeMap<Cow<'a, str>, &'a str> {
+    let mut labels = own_labels(target);
     for (name, value) in sample.labels.iter().filter(|(_, value)| !value.is_empty()) {
-        let name = match name.as_str() {
-            "job" => "exported_job",
-            "instance" => "exported_instance",
-            name => name,
-        };
-        labels.entry(name).or_insert(value);
+        let mut name = Cow::Borrowed(name.as_str());
+        while labels.contains_key(&name) {
+            name = Cow::Owned(format!("exported_{name}"));
+        }
+        labels.insert(name, value);
     }
     labels
+}
+
+fn own_labels(target: &Target) -> BTreeMap<Cow<'_, str>, &str> {
+    target.labels.iter().map(|(name, value)| (Cow::Borrowed(name.as_str()), value.as_str())).collect()
 }
 
 fn agent(patience: Duration) -> ureq::Agent {
@@ -250,7 +255,7 @@ impl Default for Rows {
 }
 
 impl Rows {
-    fn push(&mut self, ts: Timestamp, name: &str, labels: &BTreeMap<&str, &str>, value: f64) {
+    fn push(&mut self, ts: Timestamp, name: &str, labels: &BTreeMap<Cow<'_, str>, &str>, value: f64) {
         self.times.append_value(ts.0);
         self.names.append_value(name);
         for (name, value) in labels {
@@ -362,12 +367,15 @@ mod tests {
 
     #[test]
     fn samples_get_the_labels_of_their_target() {
-        let text = "http_requests_total{code=\"200\",job=\"own\",empty=\"\"} 7\nx 1.5\n".to_string();
+        let text = "http_requests_total{code=\"200\",job=\"own\",exported_job=\"x\",empty=\"\"} 7\nx 1.5\n".to_string();
         let address = exporter("200 OK", "text/plain; version=0.0.4", text);
         let (rows, faults) = scraped(&mut collector(&[format!("web=http://{address}")]), 5);
         let of = |name: &str| rows.iter().find(|row| row.0 == name).map(|row| (row.1.as_str(), row.2)).unwrap();
         let own = format!("instance={address},job=web");
-        assert_eq!(of("http_requests_total"), (format!("code=200,exported_job=own,{own}").as_str(), 7.0));
+        assert_eq!(
+            of("http_requests_total"),
+            (format!("code=200,exported_exported_job=x,exported_job=own,{own}").as_str(), 7.0)
+        );
         assert_eq!(
             (of("x"), of("up"), of("scrape_samples_scraped").1),
             ((own.as_str(), 1.5), (own.as_str(), 1.0), 2.0)

@@ -25,12 +25,21 @@ impl FromStr for Target {
         if job.is_empty() || !job.chars().all(|letter| letter.is_alphanumeric() || "_-.".contains(letter)) {
             return Err(format!("'{text}': expected a job's name before the ="));
         }
+        // What stands before an @ may be a password.
+        let shown = format!("{job}={}", url.rsplit('@').next().unwrap_or(url));
         Target::new(url, [("job".to_string(), job.to_string())].into())
-            .map_err(|problem| format!("'{text}': {problem}"))
+            .map_err(|problem| format!("'{shown}': {problem}"))
     }
 }
 
 impl Target {
+    /// The address without what may be a password.
+    pub fn shown(&self) -> String {
+        let (scheme, rest) = self.url.split_once("://").unwrap_or(("", &self.url));
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        format!("{scheme}://{}/{path}", authority.rsplit('@').next().unwrap_or(authority))
+    }
+
     fn new(url: &str, mut labels: BTreeMap<String, String>) -> Result<Target, String> {
         let (scheme, rest) = url.split_once("://").ok_or("expected http:// or https://")?;
         if !["http", "https"].contains(&scheme) {
@@ -126,6 +135,8 @@ mod tests {
             (target.url.as_str(), target.labels["instance"].as_str()),
             ("https://u:p@gw:8443/a/b?c=d", "gw:8443")
         );
+        assert_eq!(target.shown(), "https://gw:8443/a/b?c=d");
+        assert!(!"x=ftp://u:secret@n1".parse::<Target>().unwrap_err().contains("secret"));
         for (text, expected) in [
             ("http://n1:9100", "'http://n1:9100': expected JOB=URL"),
             ("=http://n1", "expected a job's name"),

@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::RecordBatch;
-use arrow::ipc::reader::StreamReader;
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::TimestampMicrosecondType;
 use serde_json::json;
 use tidewatch_collect::append_frames;
-use tidewatch_model::ports::{Log, Random};
-use tidewatch_model::table::{self, TABLES, Table};
+use tidewatch_model::Timestamp;
+use tidewatch_model::limits::{FUTURE_SKEW, LATE_ROWS};
+use tidewatch_model::ports::{Clock, Log, Random};
+use tidewatch_model::table::{self, TABLES, TIME_COLUMN, Table};
 use tidewatch_model::wire::json::{JsonOptions, TimeUnitChoice, decode_lines_with};
-use tidewatch_model::wire::{Origin, encode_split};
+use tidewatch_model::wire::{Origin, decode_payload, encode_split};
 use tidewatch_serve::{Answer, ApiRequest};
 use tidewatch_sql::suggestion;
 
@@ -22,6 +25,8 @@ use crate::mapping;
 const LANES: usize = 4;
 /// Posts that wait for them; more are told to come again.
 const WAITING: usize = 32;
+/// Rows of one post.
+const LINES: usize = 20_000;
 /// Lines that are named in an answer.
 const NAMED: usize = 10;
 /// Seconds after which to come again.
@@ -31,6 +36,7 @@ const AGAIN: u32 = 1;
 pub struct RowsInbox {
     log: Arc<dyn Log>,
     lanes: Vec<Mutex<BTreeMap<&'static str, Origin>>>,
+    clock: Arc<dyn Clock>,
     incarnation: String,
     next: AtomicUsize,
     under_way: AtomicUsize,
@@ -40,9 +46,10 @@ pub struct RowsInbox {
 
 impl RowsInbox {
     /// Into this log.
-    pub fn new(log: Arc<dyn Log>, random: &dyn Random) -> RowsInbox {
+    pub fn new(log: Arc<dyn Log>, random: &dyn Random, clock: Arc<dyn Clock>) -> RowsInbox {
         RowsInbox {
             log,
+            clock,
             lanes: (0..LANES).map(|_| Mutex::default()).collect(),
             incarnation: format!("{:016x}", random.next_u64()),
             next: AtomicUsize::new(0),
@@ -68,13 +75,11 @@ impl RowsInbox {
             let near = suggestion(name, TABLES.iter().filter(|table| !table.is_own()).map(|table| table.name));
             return refused(404, &format!("unknown table '{name}'{near}"));
         };
-        if self.under_way.fetch_add(1, Ordering::SeqCst) >= LANES + WAITING {
-            self.under_way.fetch_sub(1, Ordering::SeqCst);
+        let place = Place::of(&self.under_way);
+        if place.0.load(Ordering::SeqCst) > LANES + WAITING {
             return again(429, "too many posts at once");
         }
-        let answer = self.take(table, request);
-        self.under_way.fetch_sub(1, Ordering::SeqCst);
-        answer
+        self.take(table, request)
     }
 
     fn take(&self, table: &'static Table, request: &ApiRequest) -> Answer {
@@ -87,11 +92,15 @@ impl RowsInbox {
         if let Some((name, _)) = request.query.iter().find(|(name, _)| name != "ts") {
             return refused(400, &format!("unknown parameter '{name}': expected ts"));
         }
+        // Decoded rows are larger than their text: as many posts are decoded at once as are written.
+        let lane = self.next.fetch_add(1, Ordering::SeqCst) % LANES;
+        let mut origins = self.lanes[lane].lock().unwrap_or_else(PoisonError::into_inner);
         let read = match request.kind.starts_with("application/vnd.apache.arrow.stream") {
             true => arrow_rows(table, &request.body),
-            false => Ok(json_rows(table, &request.body, unit)),
+            false => json_rows(table, &request.body, unit),
         };
-        let Read { batches, count, problems, unknown } = match read {
+        let read = read.and_then(|read| read.of_these_days(table, self.clock.now()));
+        let Read { rows: batch, count, problems, unknown } = match read {
             Ok(read) => read,
             Err(problem) => {
                 self.rejected.fetch_add(1, Ordering::SeqCst);
@@ -99,8 +108,18 @@ impl RowsInbox {
             }
         };
         self.rejected.fetch_add(count, Ordering::SeqCst);
-        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-        if let Err(problem) = self.append(table.name, &batches) {
+        let (rows, source) = (batch.num_rows(), format!("http-{lane}"));
+        let origin = origins.entry(table.name).or_insert_with(|| Origin {
+            source: source.clone(),
+            incarnation: self.incarnation.clone(),
+            seq: 0,
+        });
+        // What no record can hold is no matter of another try.
+        let records = match if rows > 0 { encode_split(table.name, origin, &batch) } else { Ok(vec![]) } {
+            Ok(records) => records,
+            Err(problem) => return refused(413, &problem.to_string()),
+        };
+        if let Err(problem) = append_frames(self.log.as_ref(), table.name, &source, &records) {
             return again(503, &format!("the log does not take rows: {problem}"));
         }
         *self.taken.lock().unwrap_or_else(PoisonError::into_inner).entry(table.name.to_string()).or_default() +=
@@ -112,21 +131,21 @@ impl RowsInbox {
         let error = format!("{count} lines are no rows, {rows} rows were taken; {}", problems.join("; "));
         refused(400, &error)
     }
+}
 
-    fn append(&self, table: &'static str, batches: &[RecordBatch]) -> Result<(), String> {
-        let lane = self.next.fetch_add(1, Ordering::SeqCst) % LANES;
-        let source = format!("http:{}-{lane}", self.incarnation);
-        let mut origins = self.lanes[lane].lock().unwrap_or_else(PoisonError::into_inner);
-        let origin = origins.entry(table).or_insert_with(|| Origin {
-            source: source.clone(),
-            incarnation: self.incarnation.clone(),
-            seq: 0,
-        });
-        for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
-            let records = encode_split(table, origin, batch).map_err(|error| error.to_string())?;
-            append_frames(self.log.as_ref(), table, &source, &records).map_err(|error| error.to_string())?;
-        }
-        Ok(())
+/// One of the posts that are under way, until it is answered, however that ends.
+struct Place<'a>(&'a AtomicUsize);
+
+impl Place<'_> {
+    fn of(count: &AtomicUsize) -> Place<'_> {
+        count.fetch_add(1, Ordering::SeqCst);
+        Place(count)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -136,7 +155,7 @@ fn again(status: u16, message: &str) -> Answer {
 
 /// What was posted.
 struct Read {
-    batches: Vec<RecordBatch>,
+    rows: RecordBatch,
     /// Lines that are no rows, and the first of them with the reason.
     count: u64,
     problems: Vec<String>,
@@ -144,30 +163,50 @@ struct Read {
     unknown: BTreeMap<String, u64>,
 }
 
-fn json_rows(table: &'static Table, body: &[u8], unit: TimeUnitChoice) -> Read {
+impl Read {
+    /// Without rows whose time is odd: the engine would make dead letters of them, after they were acknowledged.
+    fn of_these_days(mut self, table: &Table, now: Timestamp) -> Result<Read, String> {
+        let times = self
+            .rows
+            .column_by_name(TIME_COLUMN)
+            .and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
+        let times = times.ok_or_else(|| format!("table '{}': column '{TIME_COLUMN}' is no time", table.name))?;
+        let is_good = |ts: Option<i64>| {
+            ts.is_some_and(|ts| (now.saturating_sub(LATE_ROWS).0..=now.saturating_add(FUTURE_SKEW).0).contains(&ts))
+        };
+        let good: BooleanArray = times.iter().map(|ts| Some(is_good(ts))).collect();
+        let odd = good.len() - good.true_count();
+        if odd > 0 {
+            self.count += odd as u64;
+            self.problems.push(format!(
+                "{odd} rows are more than 24h behind or 5m ahead of the clock, or have no time (is ts in seconds? ?ts=ms or ?ts=us say otherwise)"
+            ));
+            self.rows = filter_record_batch(&self.rows, &good).map_err(|error| error.to_string())?;
+        }
+        Ok(self)
+    }
+}
+
+fn json_rows(table: &'static Table, body: &[u8], unit: TimeUnitChoice) -> Result<Read, String> {
+    // A short line may be a row of fifty columns.
+    let lines = body.iter().filter(|byte| **byte == b'\n').count() + 1;
+    if lines > LINES {
+        return Err(format!("{lines} lines: expected at most {LINES} in one post"));
+    }
     let (rows, report) = decode_lines_with(table, body, &JsonOptions { unit, ..JsonOptions::default() });
     let named = report.rejected.iter().take(NAMED).map(|line| format!("line {}: {}", line.line, line.reason));
-    Read {
-        batches: vec![rows],
-        count: report.rejected_count,
-        problems: named.collect(),
-        unknown: report.unknown_fields,
-    }
+    Ok(Read { rows, count: report.rejected_count, problems: named.collect(), unknown: report.unknown_fields })
 }
 
 /// Columns by name, of our types or such that a value can be brought to them.
 fn arrow_rows(table: &'static Table, body: &[u8]) -> Result<Read, String> {
-    let stream = StreamReader::try_new(body, None).map_err(|error| format!("not an Arrow stream: {error}"))?;
-    let mut unknown = BTreeMap::new();
-    let mut batches = Vec::new();
-    for batch in stream {
-        let batch = batch.map_err(|error| format!("not an Arrow stream: {error}"))?;
-        for field in
-            batch.schema().fields().iter().filter(|field| table.schema().field_with_name(field.name()).is_err())
-        {
-            *unknown.entry(field.name().clone()).or_default() += batch.num_rows() as u64;
-        }
-        batches.push(mapping::conform(table, &batch, &BTreeMap::new())?);
+    let batch = decode_payload(body).map_err(|error| error.to_string())?;
+    if batch.num_rows() > LINES {
+        return Err(format!("{} rows: expected at most {LINES} in one post", batch.num_rows()));
     }
-    Ok(Read { batches, count: 0, problems: vec![], unknown })
+    let schema = table.schema();
+    let others = batch.schema();
+    let others = others.fields().iter().filter(|field| schema.field_with_name(field.name()).is_err());
+    let unknown = others.map(|field| (field.name().clone(), batch.num_rows() as u64)).collect();
+    Ok(Read { rows: mapping::conform(table, &batch, &BTreeMap::new())?, count: 0, problems: vec![], unknown })
 }

@@ -308,17 +308,28 @@ fn rows_are_taken_line_by_line() {
         found
     };
     let ndjson = "application/x-ndjson";
-    let good = br#"{"ts":"2026-03-02T00:00:00Z","job":"j","rank":0,"step":1,"loss":"NaN"}
-{"ts":1772409601.5,"job":"j","rank":0,"step":2,"loss":2.5,"speed":7}
-"#;
+    let now = SystemClock.now();
+    let good = format!(
+        r#"{{"ts":"{now}","job":"j","rank":0,"step":1,"loss":"NaN"}}
+{{"ts":{}.5,"job":"j","rank":0,"step":2,"loss":2.5,"speed":7}}
+"#,
+        now.0 / 1_000_000
+    );
+    let good = good.as_bytes();
     let (status, answer, _) = post("/api/v1/rows/train_step", ndjson, good);
     assert_eq!(
         (status, answer.contains(r#""rows":2"#), answer.contains(r#""speed":1"#)),
         (200, true, true),
         "{answer}"
     );
-    let bad = b"{\"ts\":1,\"job\":\"j\",\"rank\":0,\"step\":3}\nnonsense\n{\"job\":\"j\"}\n";
-    let (status, answer, _) = post("/api/v1/rows/train_step?ts=ms", ndjson, bad);
+    let bad =
+        format!("{{\"ts\":{},\"job\":\"j\",\"rank\":0,\"step\":3}}\nnonsense\n{{\"job\":\"j\"}}\n", now.0 / 1_000);
+    let (status, answer, _) = post("/api/v1/rows/train_step?ts=ms", ndjson, bad.as_bytes());
+    let (odd, said, _) = post("/api/v1/rows/train_step", ndjson, bad.as_bytes());
+    assert!(
+        odd == 400 && said.contains("0 rows were taken") && said.contains("1 rows are more than 24h behind"),
+        "{said}"
+    );
     let words = ["2 lines are no rows, 1 rows were taken", "line 2: not JSON", "line 3: field 'ts' is missing"];
     assert!(status == 400 && words.iter().all(|word| answer.contains(word)), "{answer}");
     let found = rows("train_step");
@@ -330,11 +341,14 @@ fn rows_are_taken_line_by_line() {
     assert_eq!(post("/api/v1/rows/train_step", "application/vnd.apache.arrow.stream", &arrow).0, 200);
     assert_eq!(rows("train_step").iter().map(RecordBatch::num_rows).sum::<usize>(), 5);
     assert_eq!(post("/api/v1/rows/train_step", "application/vnd.apache.arrow.stream", b"arrow").0, 400);
+    // Short lines that would be many rows of fifty columns.
+    let (status, answer, _) = post("/api/v1/rows/train_step", ndjson, &b"{}\n".repeat(20_001));
+    assert!(status == 400 && answer.contains("expected at most 20000"), "{answer}");
     let (status, answer, _) = post("/api/v1/rows/train_steps", ndjson, good);
     assert!(status == 404 && answer.contains("did you mean 'train_step'"), "{answer}");
     assert_eq!(post("/api/v1/rows/alert_event", ndjson, good).0, 404, "what is ours is not written by others");
     assert_eq!(post("/api/v1/rows/train_step?ts=ns", ndjson, good).0, 400);
-    assert_eq!(api.posted(), ([("train_step".to_string(), 5)].into(), 3));
+    assert_eq!(api.posted(), ([("train_step".to_string(), 5)].into(), 7));
     log.fail_appends([std::io::ErrorKind::StorageFull]);
     let (status, _, again) = post("/api/v1/rows/train_step", ndjson, good);
     assert_eq!((status, again), (503, Some(1)));

@@ -7,6 +7,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, setrlimit};
+use tidewatch_lake::LakeScan;
 use tidewatch_postgres::catalog;
 use tidewatch_sql::{CATALOG, History};
 
@@ -81,11 +82,12 @@ pub fn run(args: &Args, data: Option<PathBuf>) -> Result<(), Failure> {
         .map_err(Failure::no)?;
     let mut out = BufWriter::new(std::io::stdout());
     let mut known: Option<(Instant, History)> = None;
+    let mut scan: Option<Arc<LakeScan>> = None;
     for question in questions {
         // The lake may not have been there before, and dimension tables and rules may have changed.
         known = known.filter(|(opened, _)| opened.elapsed() < REOPEN);
         if known.is_none() {
-            match open(&config, args) {
+            match open(&config, args, &mut scan) {
                 Ok(history) => known = Some((Instant::now(), history)),
                 Err(failure) => {
                     Frame::Failed("58030".to_string(), failure.message).write(&mut out).map_err(Failure::output)?
@@ -111,11 +113,13 @@ pub fn yield_to_others() {
     drop(std::fs::write("/proc/self/oom_score_adj", "1000"));
 }
 
-fn open(config: &Config, args: &Args) -> Result<History, Failure> {
+/// With what was read of the lake before: its entries are many, and never change.
+fn open(config: &Config, args: &Args, scan: &mut Option<Arc<LakeScan>>) -> Result<History, Failure> {
     let dimensions = dimension_files::load(&config.tables_files).map_err(Failure::usage)?;
     drop(rule_watch::load(config, &dimensions));
-    let scan = Arc::new(lake_access::open_scan(config)?);
-    let history = History::new(scan, threads()).map_err(Failure::no)?;
+    let known = scan.take().map_or_else(|| lake_access::open_scan(config).map(Arc::new), Ok)?;
+    *scan = Some(known.clone());
+    let history = History::new(known, threads()).map_err(Failure::no)?;
     let history = history.with_dimensions(dimensions).bounded((args.memory as f64 * QUESTIONS_SHARE) as usize);
     if !args.postgres {
         return Ok(history);

@@ -96,3 +96,49 @@ fn type_name(kind: ColumnType) -> &'static str {
 fn object<const N: usize>(pairs: [(&str, Value); N]) -> Map<String, Value> {
     pairs.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::Path;
+
+    use tidewatch_model::table::DIMENSIONS;
+
+    use super::*;
+
+    /// docs/tables.md is what the registry says.
+    #[test]
+    fn the_page_of_all_tables_is_true() {
+        let mut page = "# Tables\n\nEvery table, as `tidewatch tables` has them. A test writes this page: TIDEWATCH_WRITE_DOCS=1.\n".to_string();
+        let mut add = |name: &str, head: String, columns: Vec<Map<String, Value>>| {
+            page += &format!(
+                "\n## {name}\n\n{head}\n\n| Column | Type | Unit | Source | NULL means |\n|---|---|---|---|---|\n"
+            );
+            for column in columns {
+                let text = |name: &str| column[name].as_str().unwrap_or_default().replace('|', "\\|");
+                let mark = if text("identity").is_empty() { "" } else { " *" };
+                let cells = [text("type"), text("unit"), text("source"), text("null")].join(" | ");
+                page += &format!("| `{}`{mark} | {cells} |\n", text("column"));
+            }
+        };
+        for table in TABLES {
+            let every = if table.interval.0 > 0 { format!(", every {}", table.interval) } else { String::new() };
+            let kind = json!(table.kind).as_str().unwrap_or_default().to_string();
+            add(
+                table.name,
+                format!("One row is {} ({kind}{every}). Columns with * identify a series.", table.meaning),
+                columns(table),
+            );
+        }
+        for dimension in DIMENSIONS {
+            let head = format!("A dimension table: one row is {}.", dimension.meaning);
+            add(dimension.name, head, described(dimension.columns).collect());
+        }
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/tables.md");
+        if std::env::var_os("TIDEWATCH_WRITE_DOCS").is_some() {
+            std::fs::write(&path, &page).unwrap();
+        }
+        let found = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(found == page, "docs/tables.md is not what the tables are: run this test with TIDEWATCH_WRITE_DOCS=1");
+    }
+}

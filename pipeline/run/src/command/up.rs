@@ -29,7 +29,7 @@ use crate::config::Config;
 use crate::dimension_files::Watched;
 use crate::failure::Failure;
 use crate::feeds::Feeds;
-use crate::fresh::Fresh;
+use crate::fresh::{Fresh, Wish};
 use crate::group::{Division, Stations};
 use crate::heartbeat::Heartbeat;
 use crate::lake_access::open_store;
@@ -441,7 +441,7 @@ struct LoopState<'a> {
     hangup: Arc<AtomicBool>,
     /// What questions wish to be committed, and the wish that is being carried out.
     fresh: Arc<Fresh>,
-    commits: Option<u64>,
+    commits: Option<Wish>,
 }
 
 impl LoopState<'_> {
@@ -509,9 +509,10 @@ impl LoopState<'_> {
     }
 
     fn between_steps(&mut self, stations: &mut Stations, now: Timestamp) {
-        match self.commits {
-            Some(wish) if stations.is_committed() => {
-                self.fresh.carried_out(wish);
+        match &self.commits {
+            // Where a step fails nothing is committed: nobody waits for that.
+            Some(wish) if stations.is_committed() || stations.stats().trouble.is_some() => {
+                self.fresh.carried_out(wish, stations.is_committed() && stations.stats().trouble.is_none());
                 self.commits = None;
             }
             Some(_) => {}

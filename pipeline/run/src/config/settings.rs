@@ -172,7 +172,7 @@ pub const SETTINGS: [Setting; 41] = [
             Ok(())
         },
         show: |config| {
-            let target = |target: &Target| format!("{}={}", target.labels["job"], target.url);
+            let target = |target: &Target| format!("{}={}", target.labels["job"], target.shown());
             config.scrape.targets.iter().map(target).collect::<Vec<_>>().join(",")
         },
     },

@@ -496,6 +496,10 @@ impl Station {
     }
 
     fn maintain(&mut self, now: Timestamp) -> Result<(), StationError> {
+        // A lake that does not take rows is asked as often as ever.
+        if self.commit == Commit::Wanted && self.lake.is_failing() {
+            self.commit = Commit::AsDue;
+        }
         if !self.flushes.is_busy() && (self.commit == Commit::Wanted || self.lake.due(now)) {
             self.save_state(now)?;
             // An offset is committed only when the state that its rows made is durable.
