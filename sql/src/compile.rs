@@ -35,6 +35,7 @@ use crate::reads::{Reads, check_relations};
 use crate::recovery;
 use crate::rows_table::{RowsTable, Source, WINDOW_END, WINDOW_START, columns_read};
 use crate::session::{rule_session, run};
+use crate::settings::Settings;
 use crate::shape::{self, RulePlan};
 pub(crate) use crate::shared::plan::RowPlan;
 use crate::shared::plan::{SharedPlan, take_apart, take_row_apart};
@@ -108,6 +109,7 @@ pub struct Compiler {
     session: SessionContext,
     runtime: Runtime,
     dimensions: Dimensions,
+    settings: Settings,
 }
 
 impl Loaded {
@@ -132,7 +134,8 @@ impl Compiler {
     /// When DataFusion can't be set up.
     pub fn with(dimensions: &Dimensions) -> Result<Compiler, DataFusionError> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(DataFusionError::IoError)?;
-        Ok(Compiler { session: rule_session(dimensions)?, runtime, dimensions: dimensions.clone() })
+        let settings = Settings::of(dimensions);
+        Ok(Compiler { session: rule_session(dimensions)?, runtime, dimensions: dimensions.clone(), settings })
     }
 
     /// Compiles the text of one file into `loaded`; see [`Compiler::load_files`].
@@ -145,7 +148,7 @@ impl Compiler {
     pub fn load_files<'a>(&self, files: impl IntoIterator<Item = (&'a str, &'a str)>, loaded: &mut Loaded) {
         let mut rest = Vec::new();
         for (file, text) in files {
-            let Statements { alerts, views, faults } = read_statements(file, text);
+            let Statements { alerts, views, faults } = read_statements(file, text, &self.settings);
             self.load_views(views, loaded);
             let (streams, alerts): (Vec<_>, Vec<_>) = alerts.into_iter().partition(|written| written.stream);
             streams.iter().for_each(|written| self.load_rule(written, loaded));

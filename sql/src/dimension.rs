@@ -8,6 +8,8 @@ use arrow::datatypes::{DataType, SchemaRef};
 use tidewatch_model::limits::DIMENSION_ROWS;
 use tidewatch_model::table::{self, DIMENSIONS, XIDS};
 
+use crate::settings;
+
 /// Why rows are not taken as a dimension table.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DimensionError {
@@ -39,7 +41,7 @@ pub enum DimensionError {
 /// ```
 /// let dimensions = tidewatch_sql::Dimensions::default();
 /// let names: Vec<&str> = dimensions.tables().map(|(name, _)| name).collect();
-/// assert_eq!(names, ["expected", "maintenance", "xid_catalog"]);
+/// assert_eq!(names, ["expected", "maintenance", "settings", "xid_catalog"]);
 /// ```
 #[derive(Debug, Clone)]
 pub struct Dimensions {
@@ -47,7 +49,7 @@ pub struct Dimensions {
 }
 
 impl Default for Dimensions {
-    /// Those whose columns are known, without rows, but `xid_catalog`.
+    /// Those whose columns are known, without rows, but `xid_catalog` and `settings`.
     fn default() -> Self {
         let empty = |dimension: &table::Dimension| RecordBatch::new_empty(dimension.schema());
         let mut tables: BTreeMap<String, RecordBatch> =
@@ -62,6 +64,9 @@ impl Default for Dimensions {
             if let Ok(rows) = RecordBatch::try_new(catalog.schema(), columns) {
                 *catalog = rows;
             }
+        }
+        if let Some(rows) = settings::rows() {
+            tables.insert(settings::TABLE.to_string(), rows);
         }
         Dimensions { tables }
     }

@@ -36,6 +36,7 @@ mod reads;
 mod recovery;
 mod rows_table;
 mod session;
+mod settings;
 mod shape;
 mod shared;
 mod sketch;

@@ -11,6 +11,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location as ParserLocation, Token, T
 use tidewatch_model::limits::RULE_BYTES;
 
 use crate::fault::{Fault, Location};
+use crate::settings::Settings;
 use crate::spelling::{windows_to_from, without_markers};
 
 /// One option as written.
@@ -64,7 +65,7 @@ pub struct Statements {
 }
 
 /// Reads every statement of a file; the broken ones come back as faults.
-pub fn read_statements(file: &str, text: &str) -> Statements {
+pub fn read_statements(file: &str, text: &str, settings: &Settings) -> Statements {
     let dialect = GenericDialect {};
     let tokens = match Tokenizer::new(&dialect, text).tokenize_with_location() {
         Ok(tokens) => tokens,
@@ -85,7 +86,9 @@ pub fn read_statements(file: &str, text: &str) -> Statements {
             found.faults.push(Fault::error(at, format!("a statement of {bytes} bytes: expected {RULE_BYTES} at most")));
             continue;
         }
-        match (Reader { file, tokens: statement, next: 0 }).statement() {
+        let read =
+            settings.put_in(file, statement).and_then(|tokens| Reader { file, tokens: &tokens, next: 0 }.statement());
+        match read {
             Ok(Written::Alert(alert)) => found.alerts.push(alert),
             Ok(Written::View(view)) => found.views.push(view),
             Err(fault) => found.faults.push(fault),

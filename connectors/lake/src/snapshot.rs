@@ -1,4 +1,4 @@
-//! The lake as tables for SQL: settled files, and hot files that none of them covers.
+//! The lake as tables for SQL: public files, and settled and hot ones that no other has taken in.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

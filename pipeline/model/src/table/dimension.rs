@@ -1,5 +1,5 @@
 //! Dimension tables: what is known besides the rows over time, and may be joined to them. Their rows come from files that the
-//! configuration names; XIDs have rows of their own until it does.
+//! configuration names; XIDs and settings have rows of their own until it does.
 
 use std::sync::Arc;
 
@@ -32,6 +32,16 @@ pub const DIMENSIONS: &[Dimension] = &[
             column("gpus", ColumnType::Int64, "GPUs", false),
             column("ib_ports", ColumnType::Int64, "ports", false),
             column("ib_rate_gigabits_per_second", ColumnType::Float64, "gigabits per second", false),
+        ],
+    },
+    Dimension {
+        name: "settings",
+        meaning: "one number that rules name with setting('NAME'): a threshold that a site may want to change",
+        columns: &[
+            column("name", ColumnType::Utf8, "", true),
+            column("value", ColumnType::Float64, "as `unit` says", false),
+            column("unit", ColumnType::Utf8, "", false),
+            column("meaning", ColumnType::Utf8, "", false),
         ],
     },
     Dimension {
