@@ -150,23 +150,24 @@ fn of_storage(message: &str) -> Option<Said> {
     let in_brackets = || message.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map(|(inside, _)| inside);
     let of_file_system =
         || in_brackets().map(|inside| inside.trim_start_matches("device ").split(':').next().unwrap_or(inside));
-    if lower.contains("remounting filesystem read-only") || lower.contains("forced readonly") {
+    let is_xfs = message.starts_with("XFS (");
+    let is_shut_down = is_xfs && (lower.contains("shutting down") || lower.contains("shut down"));
+    if is_shut_down || lower.contains("remounting filesystem read-only") || lower.contains("forced readonly") {
         return Some(Said::of("filesystem_read_only").device(of_file_system()));
     }
     let is_file_system =
         ["EXT4-fs error", "BTRFS error", "BTRFS critical"].iter().any(|word| message.starts_with(word))
-            || message.starts_with("XFS (")
-                && ["Corruption", "hutting down", "shut down", "metadata I/O error"]
-                    .iter()
-                    .any(|word| message.contains(word));
+            || is_xfs && ["Corruption", "metadata I/O error"].iter().any(|word| message.contains(word));
     if is_file_system {
         return Some(Said::of("filesystem_error").device(of_file_system()));
     }
     if let Some(rest) = message.strip_prefix("nvme ") {
-        let bad =
-            ["timeout", "Disabling device", "controller is down", "Removing after probe failure", "Device not ready"];
-        let is_bad = bad.iter().any(|word| rest.contains(word));
-        return is_bad.then(|| Said::of("nvme_failure").device(rest.split([':', ' ']).next()));
+        // One that is late answers after its reset mostly; one that is given up does not.
+        let gone = ["Disabling device", "Removing after probe failure", "Device not ready"];
+        let late = ["timeout", "controller is down"];
+        let says = |words: &[&str]| words.iter().any(|word| rest.contains(word));
+        let kind = if says(&gone) { Some("nvme_failure") } else { says(&late).then_some("io_error") };
+        return kind.map(|kind| Said::of(kind).device(rest.split([':', ' ']).next()));
     }
     if lower.starts_with("md/raid") && lower.contains("disk failure on ") {
         let disk = message.split_once("failure on ").and_then(|(_, rest)| rest.split([',', ' ']).next());
@@ -283,7 +284,7 @@ mod tests {
         ),
         (
             "XFS (dm-3): Corruption of in-memory data (0x8) detected at xfs_defer_finish. Shutting down filesystem.",
-            ("filesystem_error", Some("dm-3"), None, None, None, None),
+            ("filesystem_read_only", Some("dm-3"), None, None, None, None),
         ),
         (
             "I/O error, dev nvme1n1, sector 2048 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 2",
@@ -293,7 +294,7 @@ mod tests {
             "Buffer I/O error on dev sdb1, logical block 0, async page read",
             ("io_error", Some("sdb1"), None, None, None, None),
         ),
-        ("nvme nvme0: I/O 12 QID 3 timeout, aborting", ("nvme_failure", Some("nvme0"), None, None, None, None)),
+        ("nvme nvme0: I/O 12 QID 3 timeout, aborting", ("io_error", Some("nvme0"), None, None, None, None)),
         (
             "nvme nvme0: Disabling device after reset failure: -19",
             ("nvme_failure", Some("nvme0"), None, None, None, None),
