@@ -61,7 +61,9 @@ fn imports_run_upward_only() {
                 "axum" => name == "tidewatch-serve",
                 "rdkafka" => ["tidewatch-kafka", "tidewatch-benches"].contains(&name),
                 "sysinfo" => name == "tidewatch-collect",
-                "ureq" => ["tidewatch-notifiers", "tidewatch-serve", "tidewatch-benches"].contains(&name),
+                "ureq" => {
+                    ["tidewatch-notifiers", "tidewatch-serve", "tidewatch-collect", "tidewatch-benches"].contains(&name)
+                }
                 "parquet" => ["tidewatch-lake", "tidewatch", "tidewatch-benches"].contains(&name),
                 _ => true,
             };
