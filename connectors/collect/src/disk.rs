@@ -171,9 +171,8 @@ impl Collector for DiskCollector {
     }
 
     fn collect(&mut self, now: Timestamp) -> Collected {
-        let batch = self.rows(now).and_then(Rows::finish);
-        let batch = self.faults.keep("", batch.map_err(|error| Unreadable::damaged(error.to_string()))).flatten();
-        Collected { batch, faults: self.faults.take() }
+        let rows = self.rows(now);
+        self.faults.collected(rows)
     }
 }
 

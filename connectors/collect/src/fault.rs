@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
+use crate::collector::Collected;
 use crate::reading::Unreadable;
+use crate::rows::{Rows, RowsError};
 
 /// How bad a fault is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,6 +53,12 @@ impl Faults {
         }
         let kind = if why.absent { FaultKind::Absent } else { FaultKind::Failed };
         self.found.push(Fault { column, reason: why.reason, kind });
+    }
+
+    /// What a collector hands on: these rows and the faults since the last call. Rows that fit no table are a fault of their own.
+    pub fn collected(&mut self, rows: Result<Rows, RowsError>) -> Collected {
+        let batch = rows.and_then(Rows::finish).map_err(|error| Unreadable::damaged(error.to_string()));
+        Collected { batch: self.keep("", batch).flatten(), faults: self.take() }
     }
 
     /// The faults since the last call.

@@ -39,12 +39,10 @@ impl Collector for HostCollector {
         self.pressure(&mut cells);
         self.counters(&mut cells);
         self.faults.note("clock_offset_seconds", Unreadable::absent("adjtimex is not asked by this version"));
-        let batch = Rows::of("host").and_then(|mut rows| {
+        self.faults.collected(Rows::of("host").and_then(|mut rows| {
             rows.push(now, cells)?;
-            rows.finish()
-        });
-        let batch = self.faults.keep("", batch.map_err(|error| Unreadable::damaged(error.to_string()))).flatten();
-        Collected { batch, faults: self.faults.take() }
+            Ok(rows)
+        }))
     }
 }
 

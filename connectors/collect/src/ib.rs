@@ -164,9 +164,8 @@ impl Collector for IbCollector {
 
 impl Reader {
     fn collect(&mut self, now: Timestamp) -> Collected {
-        let batch = self.rows(now).and_then(Rows::finish);
-        let batch = self.faults.keep("", batch.map_err(|error| Unreadable::damaged(error.to_string()))).flatten();
-        Collected { batch, faults: self.faults.take() }
+        let rows = self.rows(now);
+        self.faults.collected(rows)
     }
 }
 

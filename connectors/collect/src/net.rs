@@ -4,7 +4,7 @@ use tidewatch_model::Timestamp;
 
 use crate::collector::{Collected, Collector};
 use crate::fault::Faults;
-use crate::reading::{Roots, Unreadable, integer, integer_at};
+use crate::reading::{Roots, integer, integer_at};
 use crate::rows::{Cell, Rows, RowsError};
 
 /// Reads the interfaces.
@@ -81,8 +81,7 @@ impl Collector for NetCollector {
     }
 
     fn collect(&mut self, now: Timestamp) -> Collected {
-        let batch = self.rows(now).and_then(Rows::finish);
-        let batch = self.faults.keep("", batch.map_err(|error| Unreadable::damaged(error.to_string()))).flatten();
-        Collected { batch, faults: self.faults.take() }
+        let rows = self.rows(now);
+        self.faults.collected(rows)
     }
 }

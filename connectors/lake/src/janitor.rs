@@ -1,7 +1,8 @@
 //! The janitor: deletes what is not needed any more. Any process may do it, at any time, and die at any point of it.
 //!
-//! What is deleted was first made superfluous by something that is created once: hot files by a receipt, settled files by that of a
-//! compaction, entries of a chain by a floor, claims and compactions by a manifest, days by a word on retention. Readers know these before they miss what is gone.
+//! What is deleted was first made superfluous by something that is created once: hot files by a receipt, settled files by
+//! that of a compaction, entries of a chain by a floor, claims and compactions by a manifest, days by a word on retention.
+//! Readers know these before they miss what is gone.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
