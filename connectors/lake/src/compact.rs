@@ -177,17 +177,22 @@ fn bytes_of(store: &dyn Store, compaction: &Compaction, output: &Output, memory:
         ]
     };
     if output.rows() >= SPLICE_ROWS * output.inputs.len() as u64 {
-        let inputs = output.inputs.iter().map(|input| Ok((input.path.as_str(), Bytes::from(read(&input.path)?))));
+        let inputs = output.inputs.iter().map(|input| {
+            let bytes = Bytes::from(read(&input.path)?);
+            let metadata = metadata_of(&input.path, &bytes)?;
+            Ok((input.path.as_str(), bytes, metadata))
+        });
         let inputs = inputs.collect::<Result<Vec<_>, LakeError>>()?;
-        let sources = inputs.iter().map(|(path, bytes)| sources_of(path, bytes)).collect::<Result<Vec<_>, _>>()?;
+        let sources: Vec<String> = inputs.iter().map(|(_, _, metadata)| sources_of(metadata)).collect();
         return splice(table, inputs, &facts(sources.join(",")));
     }
     let (mut sources, mut uncompressed) = (Vec::with_capacity(output.inputs.len()), 0);
     for input in &output.inputs {
         let bytes = Bytes::from(read(&input.path)?);
-        sources.push(sources_of(&input.path, &bytes)?);
-        let groups = metadata_of(&input.path, &bytes)?;
-        uncompressed += groups.row_groups().iter().map(|group| group.total_byte_size().max(0) as usize).sum::<usize>();
+        let metadata = metadata_of(&input.path, &bytes)?;
+        sources.push(sources_of(&metadata));
+        uncompressed +=
+            metadata.row_groups().iter().map(|group| group.total_byte_size().max(0) as usize).sum::<usize>();
     }
     let there = output.inputs.iter().map(|input| Source::There(input.path.clone())).collect();
     let merge = Merge::new(table, there, &read)?;
@@ -203,11 +208,10 @@ const BYTES_OF_A_VALUE: usize = 24;
 const DECODED: usize = 4;
 
 /// The entries that a file's rows came from, as its footer says.
-fn sources_of(path: &str, bytes: &Bytes) -> Result<String, LakeError> {
-    let metadata = metadata_of(path, bytes)?;
+fn sources_of(metadata: &ParquetMetaData) -> String {
     let facts = metadata.file_metadata().key_value_metadata().into_iter().flatten();
     let sources = facts.filter(|fact| fact.key == "tidewatch.sources").find_map(|fact| fact.value.clone());
-    Ok(sources.unwrap_or_default())
+    sources.unwrap_or_default()
 }
 
 fn metadata_of(path: &str, bytes: &Bytes) -> Result<ParquetMetaData, LakeError> {
@@ -216,11 +220,14 @@ fn metadata_of(path: &str, bytes: &Bytes) -> Result<ParquetMetaData, LakeError> 
 }
 
 /// Row groups of files of one schema, one after the other, as they are.
-fn splice(table: &str, inputs: Vec<(&str, Bytes)>, facts: &[(&str, String)]) -> Result<Vec<u8>, LakeError> {
-    let size = inputs.iter().map(|(_, bytes)| bytes.len()).sum();
+fn splice(
+    table: &str,
+    inputs: Vec<(&str, Bytes, ParquetMetaData)>,
+    facts: &[(&str, String)],
+) -> Result<Vec<u8>, LakeError> {
+    let size = inputs.iter().map(|(_, bytes, _)| bytes.len()).sum();
     let mut writer: Option<SerializedFileWriter<Vec<u8>>> = None;
-    for (path, bytes) in inputs {
-        let metadata = metadata_of(path, &bytes)?;
+    for (path, bytes, metadata) in inputs {
         let writer = match &mut writer {
             Some(writer) => writer,
             None => {
