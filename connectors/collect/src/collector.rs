@@ -26,6 +26,8 @@ pub trait Collector: Send {
 pub struct Collected {
     /// The rows; none when there is nothing of the kind.
     pub batch: Option<RecordBatch>,
+    /// Rows of other tables that came with them.
+    pub more: Vec<(&'static str, RecordBatch)>,
     /// What could not be read.
     pub faults: Vec<Fault>,
 }

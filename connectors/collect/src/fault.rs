@@ -58,7 +58,7 @@ impl Faults {
     /// What a collector hands on: these rows and the faults since the last call. Rows that fit no table are a fault of their own.
     pub fn collected(&mut self, rows: Result<Rows, RowsError>) -> Collected {
         let batch = rows.and_then(Rows::finish).map_err(|error| Unreadable::damaged(error.to_string()));
-        Collected { batch: self.keep("", batch).flatten(), faults: self.take() }
+        Collected { batch: self.keep("", batch).flatten(), faults: self.take(), ..Collected::default() }
     }
 
     /// The faults since the last call.

@@ -18,12 +18,13 @@ mod reading;
 pub mod rows;
 mod scrape;
 pub mod simulate;
+mod sources;
 mod times;
 
 pub use collector::{Collected, Collector};
 pub use fault::{Fault, FaultKind};
-pub use gpu::{GpuCall, GpuControl, TimedPass, gpu_collectors, time_gpus};
-pub use kernel::{KMSG, KernelCollector};
-pub use pump::{Pump, append_frames, host_collectors};
-pub use reading::{Roots, host_name};
-pub use scrape::{ScrapeCollector, ScrapeOptions, Target};
+pub use gpu::{GpuCall, GpuControl, TimedPass, time_gpus};
+pub use pump::{Pump, append_frames};
+pub use reading::Roots;
+pub use scrape::{ScrapeOptions, Target};
+pub use sources::Sources;

@@ -99,10 +99,12 @@ impl Pump {
         match catch_unwind(AssertUnwindSafe(|| collector.collect(now))) {
             Ok(collected) => {
                 let duration = Span::micros(begun.elapsed().as_micros() as i64);
-                let rows = collected.batch.as_ref().map_or(0, RecordBatch::num_rows);
+                let own = collected.batch.map(|batch| (table, batch));
+                let batches: Vec<_> = own.into_iter().chain(collected.more).collect();
+                let rows = batches.iter().map(|(_, batch)| batch.num_rows()).sum();
                 self.health.ran(table, duration, rows, &collected.faults);
                 self.health.stuck(table, self.collectors[index].0.stuck());
-                if let Some(batch) = collected.batch {
+                for (table, batch) in batches {
                     self.send(table, &batch);
                 }
             }

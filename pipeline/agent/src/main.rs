@@ -12,10 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use tidewatch_collect::{
-    Collector, GpuControl, KMSG, KernelCollector, Pump, Roots, ScrapeCollector, ScrapeOptions, Target, gpu_collectors,
-    host_collectors, host_name,
-};
+use tidewatch_collect::{Collector, GpuControl, Pump, Roots, ScrapeOptions, Sources, Target};
 use tidewatch_kafka::{KafkaLog, KafkaOptions};
 use tidewatch_log::{LocalLog, LocalLogOptions, Spool, SpoolOptions};
 use tidewatch_model::limits::{LOG_RETENTION, LOG_RETENTION_BYTES, SYNC_INTERVAL};
@@ -90,21 +87,20 @@ enum Format {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let roots = Roots { proc: cli.procfs.clone(), sys: cli.sysfs.clone() };
-    let host = cli.host.clone().or_else(|| host_name(&roots)).unwrap_or_else(|| "localhost".to_string());
-    let mut collectors = host_collectors(&roots, &host);
-    let (gpus, control) = gpu_collectors(&roots, &host, cli.nvml_library.clone());
-    // Before those of the GPUs, which tell of XIDs that the kernel says.
-    if let Some(source) = cli.kmsg.clone().or_else(|| roots.is_live().then(|| PathBuf::from(KMSG))) {
-        let state = (!cli.once).then(|| cli.data.join("kmsg.state"));
-        collectors.push(Box::new(KernelCollector::new(roots.clone(), &host, &source, state, Some(control.clone()))));
-    }
-    collectors.extend(gpus);
-    if !cli.scrape.is_empty() || !cli.scrape_file.is_empty() {
-        let (targets, files) = (cli.scrape.clone(), cli.scrape_file.clone());
-        let options = ScrapeOptions { targets, files, interval: cli.scrape_interval.max(Span::seconds(1)) };
-        collectors.push(Box::new(ScrapeCollector::new(options)));
-    }
+    let scrape = ScrapeOptions {
+        targets: cli.scrape.clone(),
+        files: cli.scrape_file.clone(),
+        interval: cli.scrape_interval.max(Span::seconds(1)),
+    };
+    let sources = Sources {
+        roots: Roots { proc: cli.procfs.clone(), sys: cli.sysfs.clone() },
+        host: cli.host.clone(),
+        kmsg: cli.kmsg.clone(),
+        nvml_library: cli.nvml_library.clone(),
+        scrape,
+        state: (!cli.once).then(|| cli.data.clone()),
+    };
+    let (collectors, control) = sources.collectors();
     let kafka = match connect(&cli) {
         Ok(kafka) => kafka,
         Err(message) => {
@@ -112,7 +108,8 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let done = if cli.once { once(collectors, cli.format) } else { run(&cli, kafka, collectors, &control, host) };
+    let done =
+        if cli.once { once(collectors, cli.format) } else { run(&cli, kafka, collectors, &control, sources.host()) };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
@@ -299,16 +296,19 @@ fn once(mut collectors: Vec<Box<dyn Collector>>, format: Format) -> Result<(), S
         for fault in &collected.faults {
             eprintln!("{}: {}: {}", collector.table(), fault.column, fault.reason);
         }
-        let Some(batch) = collected.batch else { continue };
-        let printed = match format {
-            Format::Json => {
-                let mut writer = arrow::json::LineDelimitedWriter::new(std::io::stdout().lock());
-                writer.write(&batch).and_then(|()| writer.finish())
-            }
-            Format::Table => arrow::util::pretty::pretty_format_batches(&[batch])
-                .map(|text| println!("{}\n{text}", collector.table())),
-        };
-        printed.map_err(|error| error.to_string())?;
+        let own = collected.batch.map(|batch| (collector.table(), batch));
+        for (table, batch) in own.into_iter().chain(collected.more) {
+            let printed = match format {
+                Format::Json => {
+                    let mut writer = arrow::json::LineDelimitedWriter::new(std::io::stdout().lock());
+                    writer.write(&batch).and_then(|()| writer.finish())
+                }
+                Format::Table => {
+                    arrow::util::pretty::pretty_format_batches(&[batch]).map(|text| println!("{table}\n{text}"))
+                }
+            };
+            printed.map_err(|error| error.to_string())?;
+        }
     }
     Ok(())
 }

@@ -181,7 +181,7 @@ fn collected(batch: Result<Option<arrow::array::RecordBatch>, RowsError>, mut fa
         faults.push(Fault { column: "", reason: error.to_string(), kind: FaultKind::Failed });
         None
     });
-    Collected { batch, faults }
+    Collected { batch, faults, ..Collected::default() }
 }
 
 /// The job of each GPU: that of its process with the most memory whose job can be known.

@@ -238,7 +238,7 @@ impl Collector for Fragile {
         assert!(self.0 % 2 == 1, "scripted");
         let mut rows = Rows::of("cpu").unwrap();
         rows.push(now, [("host", "n1".into()), ("core", 0.into())]).unwrap();
-        Collected { batch: rows.finish().unwrap(), faults: vec![] }
+        Collected { batch: rows.finish().unwrap(), ..Collected::default() }
     }
 }
 

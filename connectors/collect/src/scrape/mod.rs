@@ -292,7 +292,7 @@ impl Collector for ScrapeCollector {
     fn collect(&mut self, now: Timestamp) -> Collected {
         let batch = self.rows(now).map_err(|error| Unreadable::damaged(error.to_string()));
         let batch = self.faults.keep("", batch).flatten();
-        Collected { batch, faults: self.faults.take() }
+        Collected { batch, faults: self.faults.take(), ..Collected::default() }
     }
 }
 

@@ -10,9 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tidewatch_collect::{
-    KMSG, KernelCollector, Pump, Roots, ScrapeCollector, gpu_collectors, host_collectors, host_name,
-};
+use tidewatch_collect::{Pump, Roots, Sources};
 use tidewatch_kafka::KafkaMembership;
 use tidewatch_lake::{JanitorOptions, LakeOptions, LakeScan};
 use tidewatch_model::limits::SYNC_INTERVAL;
@@ -582,24 +580,17 @@ impl LoopState<'_> {
 
 /// This machine's collectors, on a thread of their own: one that hangs does not hold up alerts.
 fn collect(config: &Config, log: Arc<dyn Log>, signals: Signals) -> Result<JoinHandle<()>, Failure> {
-    let roots = Roots { proc: config.collect_procfs.clone(), sys: config.collect_sysfs.clone() };
-    let host = match &config.collect_host {
-        Some(host) => host.clone(),
-        None => host_name(&roots).unwrap_or_else(|| "localhost".to_string()),
+    let sources = Sources {
+        roots: Roots { proc: config.collect_procfs.clone(), sys: config.collect_sysfs.clone() },
+        host: config.collect_host.clone(),
+        kmsg: config.collect_kmsg.clone(),
+        nvml_library: config.collect_nvml_library.clone(),
+        scrape: config.scrape.clone(),
+        state: Some(config.data_dir.clone()),
     };
     let incarnation = format!("{:016x}", OsRandom.next_u64());
-    let mut collectors = host_collectors(&roots, &host);
-    let (gpus, control) = gpu_collectors(&roots, &host, config.collect_nvml_library.clone());
-    // Before those of the GPUs, which tell of XIDs that the kernel says.
-    if let Some(source) = config.collect_kmsg.clone().or_else(|| roots.is_live().then(|| PathBuf::from(KMSG))) {
-        let state = Some(config.data_dir.join("kmsg.state"));
-        collectors.push(Box::new(KernelCollector::new(roots.clone(), &host, &source, state, Some(control.clone()))));
-    }
-    collectors.extend(gpus);
-    if !config.scrape.targets.is_empty() || !config.scrape.files.is_empty() {
-        collectors.push(Box::new(ScrapeCollector::new(config.scrape.clone())));
-    }
-    let mut pump = Pump::new(collectors, host, incarnation, log);
+    let (collectors, control) = sources.collectors();
+    let mut pump = Pump::new(collectors, sources.host(), incarnation, log);
     let work = move || {
         while !signals.stop.load(Ordering::SeqCst) {
             if signals.release.swap(false, Ordering::SeqCst) {
