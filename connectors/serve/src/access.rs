@@ -7,7 +7,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 
-use crate::api::{ROWS_ROUTE, SQL_ROUTE};
+use crate::api::{SQL_ROUTE, row_types};
 
 /// What somebody may do; each from `Viewer` on may what those before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -140,7 +140,7 @@ pub(crate) async fn authorise(State(access): State<Access>, mut request: Request
     };
     // Whoever changes something is an editor: so it is for every route that is to come.
     let only_looks = [Method::GET, Method::HEAD].contains(request.method()) || request.uri().path() == SQL_ROUTE;
-    let writes_rows = request.method() == Method::POST && request.uri().path().starts_with(ROWS_ROUTE);
+    let writes_rows = request.method() == Method::POST && row_types(request.uri().path()).is_some();
     let needed = if only_looks { Role::Viewer } else { Role::Editor };
     if role < needed && !(writes_rows && role == Role::Writer) {
         let may = if role == Role::Writer { "write rows" } else { "look" };

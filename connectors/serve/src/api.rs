@@ -14,7 +14,7 @@ use crate::server::Status;
 const BODY_BYTES: usize = 1 << 20;
 
 /// A request to the API.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ApiRequest {
     /// GET, POST or DELETE.
     pub method: String,
@@ -26,6 +26,8 @@ pub struct ApiRequest {
     pub body: Vec<u8>,
     /// The content type of the body, as the client says it.
     pub kind: String,
+    /// How the body is packed, as the client says it.
+    pub encoding: String,
     /// What content types are accepted, as the client says it.
     pub accept: String,
     /// The name of the token that was presented.
@@ -41,8 +43,8 @@ pub struct Answer {
     pub kind: &'static str,
     /// The body.
     pub body: Vec<u8>,
-    /// Seconds after which to ask again, of what could not be done now.
-    pub retry_after: Option<u32>,
+    /// Headers besides.
+    pub headers: Vec<(&'static str, String)>,
 }
 
 impl Answer {
@@ -53,12 +55,19 @@ impl Answer {
 
     /// Any bytes with a status.
     pub fn of(status: u16, kind: &'static str, body: Vec<u8>) -> Answer {
-        Answer { status, kind, body, retry_after: None }
+        Answer { status, kind, body, headers: vec![] }
     }
 
     /// JSON with a status.
     pub fn json(status: u16, body: impl ToString) -> Answer {
         Answer::of(status, "application/json", body.to_string().into_bytes())
+    }
+
+    /// The same, with the seconds after which to ask again.
+    #[must_use]
+    pub fn again_after(mut self, seconds: u32) -> Answer {
+        self.headers.push((header::RETRY_AFTER.as_str(), seconds.to_string()));
+        self
     }
 
     /// An error: a JSON text, as Alertmanager's API has it.
@@ -70,15 +79,25 @@ impl Answer {
 /// The route on which POST asks and changes nothing.
 pub(crate) const SQL_ROUTE: &str = "/api/v1/sql";
 
-/// What the routes begin with on which rows are written.
-pub(crate) const ROWS_ROUTE: &str = "/api/v1/rows/";
-/// Content types of rows. A page of somebody else's can't make a browser send them without asking us first.
+/// Content types of rows. A page of somebody else's can't make a browser send them without asking us first; nor any of the others here.
 const ROW_TYPES: [&str; 3] = ["application/json", "application/x-ndjson", "application/vnd.apache.arrow.stream"];
-/// The largest body of rows.
+/// Content types of OTLP.
+const OTLP_TYPES: [&str; 2] = ["application/x-protobuf", "application/json"];
+/// The largest body of rows, as it is sent.
 const ROWS_BYTES: usize = 8 << 20;
 
+/// The content types that a route takes on which rows are written; `None` of every other route.
+pub(crate) fn row_types(path: &str) -> Option<&'static [&'static str]> {
+    match path {
+        "/api/v1/write" => Some(&OTLP_TYPES[..1]),
+        "/v1/metrics" | "/v1/logs" | "/api/v1/otlp/v1/metrics" | "/api/v1/otlp/v1/logs" => Some(&OTLP_TYPES),
+        _ if path.starts_with("/api/v1/rows/") => Some(&ROW_TYPES),
+        _ => None,
+    }
+}
+
 /// Routes of the API: those with a `{}` take one segment more.
-pub const API_ROUTES: [&str; 16] = [
+pub const API_ROUTES: [&str; 21] = [
     "/api/v2/status",
     "/api/v2/receivers",
     "/api/v2/alerts",
@@ -94,19 +113,24 @@ pub const API_ROUTES: [&str; 16] = [
     "/api/v1/history",
     SQL_ROUTE,
     "/api/v1/rows/{}",
+    "/api/v1/write",
+    "/v1/metrics",
+    "/v1/logs",
+    "/api/v1/otlp/v1/metrics",
+    "/api/v1/otlp/v1/logs",
     "/api/openapi.json",
 ];
 
 /// Takes a request and hands it to whoever knows.
 pub(crate) async fn serve(State(status): State<Arc<dyn Status>>, request: Request) -> Response {
     let changes = *request.method() != Method::GET && *request.method() != Method::HEAD;
-    let is_rows = request.uri().path().starts_with(ROWS_ROUTE);
-    let kinds = if is_rows { &ROW_TYPES[..] } else { &ROW_TYPES[..1] };
+    let of_rows = row_types(request.uri().path());
+    let kinds = of_rows.unwrap_or(&ROW_TYPES[..1]);
     if changes && let Err(refused) = may_change(request.headers(), kinds) {
         return refused;
     }
     let (parts, body) = request.into_parts();
-    let most = if is_rows { ROWS_BYTES } else { BODY_BYTES };
+    let most = if of_rows.is_some() { ROWS_BYTES } else { BODY_BYTES };
     let Ok(body) = to_bytes(body, most).await else {
         return (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {} MiB\n", most >> 20))
             .into_response();
@@ -118,21 +142,24 @@ pub(crate) async fn serve(State(status): State<Arc<dyn Status>>, request: Reques
         query: form_urlencoded::parse(query).into_owned().collect(),
         body: Bytes::into(body),
         kind: text_of(&parts.headers, header::CONTENT_TYPE),
+        encoding: text_of(&parts.headers, header::CONTENT_ENCODING),
         accept: text_of(&parts.headers, header::ACCEPT),
         by: parts.extensions.get::<Asker>().map(|asker| asker.0.clone()),
     };
     // What is answered may read files and the log.
     let answered = tokio::task::spawn_blocking(move || status.api(&asked)).await;
-    let Ok(Answer { status, kind, body, retry_after }) = answered else {
+    let Ok(Answer { status, kind, body, headers }) = answered else {
         return (StatusCode::INTERNAL_SERVER_ERROR, "\"the request failed\"").into_response();
     };
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let retry = retry_after.map(|seconds| [(header::RETRY_AFTER, seconds.to_string())]);
-    let headers = [(header::CONTENT_TYPE, kind), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
-    match retry {
-        Some(retry) => (status, headers, retry, body).into_response(),
-        None => (status, headers, body).into_response(),
+    let own = [(header::CONTENT_TYPE, kind), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    let mut response = (status, own, body).into_response();
+    for (name, value) in headers {
+        if let Ok(value) = value.parse() {
+            response.headers_mut().insert(header::HeaderName::from_static(name), value);
+        }
     }
+    response
 }
 
 fn text_of(headers: &HeaderMap, name: header::HeaderName) -> String {

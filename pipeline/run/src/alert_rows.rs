@@ -85,7 +85,7 @@ pub fn transition_batch(transitions: &[Transition], processed_at: Timestamp) -> 
             "window_start" => time(|row| row.window_start),
             "window_end" => time(|row| row.window_end),
             "value" => Arc::new(transitions.iter().map(|row| headline(&row.alert.values)).collect::<Float64Array>()),
-            "labels" => map_array(transitions.iter().map(|row| row.alert.labels.clone().into_iter().collect()))?,
+            "labels" => map_array(transitions.iter().map(|row| row.alert.labels.iter()))?,
             "values" => map_array(transitions.iter().map(|row| {
                 let mut pairs: Vec<(String, String)> =
                     row.alert.values.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
@@ -193,14 +193,23 @@ pub fn figure_rows(figures: &[(Timestamp, String, &str, String, f64)], part: &st
     })
 }
 
-fn rows_of(name: &str, column: impl Fn(&str) -> Result<ArrayRef, ArrowError>) -> Result<RecordBatch, ArrowError> {
+/// A batch of a registry table, by the array of each column.
+///
+/// # Errors
+/// What a column's array says, or one that does not fit.
+pub fn rows_of(name: &str, column: impl Fn(&str) -> Result<ArrayRef, ArrowError>) -> Result<RecordBatch, ArrowError> {
     let schema = table::find(name).map_or_else(|| Arc::new(Schema::empty()), |table| table.schema());
     let columns = schema.fields().iter().map(|field| column(field.name())).collect::<Result<Vec<_>, _>>()?;
     RecordBatch::try_new(schema, columns)
 }
 
 /// Sorted pairs as the registry's Map type.
-fn map_array(rows: impl Iterator<Item = Vec<(String, String)>>) -> Result<ArrayRef, ArrowError> {
+///
+/// # Errors
+/// A bug.
+pub fn map_array<K: AsRef<str>, V: AsRef<str>>(
+    rows: impl Iterator<Item = impl IntoIterator<Item = (K, V)>>,
+) -> Result<ArrayRef, ArrowError> {
     let names = MapFieldNames { entry: "entries".into(), key: "keys".into(), value: "values".into() };
     let mut builder = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new());
     for pairs in rows {

@@ -1,6 +1,7 @@
 //! The API: Alertmanager's, version 2, over our alerts and silences, so that amtool and Grafana manage us; and Prometheus' lists of
 //! rules and alerts.
 
+pub mod inputs;
 mod own;
 mod record;
 mod rows;
@@ -22,8 +23,8 @@ use tidewatch_serve::{Answer, ApiRequest};
 use crate::fresh::Fresh;
 use crate::said::{Acks, Silences};
 use crate::sql_workers::SqlWorkers;
+use inputs::Inputs;
 use record::Writer;
-use rows::RowsInbox;
 
 /// The description of the API, OpenAPI 3.1.
 const OPENAPI: &str = include_str!("api/openapi.json");
@@ -59,6 +60,8 @@ pub struct ApiParts {
     pub acks: Arc<Acks>,
     /// Where what people say is written.
     pub log: Arc<dyn Log>,
+    /// What others send.
+    pub inputs: Arc<Inputs>,
     /// The history.
     pub scan: Arc<dyn Scan>,
     /// Who answers questions from outside.
@@ -78,7 +81,7 @@ pub struct Api {
     silences: Arc<Silences>,
     acks: Arc<Acks>,
     record: Writer,
-    rows: RowsInbox,
+    inputs: Arc<Inputs>,
     scan: Arc<dyn Scan>,
     workers: SqlWorkers,
     fresh: Arc<Fresh>,
@@ -92,8 +95,8 @@ pub struct Api {
 impl Api {
     /// Nothing is known yet.
     pub fn new(parts: ApiParts) -> Api {
-        let ApiParts { policy, silences, acks, log, scan, workers, fresh, clock, random } = parts;
-        let (started, rows) = (clock.now(), RowsInbox::new(log.clone(), random.as_ref(), clock.clone()));
+        let ApiParts { policy, silences, acks, log, inputs, scan, workers, fresh, clock, random } = parts;
+        let started = clock.now();
         let record = Writer::new(log, random.as_ref());
         Api {
             view: Mutex::default(),
@@ -101,7 +104,7 @@ impl Api {
             silences,
             acks,
             record,
-            rows,
+            inputs,
             scan,
             workers,
             fresh,
@@ -119,7 +122,12 @@ impl Api {
 
     /// Rows that were posted, by table, and lines that were no rows.
     pub fn posted(&self) -> (BTreeMap<String, u64>, u64) {
-        (self.rows.taken(), self.rows.rejected())
+        (self.inputs.rows.taken(), self.inputs.rows.rejected())
+    }
+
+    /// Values that were sent again, and not written again.
+    pub fn duplicates(&self) -> u64 {
+        self.inputs.duplicates()
     }
 
     /// Answers a request.
@@ -156,7 +164,10 @@ impl Api {
             ("GET", ["api", "v1", "acks"]) => self.list_acks(),
             ("GET", ["api", "v1", "history"]) => self.history(request),
             ("GET" | "POST", ["api", "v1", "sql"]) => self.sql(request),
-            ("POST", ["api", "v1", "rows", table]) => self.rows.post(table, request),
+            ("POST", ["api", "v1", "rows", table]) => self.inputs.rows.post(table, request),
+            ("POST", ["api", "v1", "write"]) => self.inputs.remote_write(request),
+            ("POST", ["v1", "metrics"] | ["api", "v1", "otlp", "v1", "metrics"]) => self.inputs.otlp_metrics(request),
+            ("POST", ["v1", "logs"] | ["api", "v1", "otlp", "v1", "logs"]) => self.inputs.otlp_logs(request),
             ("GET", ["api", "openapi.json"]) => Answer::ok(OPENAPI),
             (method, _) => Answer::error(405, &format!("{method} is not possible here")),
         }

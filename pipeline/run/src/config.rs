@@ -89,6 +89,8 @@ pub struct Config {
     pub lake_retention: Option<Span>,
     /// Where PostgreSQL's protocol is spoken; `None` nowhere.
     pub sql_listen: Option<SocketAddr>,
+    /// Where StatsD's datagrams are taken; `None` is nowhere.
+    pub statsd_listen: Option<SocketAddr>,
     /// Questions from outside that are answered at once.
     pub sql_workers: usize,
     /// Bytes that each may hold.
@@ -138,6 +140,7 @@ impl Default for Config {
             lake_flush_interval: Span::seconds(15),
             lake_retention: None,
             sql_listen: None,
+            statsd_listen: None,
             sql_workers: 2,
             sql_memory: 1 << 30,
             sql_timeout: Span::minutes(1),

@@ -20,6 +20,7 @@ mod heartbeat;
 #[cfg(test)]
 mod history_tests;
 mod input;
+mod input_rows;
 mod judge;
 mod lake_access;
 mod log_choice;

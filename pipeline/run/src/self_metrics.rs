@@ -164,6 +164,12 @@ impl Status for Shown {
                 self.api.posted().1 as f64,
             ),
             Metric::single(
+                "tidewatch_http_duplicates_total",
+                "values that were sent again, and not written again",
+                Counter,
+                self.api.duplicates() as f64,
+            ),
+            Metric::single(
                 "tidewatch_sql_servers_ended_total",
                 "ends of the process that serves PostgreSQL's protocol; it is started again",
                 Counter,

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
 use serde_json::json;
 use tidewatch_collect::append_frames;
+use tidewatch_ingest::Times;
 use tidewatch_model::Timestamp;
 use tidewatch_model::limits::{FUTURE_SKEW, LATE_ROWS};
 use tidewatch_model::ports::{Clock, Log, Random};
@@ -36,7 +37,7 @@ const AGAIN: u32 = 1;
 pub struct RowsInbox {
     log: Arc<dyn Log>,
     lanes: Vec<Mutex<BTreeMap<&'static str, Origin>>>,
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
     incarnation: String,
     next: AtomicUsize,
     under_way: AtomicUsize,
@@ -75,11 +76,10 @@ impl RowsInbox {
             let near = suggestion(name, TABLES.iter().filter(|table| !table.is_own()).map(|table| table.name));
             return refused(404, &format!("unknown table '{name}'{near}"));
         };
-        let place = Place::of(&self.under_way);
-        if place.0.load(Ordering::SeqCst) > LANES + WAITING {
-            return again(429, "too many posts at once");
+        match self.place() {
+            Ok(_place) => self.take(table, request),
+            Err(answer) => answer,
         }
-        self.take(table, request)
     }
 
     fn take(&self, table: &'static Table, request: &ApiRequest) -> Answer {
@@ -93,37 +93,24 @@ impl RowsInbox {
             return refused(400, &format!("unknown parameter '{name}': expected ts"));
         }
         // Decoded rows are larger than their text: as many posts are decoded at once as are written.
-        let lane = self.next.fetch_add(1, Ordering::SeqCst) % LANES;
-        let mut origins = self.lanes[lane].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lane = self.lane(self.next.fetch_add(1, Ordering::SeqCst));
         let read = match request.kind.starts_with("application/vnd.apache.arrow.stream") {
             true => arrow_rows(table, &request.body),
             false => json_rows(table, &request.body, unit),
         };
-        let read = read.and_then(|read| read.of_these_days(table, self.clock.now()));
+        let read = read.and_then(|read| read.of_these_days(table, self.times()));
         let Read { rows: batch, count, problems, unknown } = match read {
             Ok(read) => read,
             Err(problem) => {
-                self.rejected.fetch_add(1, Ordering::SeqCst);
+                self.reject(1);
                 return refused(400, &problem);
             }
         };
-        self.rejected.fetch_add(count, Ordering::SeqCst);
-        let (rows, source) = (batch.num_rows(), format!("http-{lane}"));
-        let origin = origins.entry(table.name).or_insert_with(|| Origin {
-            source: source.clone(),
-            incarnation: self.incarnation.clone(),
-            seq: 0,
-        });
-        // What no record can hold is no matter of another try.
-        let records = match if rows > 0 { encode_split(table.name, origin, &batch) } else { Ok(vec![]) } {
-            Ok(records) => records,
-            Err(problem) => return refused(413, &problem.to_string()),
-        };
-        if let Err(problem) = append_frames(self.log.as_ref(), table.name, &source, &records) {
-            return again(503, &format!("the log does not take rows: {problem}"));
+        self.reject(count);
+        let rows = batch.num_rows();
+        if let Err(problem) = self.append(&mut lane, table.name, &batch) {
+            return problem.answer();
         }
-        *self.taken.lock().unwrap_or_else(PoisonError::into_inner).entry(table.name.to_string()).or_default() +=
-            rows as u64;
         if count == 0 {
             return Answer::ok(json!({"status": "success", "data": {"rows": rows, "unknown_fields": unknown}}));
         }
@@ -133,8 +120,86 @@ impl RowsInbox {
     }
 }
 
+/// A source of rows: what is written as it goes one after the other.
+pub(super) struct Lane<'a> {
+    source: String,
+    origins: MutexGuard<'a, BTreeMap<&'static str, Origin>>,
+}
+
+/// Why rows were not written.
+pub(super) enum NotWritten {
+    /// No record can hold them: another try is of no use.
+    TooLarge(String),
+    /// The log does not take them now.
+    Log(String),
+}
+
+impl NotWritten {
+    /// As an answer of ours.
+    pub(super) fn answer(&self) -> Answer {
+        match self {
+            NotWritten::TooLarge(problem) => refused(413, problem),
+            NotWritten::Log(problem) => again(503, problem),
+        }
+    }
+}
+
+impl RowsInbox {
+    /// One of the lanes, once it is free.
+    pub(super) fn lane(&self, number: usize) -> Lane<'_> {
+        let number = number % LANES;
+        let origins = self.lanes[number].lock().unwrap_or_else(PoisonError::into_inner);
+        Lane { source: format!("http-{number}"), origins }
+    }
+
+    /// Writes rows of a table; when this returns, the log has them.
+    pub(super) fn append(
+        &self,
+        lane: &mut Lane<'_>,
+        table: &'static str,
+        batch: &RecordBatch,
+    ) -> Result<(), NotWritten> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let source = lane.source.clone();
+        let origin = lane.origins.entry(table).or_insert_with(|| Origin {
+            source: source.clone(),
+            incarnation: self.incarnation.clone(),
+            seq: 0,
+        });
+        let records =
+            encode_split(table, origin, batch).map_err(|problem| NotWritten::TooLarge(problem.to_string()))?;
+        append_frames(self.log.as_ref(), table, &source, &records)
+            .map_err(|problem| NotWritten::Log(format!("the log does not take rows: {problem}")))?;
+        *self.taken.lock().unwrap_or_else(PoisonError::into_inner).entry(table.to_string()).or_default() +=
+            batch.num_rows() as u64;
+        Ok(())
+    }
+
+    /// A place among the posts that are under way, unless there are too many.
+    pub(super) fn place(&self) -> Result<Place<'_>, Answer> {
+        let place = Place::of(&self.under_way);
+        match place.0.load(Ordering::SeqCst) > LANES + WAITING {
+            true => Err(again(429, "too many posts at once")),
+            false => Ok(place),
+        }
+    }
+
+    /// Counts what was no row.
+    pub(super) fn reject(&self, count: u64) {
+        self.rejected.fetch_add(count, Ordering::SeqCst);
+    }
+
+    /// Between which times rows are taken: the engine would make dead letters of others, after they were acknowledged.
+    pub(super) fn times(&self) -> Times {
+        let now = self.clock.now();
+        Times { oldest: now.saturating_sub(LATE_ROWS), newest: now.saturating_add(FUTURE_SKEW) }
+    }
+}
+
 /// One of the posts that are under way, until it is answered, however that ends.
-struct Place<'a>(&'a AtomicUsize);
+pub(super) struct Place<'a>(&'a AtomicUsize);
 
 impl Place<'_> {
     fn of(count: &AtomicUsize) -> Place<'_> {
@@ -150,7 +215,7 @@ impl Drop for Place<'_> {
 }
 
 fn again(status: u16, message: &str) -> Answer {
-    Answer { retry_after: Some(AGAIN), ..refused(status, message) }
+    refused(status, message).again_after(AGAIN)
 }
 
 /// What was posted.
@@ -165,16 +230,14 @@ struct Read {
 
 impl Read {
     /// Without rows whose time is odd: the engine would make dead letters of them, after they were acknowledged.
-    fn of_these_days(mut self, table: &Table, now: Timestamp) -> Result<Read, String> {
+    fn of_these_days(mut self, table: &Table, wanted: Times) -> Result<Read, String> {
         let times = self
             .rows
             .column_by_name(TIME_COLUMN)
             .and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
         let times = times.ok_or_else(|| format!("table '{}': column '{TIME_COLUMN}' is no time", table.name))?;
-        let is_good = |ts: Option<i64>| {
-            ts.is_some_and(|ts| (now.saturating_sub(LATE_ROWS).0..=now.saturating_add(FUTURE_SKEW).0).contains(&ts))
-        };
-        let good: BooleanArray = times.iter().map(|ts| Some(is_good(ts))).collect();
+        let good: BooleanArray =
+            times.iter().map(|ts| Some(ts.is_some_and(|ts| wanted.contains(Timestamp(ts))))).collect();
         let odd = good.len() - good.true_count();
         if odd > 0 {
             self.count += odd as u64;

@@ -45,6 +45,7 @@ fn api(log: Arc<ScriptedLog>) -> Api {
         policy,
         silences: Arc::new(Silences::open(log.clone()).unwrap()),
         acks: Arc::new(Acks::open(log.clone()).unwrap()),
+        inputs: Arc::new(Inputs::new(log.clone(), &SeededRandom::new(8), Arc::new(SystemClock))),
         log,
         scan: Arc::new(tidewatch_lake::LakeScan::new(Arc::new(tidewatch_lake::ScriptedStore::default()))),
         workers: SqlWorkers::new(&Config::default(), Dialect::Own).unwrap(),
@@ -71,7 +72,7 @@ fn ask(api: &Api, method: &str, path: &str, query: &[(&str, &str)], body: &str) 
     let query = query.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
     let (method, path, body, accept) = (method.into(), path.into(), body.into(), String::new());
     let kind = "application/json".to_string();
-    let answer = api.answer(&ApiRequest { method, path, query, body, kind, accept, by: None });
+    let answer = api.answer(&ApiRequest { method, path, query, body, kind, accept, ..ApiRequest::default() });
     (answer.status, serde_json::from_slice(&answer.body).unwrap_or(Value::Null))
 }
 
@@ -232,11 +233,10 @@ fn acks_are_kept_end_with_their_time_and_stand_in_the_history() {
     let named = ApiRequest {
         method: "POST".into(),
         path: path.clone(),
-        query: vec![],
         body: body.clone().into(),
         kind: "application/json".to_string(),
-        accept: String::new(),
         by: Some("ann".into()),
+        ..ApiRequest::default()
     };
     let answer: Value = serde_json::from_slice(&api.answer(&named).body).unwrap();
     assert_eq!(answer["data"]["ackedBy"], "ann", "a token says who it is");
@@ -295,8 +295,8 @@ fn rows_are_taken_line_by_line() {
             (path, vec![(pair.0.to_string(), pair.1.to_string())])
         });
         let (path, body, accept) = (path.to_string(), body.to_vec(), String::new());
-        let answer = api.answer(&ApiRequest { method, path, query, body, kind, accept, by: None });
-        (answer.status, String::from_utf8(answer.body).unwrap(), answer.retry_after)
+        let answer = api.answer(&ApiRequest { method, path, query, body, kind, accept, ..ApiRequest::default() });
+        (answer.status, String::from_utf8(answer.body).unwrap(), answer.headers)
     };
     let rows = |table: &str| {
         let topic = format!("tidewatch.{table}");
@@ -350,6 +350,89 @@ fn rows_are_taken_line_by_line() {
     assert_eq!(post("/api/v1/rows/train_step?ts=ns", ndjson, good).0, 400);
     assert_eq!(api.posted(), ([("train_step".to_string(), 5)].into(), 7));
     log.fail_appends([std::io::ErrorKind::StorageFull]);
-    let (status, _, again) = post("/api/v1/rows/train_step", ndjson, good);
-    assert_eq!((status, again), (503, Some(1)));
+    let (status, _, headers) = post("/api/v1/rows/train_step", ndjson, good);
+    assert_eq!((status, headers), (503, vec![("retry-after", "1".to_string())]));
+}
+
+/// What other systems send is acknowledged when the log has it, each value once however often it is sent.
+#[test]
+fn what_others_send_is_taken_once() {
+    let log: Arc<ScriptedLog> = Arc::default();
+    let api = api(log.clone());
+    let post = |path: &str, kind: &str, encoding: &str, body: &[u8]| {
+        let request = ApiRequest {
+            method: "POST".to_string(),
+            path: path.to_string(),
+            body: body.to_vec(),
+            kind: kind.to_string(),
+            encoding: encoding.to_string(),
+            ..ApiRequest::default()
+        };
+        let answer = api.answer(&request);
+        (answer.status, String::from_utf8_lossy(&answer.body).into_owned(), answer.headers)
+    };
+    let rows = |table: &str| -> usize {
+        let read = log.read(&format!("tidewatch.{table}"), 0, 0, 1 << 20).unwrap();
+        read.records.iter().map(|(_, record)| tidewatch_model::wire::decode(record).unwrap().1.num_rows()).sum()
+    };
+    // Version 2.0: symbols, and two series of which one has a label without a value.
+    let text = |field: u8, text: &[u8]| [&[field << 3 | 2, text.len() as u8][..], text].concat();
+    let millis = SystemClock.now().0 as u64 / 1_000;
+    let varint: Vec<u8> = (0..6).map(|at| (millis >> (7 * at)) as u8 & 0x7f | if at < 5 { 0x80 } else { 0 }).collect();
+    let sample = text(2, &[&[9][..], &1.5f64.to_le_bytes(), &[16], &varint].concat());
+    let series = |references: &[u8]| text(5, &[text(1, references), sample.clone()].concat());
+    let symbols = ["", "__name__", "up", "job", "node"].map(|symbol| text(4, symbol.as_bytes())).concat();
+    let packed = |body: &[u8]| snap::raw::Encoder::new().compress_vec(body).unwrap();
+    let two = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
+    let good = packed(&[symbols.clone(), series(&[1, 2, 3, 4])].concat());
+    let written = |samples: &str| {
+        let name = |what: &str| format!("x-prometheus-remote-write-{what}-written");
+        [("samples", samples), ("histograms", "0"), ("exemplars", "0")]
+            .map(|(what, count)| (name(what), count.to_string()))
+    };
+    for _ in 0..3 {
+        let (status, _, headers) = post("/api/v1/write", two, "snappy", &good);
+        assert_eq!(status, 204);
+        let headers: Vec<_> = headers.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+        assert_eq!(headers, written("1"));
+    }
+    assert_eq!((rows("metrics"), api.duplicates()), (1, 2));
+    let half = packed(&[symbols, series(&[1, 2, 3]), series(&[1, 2])].concat());
+    let (status, said, headers) = post("/api/v1/write", two, "snappy", &half);
+    assert!(status == 400 && said.contains("1 values were not taken: labels_refs: "), "{said}");
+    assert_eq!((headers[0].1.as_str(), rows("metrics")), ("1", 2));
+    // What the log does not take is not acknowledged, and is taken when it is sent again.
+    let other = packed(&[text(4, b""), text(4, b"__name__"), text(4, b"x"), series(&[1, 2])].concat());
+    log.fail_appends([std::io::ErrorKind::StorageFull]);
+    let (status, _, headers) = post("/api/v1/write", two, "snappy", &other);
+    assert_eq!((status, headers), (503, vec![("retry-after", "1".to_string())]));
+    assert_eq!((post("/api/v1/write", two, "snappy", &other).0, rows("metrics")), (204, 3));
+    for (kind, encoding, body, expected) in [
+        ("application/x-protobuf;proto=x", "snappy", &good[..], 415),
+        (two, "gzip", &good, 415),
+        (two, "snappy", b"nonsense", 400),
+        (two, "snappy", &[0xff, 0xff, 0xff, 0xff, 0x0f], 413),
+    ] {
+        assert_eq!(post("/api/v1/write", kind, encoding, body).0, expected, "{kind} {encoding}");
+    }
+    let json = |value: &str, millis: u64| {
+        format!(
+            r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"name":"load","gauge":{{"dataPoints":[
+            {{"timeUnixNano":"{millis}000000","asDouble":{value}}},{{"timeUnixNano":"5","asInt":1}}]}}}}]}}]}}]}}"#
+        )
+    };
+    let (status, said, _) = post("/v1/metrics", "application/json", "", json("0.5", millis).as_bytes());
+    assert!(status == 200 && said.contains(r#""rejectedDataPoints":"1""#) && said.contains("24h behind"), "{said}");
+    assert_eq!(rows("metrics"), 5, "the value, and target_info");
+    let logs = format!(
+        r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"timeUnixNano":"{millis}000000","body":{{"stringValue":"hm"}}}}]}}]}}]}}"#
+    );
+    assert_eq!(post("/api/v1/otlp/v1/logs", "application/json; charset=utf-8", "", logs.as_bytes()).0, 200);
+    assert_eq!(rows("log"), 1);
+    assert_eq!(post("/v1/logs", "application/json", "snappy", logs.as_bytes()).0, 415);
+    let (status, said, _) = post("/v1/logs", "application/json", "", b"{");
+    assert!(status == 400 && said.contains("not the JSON of OTLP"), "{said}");
+    log.fail_appends([std::io::ErrorKind::StorageFull]);
+    let (status, said, headers) = post("/v1/metrics", "application/json", "", json("1", millis + 1).as_bytes());
+    assert!(status == 503 && said.starts_with("{\"message\":") && headers[0].0 == "retry-after", "{said}");
 }

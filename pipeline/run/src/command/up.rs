@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tidewatch_collect::{Pump, Roots, Sources};
+use tidewatch_ingest::statsd::StatsdServer;
 use tidewatch_kafka::KafkaMembership;
 use tidewatch_lake::{JanitorOptions, LakeOptions, LakeScan};
 use tidewatch_model::limits::SYNC_INTERVAL;
@@ -22,6 +23,7 @@ use tidewatch_sql::{Dimensions, Level, Renewed};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::telling::{Told, access, external_url, tls, told};
+use crate::api::inputs::Inputs;
 use crate::api::{Api, ApiParts};
 use crate::config::Config;
 use crate::dimension_files::Watched;
@@ -90,6 +92,8 @@ const REPORT_INTERVAL: Span = Span::seconds(30);
 const SHOW_INTERVAL: Span = Span::millis(500);
 /// How often old segments are deleted.
 const RETAIN_INTERVAL: Span = Span::minutes(1);
+/// How often what StatsD counted becomes rows.
+const STATSD_INTERVAL: Span = Span::seconds(10);
 /// How often it is looked whether files of rules and of dimension tables changed.
 const LOOK_INTERVAL: Span = Span::seconds(5);
 
@@ -201,7 +205,9 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     })?;
     let Some(mut stations) = opened.transpose()? else { return Ok(()) };
     let fresh: Arc<Fresh> = Arc::default();
+    let inputs = Arc::new(Inputs::new(log.log(), &OsRandom, Arc::new(SystemClock)));
     let api = ApiParts {
+        inputs: inputs.clone(),
         policy,
         silences,
         acks,
@@ -223,6 +229,8 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         counted.sql_server_ended();
         if on_screen { drop(writeln!(lines, "tidewatch: {why}")) } else { say(false, &format!("tidewatch: {why}")) }
     };
+    let statsd = config.statsd_listen.map(|listen| listen_statsd(listen, inputs.clone(), on_screen));
+    let statsd = statsd.transpose()?;
     let sql_server = config.sql_listen.map(|listen| SqlServer::start(config, listen, tell));
     let sql_server = sql_server.transpose().map_err(Failure::usage)?;
     let collector = if config.collect_enabled { Some(collect(config, log.log(), signals.clone())?) } else { None };
@@ -238,6 +246,9 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     );
     if let Some(listen) = config.sql_listen {
         say(on_screen, &format!("tidewatch: the history at postgresql://{listen}/tidewatch"));
+    }
+    if let Some(statsd) = &statsd {
+        say(on_screen, &format!("tidewatch: StatsD at udp://{}", statsd.address()));
     }
     let mut screen = Screen::new(on_screen, recent, config.data_dir.display().to_string(), server.address());
     let mut loop_state = LoopState {
@@ -288,6 +299,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     if let Some(collector) = collector {
         drop(collector.join());
     }
+    drop(statsd);
     shown.stop_sql();
     drop(server);
     drop(sql_server);
@@ -301,6 +313,23 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         &format!("tidewatch: stopped; {} rows committed, {} transitions", stats.lake_rows, stats.transitions),
     );
     Ok(())
+}
+
+/// Takes StatsD's lines, every ten seconds as rows.
+fn listen_statsd(listen: SocketAddr, inputs: Arc<Inputs>, on_screen: bool) -> Result<StatsdServer, Failure> {
+    let mut failing = false;
+    let sink = move |series| match inputs.take(series) {
+        Ok(()) => failing = false,
+        Err(problem) => {
+            // Said once; counters have it all when the log takes rows again.
+            if !std::mem::replace(&mut failing, true) {
+                say(on_screen, &format!("tidewatch: StatsD: {problem}"));
+            }
+        }
+    };
+    let complain = move |problem: &str| say(on_screen, &format!("tidewatch: StatsD: {problem}"));
+    StatsdServer::start(listen, STATSD_INTERVAL, Arc::new(SystemClock), sink, complain)
+        .map_err(|error| Failure::usage(format!("can't listen for StatsD on {listen}: {error}")))
 }
 
 fn rules_of(set: &RuleSet) -> Arc<Vec<Rule>> {

@@ -24,7 +24,7 @@ fn optional_path(path: &Option<PathBuf>) -> String {
 }
 
 /// All of them, in the order in which they are shown.
-pub const SETTINGS: [Setting; 41] = [
+pub const SETTINGS: [Setting; 42] = [
     Setting {
         name: "data.dir",
         meaning: "where the log, the lake and the state live",
@@ -193,6 +193,16 @@ pub const SETTINGS: [Setting; 41] = [
             Ok(())
         },
         show: |config| config.scrape.interval.to_string(),
+    },
+    Setting {
+        name: "statsd.listen",
+        meaning: "where 'up' takes StatsD's datagrams, such as 127.0.0.1:8125; empty nowhere. Whoever can reach it can write metrics",
+        set: |config, text| {
+            let address = || text.parse().map_err(|_| format!("'{text}' is not an address such as 127.0.0.1:8125"));
+            config.statsd_listen = if text.is_empty() { None } else { Some(address()?) };
+            Ok(())
+        },
+        show: |config| config.statsd_listen.map(|address| address.to_string()).unwrap_or_default(),
     },
     Setting {
         name: "webhook.url",

@@ -1,0 +1,212 @@
+//! What other systems send: Prometheus' remote write, OTLP's metrics and logs, StatsD. It is acknowledged when the log has it.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tidewatch_ingest::otlp::{self, Format};
+use tidewatch_ingest::remote_write::{self, Version};
+use tidewatch_ingest::{Decoded, Encoding, IngestError, Series, unpack};
+use tidewatch_model::ports::{Clock, Log, Random};
+use tidewatch_serve::{Answer, ApiRequest};
+
+use super::own::refused;
+use super::rows::{NotWritten, RowsInbox};
+use crate::input_rows::{line_rows, series_rows};
+
+/// Values that are remembered, so that what is sent again is not written again: up to twice as many, nine bytes each.
+const REMEMBERED: usize = 1 << 20;
+
+/// Everything that comes in over HTTP and StatsD.
+pub struct Inputs {
+    /// Rows as they are.
+    pub(super) rows: RowsInbox,
+    seen: Mutex<Seen>,
+    hasher: RandomState,
+    duplicates: AtomicU64,
+}
+
+/// Which values were written, as a hash of series and time; the older half is forgotten at once.
+#[derive(Default)]
+struct Seen {
+    new: HashSet<u64>,
+    old: HashSet<u64>,
+}
+
+impl Seen {
+    fn has(&self, hash: u64) -> bool {
+        self.new.contains(&hash) || self.old.contains(&hash)
+    }
+
+    fn remember(&mut self, hash: u64) {
+        if self.new.len() >= REMEMBERED {
+            self.old = std::mem::take(&mut self.new);
+        }
+        self.new.insert(hash);
+    }
+}
+
+impl Inputs {
+    /// Into this log.
+    pub fn new(log: Arc<dyn Log>, random: &dyn Random, clock: Arc<dyn Clock>) -> Inputs {
+        Inputs {
+            rows: RowsInbox::new(log, random, clock),
+            seen: Mutex::default(),
+            hasher: RandomState::new(),
+            duplicates: AtomicU64::new(0),
+        }
+    }
+
+    /// Values that were sent again, and not written again.
+    pub fn duplicates(&self) -> u64 {
+        self.duplicates.load(Ordering::Relaxed)
+    }
+
+    /// Takes series, as StatsD counts them.
+    ///
+    /// # Errors
+    /// The log's.
+    pub fn take(&self, series: Vec<Series>) -> Result<(), String> {
+        self.write(0, series).map_err(|problem| match problem {
+            NotWritten::TooLarge(problem) | NotWritten::Log(problem) => problem,
+        })
+    }
+
+    /// A request of Prometheus' remote write.
+    pub(super) fn remote_write(&self, request: &ApiRequest) -> Answer {
+        let Some(version) = Version::of(&request.kind) else {
+            return refused(415, "expected the message prometheus.WriteRequest or io.prometheus.write.v2.Request");
+        };
+        if Encoding::of(&request.encoding) != Some(Encoding::Snappy) {
+            return refused(415, "expected Content-Encoding: snappy");
+        }
+        let _place = match self.rows.place() {
+            Ok(place) => place,
+            Err(answer) => return answer,
+        };
+        let decoded = unpack(&request.body, Encoding::Snappy)
+            .and_then(|body| remote_write::decode(&body, version, self.rows.times()));
+        let decoded = match decoded {
+            Ok(decoded) => decoded,
+            Err(error) => return refused(self.status_of(&error), &error.to_string()),
+        };
+        let Decoded { series, samples, histograms, rejected, problems } = decoded;
+        self.rows.reject(rejected);
+        if let Err(problem) = self.write(self.lane_of(&request.body), series) {
+            return problem.answer();
+        }
+        let mut answer = match rejected {
+            0 => Answer::of(204, "text/plain", vec![]),
+            // What is good is taken, and what is not is the sender's to mend: sent again it would not be better.
+            _ => refused(400, &format!("{rejected} values were not taken: {}", problems.join("; "))),
+        };
+        if version == Version::Two {
+            let written = [("samples", samples), ("histograms", histograms), ("exemplars", 0)];
+            answer.headers.extend(written.map(|(what, count)| {
+                let name = match what {
+                    "samples" => "x-prometheus-remote-write-samples-written",
+                    "histograms" => "x-prometheus-remote-write-histograms-written",
+                    _ => "x-prometheus-remote-write-exemplars-written",
+                };
+                (name, count.to_string())
+            }));
+        }
+        answer
+    }
+
+    /// A request with OTLP's metrics.
+    pub(super) fn otlp_metrics(&self, request: &ApiRequest) -> Answer {
+        self.otlp(request, "rejectedDataPoints", |body, format| {
+            let decoded = otlp::decode_metrics(body, format, self.rows.times()).map_err(Problem::Ingest)?;
+            self.write(self.lane_of(&request.body), decoded.series).map_err(Problem::Write)?;
+            Ok((decoded.rejected, decoded.problems))
+        })
+    }
+
+    /// A request with OTLP's logs.
+    pub(super) fn otlp_logs(&self, request: &ApiRequest) -> Answer {
+        self.otlp(request, "rejectedLogRecords", |body, format| {
+            let now = self.rows.clock.now();
+            let lines = otlp::decode_logs(body, format, self.rows.times(), now).map_err(Problem::Ingest)?;
+            let rows =
+                line_rows(&lines.lines).map_err(|error| Problem::Write(NotWritten::TooLarge(error.to_string())))?;
+            let mut lane = self.rows.lane(self.lane_of(&request.body));
+            self.rows.append(&mut lane, "log", &rows).map_err(Problem::Write)?;
+            Ok((lines.rejected, lines.problems))
+        })
+    }
+
+    fn otlp(
+        &self,
+        request: &ApiRequest,
+        what: &str,
+        take: impl Fn(&[u8], Format) -> Result<(u64, Vec<String>), Problem>,
+    ) -> Answer {
+        let Some(format) = Format::of(&request.kind) else {
+            return refused(415, "expected Content-Type: application/x-protobuf, application/json");
+        };
+        let kind = if format == Format::Json { "application/json" } else { "application/x-protobuf" };
+        let failed = |status, message: &str| Answer::of(status, kind, otlp::status(format, message));
+        let encoding = Encoding::of(&request.encoding).filter(|encoding| *encoding != Encoding::Snappy);
+        let Some(encoding) = encoding else { return failed(415, "expected Content-Encoding: gzip, or none") };
+        let _place = match self.rows.place() {
+            Ok(place) => place,
+            Err(answer) => return answer,
+        };
+        let taken = unpack(&request.body, encoding).map_err(Problem::Ingest).and_then(|body| take(&body, format));
+        match taken {
+            Ok((rejected, problems)) => {
+                self.rows.reject(rejected);
+                Answer::of(200, kind, otlp::response(format, what, rejected, &problems))
+            }
+            Err(Problem::Ingest(error)) => failed(self.status_of(&error), &error.to_string()),
+            Err(Problem::Write(problem)) => {
+                let answer = problem.answer();
+                let (NotWritten::TooLarge(said) | NotWritten::Log(said)) = problem;
+                Answer { kind, body: otlp::status(format, &said), ..answer }
+            }
+        }
+    }
+
+    fn status_of(&self, error: &IngestError) -> u16 {
+        self.rows.reject(1);
+        match error {
+            IngestError::Malformed(_) => 400,
+            IngestError::TooLarge(_) => 413,
+        }
+    }
+
+    /// What is sent again goes the way that it went before, after it.
+    fn lane_of(&self, body: &[u8]) -> usize {
+        self.hasher.hash_one(body) as usize
+    }
+
+    /// Writes what was not written yet.
+    fn write(&self, lane: usize, mut series: Vec<Series>) -> Result<(), NotWritten> {
+        let mut lane = self.rows.lane(lane);
+        let mut hashes = HashSet::new();
+        {
+            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            for series in &mut series {
+                let own = self.hasher.hash_one((&series.name, &series.labels));
+                let before = series.points.len();
+                series.points.retain(|point| {
+                    let hash = self.hasher.hash_one((own, point.ts.0));
+                    !seen.has(hash) && hashes.insert(hash)
+                });
+                self.duplicates.fetch_add((before - series.points.len()) as u64, Ordering::Relaxed);
+            }
+        }
+        let rows = series_rows(&series).map_err(|error| NotWritten::TooLarge(error.to_string()))?;
+        self.rows.append(&mut lane, "metrics", &rows)?;
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        hashes.into_iter().for_each(|hash| seen.remember(hash));
+        Ok(())
+    }
+}
+
+enum Problem {
+    Ingest(IngestError),
+    Write(NotWritten),
+}
