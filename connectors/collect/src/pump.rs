@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
-use tidewatch_model::ports::{Log, LogError, Record, partition_of};
+use tidewatch_model::ports::{Log, LogError, Record, partition_for};
 use tidewatch_model::table::{TOPIC_PREFIX, find};
 use tidewatch_model::wire::{Origin, encode_split};
 use tidewatch_model::{Span, Timestamp};
@@ -136,7 +136,7 @@ impl Pump {
 /// The log's.
 pub fn append_frames(log: &dyn Log, table: &str, source: &str, records: &[Record]) -> Result<(), LogError> {
     let topic = format!("{TOPIC_PREFIX}{table}");
-    let partition = partition_of(source.as_bytes(), log.partitions(&topic)?.max(1));
+    let partition = partition_for(log, &topic, source)?;
     log.append(&topic, partition, records).map(drop)
 }
 

@@ -15,7 +15,7 @@ use clap::{Parser, ValueEnum};
 use tidewatch_collect::{Collector, GpuControl, Pump, Roots, ScrapeOptions, Sources, Target};
 use tidewatch_kafka::{KafkaLog, KafkaOptions};
 use tidewatch_log::{LocalLog, LocalLogOptions, Spool, SpoolOptions};
-use tidewatch_model::limits::{LOG_RETENTION, LOG_RETENTION_BYTES, SYNC_INTERVAL};
+use tidewatch_model::limits::{LOCAL_PARTITIONS, LOG_RETENTION, LOG_RETENTION_BYTES, SYNC_INTERVAL};
 use tidewatch_model::ports::{Clock, Log, LogError, TopicOptions};
 use tidewatch_model::table::{self, TABLES};
 use tidewatch_model::time::SystemClock;
@@ -166,7 +166,7 @@ fn run(
 ) -> Result<(), String> {
     let sink = Sink::open(cli)?;
     let options = TopicOptions {
-        partitions: 1,
+        partitions: if matches!(sink, Sink::Log(_)) { LOCAL_PARTITIONS } else { 1 },
         compacted: false,
         retention: Some(LOG_RETENTION),
         retention_bytes: Some(LOG_RETENTION_BYTES),

@@ -16,6 +16,9 @@ pub const READ_BYTES: usize = 4 << 20;
 pub const SEGMENT_BYTES: u64 = 8 << 20;
 /// What a partition of the local log keeps; the oldest segments go first.
 pub const LOG_RETENTION_BYTES: u64 = 1 << 30;
+/// Partitions of a table in the local log: one for those who bring rows, an agent or a simulation, and one for the process that judges them
+/// and may have rows of its own. A partition is written by one process.
+pub const LOCAL_PARTITIONS: u32 = 2;
 /// How long a partition of the local log keeps records.
 pub const LOG_RETENTION: Span = Span::hours(72);
 /// The longest time between an append and its fsync.

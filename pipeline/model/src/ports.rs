@@ -152,6 +152,11 @@ pub trait Log: Send + Sync {
     fn range(&self, topic: &str, partition: u32) -> Result<Range<u64>, LogError>;
     /// An offset at or before every record whose timestamp is `ts` or later; the end when there is none.
     fn offset_for_time(&self, topic: &str, partition: u32, ts: Timestamp) -> Result<u64, LogError>;
+    /// The partition that this process writes, of topics that have so many, where a partition is one process's; `None` where each source finds
+    /// its own ([`partition_of`]).
+    fn lane(&self) -> Option<u32> {
+        None
+    }
     /// Makes everything acknowledged so far survive a loss of power.
     fn sync(&self) -> Result<(), LogError>;
     /// Tells the log's own tools how far each partition was read and stored (topic, partition, next offset), so that people
@@ -219,6 +224,18 @@ pub trait Membership: Send {
 /// Without partitions.
 pub fn partition_of(key: &[u8], partitions: u32) -> u32 {
     (murmur2(key) & 0x7fff_ffff) % partitions
+}
+
+/// The partition into which a source of a topic is written.
+///
+/// # Errors
+/// The log's.
+pub fn partition_for(log: &dyn Log, topic: &str, source: &str) -> Result<u32, LogError> {
+    let partitions = log.partitions(topic)?.max(1);
+    Ok(match log.lane() {
+        Some(lane) => lane.min(partitions - 1),
+        None => partition_of(source.as_bytes(), partitions),
+    })
 }
 
 /// MurmurHash2, 32 bits, with Kafka's seed (`org.apache.kafka.common.utils.Utils.murmur2`).

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tidewatch_kafka::{KafkaLog, KafkaOptions};
 use tidewatch_log::{LocalLog, LocalLogOptions};
 use tidewatch_model::Timestamp;
+use tidewatch_model::limits::LOCAL_PARTITIONS;
 use tidewatch_model::ports::{Log, LogError};
 
 use crate::config::Config;
@@ -29,9 +30,11 @@ impl LogChoice {
             return Ok(LogChoice::Kafka(Arc::new(KafkaLog::connect(options).map_err(Failure::usage)?)));
         }
         let folder = log_folder(config);
+        // Agents have the first lane.
+        let options = LocalLogOptions { lane: LOCAL_PARTITIONS - 1, ..LocalLogOptions::default() };
         let unusable =
             |error| Failure::usage(format!("can't use the data folder {}: {error}", config.data_dir.display()));
-        Ok(LogChoice::Local(Arc::new(LocalLog::open(&folder, LocalLogOptions::default()).map_err(unusable)?)))
+        Ok(LogChoice::Local(Arc::new(LocalLog::open(&folder, options).map_err(unusable)?)))
     }
 
     /// The port.

@@ -224,7 +224,7 @@ fn eight_gpus_of_which_four_fall_ill_page_for_the_right_things() {
         .unwrap();
     let up = Up(child);
     wait_for("rows", || {
-        here.join("data/internal/log/tidewatch.gpu-00000").exists() && count(here, "SELECT count(*) FROM gpu") > 60
+        here.join("data/internal/log/tidewatch.gpu-00001").exists() && count(here, "SELECT count(*) FROM gpu") > 60
     });
     // As the scenario says: this one leaves the bus too.
     std::thread::sleep(Duration::from_millis(500));

@@ -40,11 +40,13 @@ pub struct LocalLogOptions {
     pub segment_bytes: u64,
     /// When to sync.
     pub fsync: FsyncPolicy,
+    /// Which partition of a topic this process writes, where there are so many.
+    pub lane: u32,
 }
 
 impl Default for LocalLogOptions {
     fn default() -> Self {
-        LocalLogOptions { segment_bytes: SEGMENT_BYTES, fsync: FsyncPolicy::OnSync }
+        LocalLogOptions { segment_bytes: SEGMENT_BYTES, fsync: FsyncPolicy::OnSync, lane: 0 }
     }
 }
 
@@ -243,6 +245,10 @@ impl Log for LocalLog {
     fn offset_for_time(&self, topic: &str, partition: u32, ts: Timestamp) -> Result<u64, LogError> {
         let partition = self.partition(topic, partition)?;
         lock(&partition).offset_for_time(self.files.as_ref(), ts)
+    }
+
+    fn lane(&self) -> Option<u32> {
+        Some(self.options.lane)
     }
 
     fn sync(&self) -> Result<(), LogError> {

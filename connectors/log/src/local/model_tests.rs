@@ -169,7 +169,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 const TOPIC: &str = "t";
 
 fn open(files: &Arc<FakeFiles>, compacted: bool) -> LocalLog {
-    let options = LocalLogOptions { segment_bytes: 1_000, fsync: FsyncPolicy::OnSync };
+    let options = LocalLogOptions { segment_bytes: 1_000, ..LocalLogOptions::default() };
     let log = LocalLog::with_files(Path::new("/log"), options, files.clone()).unwrap();
     log.create_topic(TOPIC, &TopicOptions { partitions: 1, compacted, retention: None, retention_bytes: None })
         .unwrap();

@@ -12,7 +12,7 @@ use parquet::file::properties::WriterProperties;
 use tidewatch_collect::simulate::{Fleet, FleetOptions, Noise, incidents_from_json};
 use tidewatch_kafka::{KafkaLog, KafkaOptions};
 use tidewatch_log::{LocalLog, LocalLogOptions};
-use tidewatch_model::ports::{Clock, Log, Record, partition_of};
+use tidewatch_model::ports::{Clock, Log, Record, partition_for};
 use tidewatch_model::table::TOPIC_PREFIX;
 use tidewatch_model::time::SystemClock;
 use tidewatch_model::wire::{Origin, encode_split};
@@ -165,8 +165,7 @@ fn to_log(args: &Args, fleet: &mut Fleet, log: &dyn Log, cluster: bool, start: T
                     seq: 0,
                 });
                 let records = encode_split(table, origin, &part).map_err(Failure::no)?;
-                let partitions = log.partitions(&topic_of(table)).map_err(Failure::no)?;
-                let partition = partition_of(source.as_bytes(), partitions.max(1));
+                let partition = partition_for(log, &topic_of(table), &source).map_err(Failure::no)?;
                 waiting.entry((table, partition)).or_default().extend(records);
             }
         }

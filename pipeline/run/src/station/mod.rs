@@ -32,7 +32,7 @@ use tidewatch_flow::watermark::Watermark;
 use tidewatch_lake::{
     Flush, Janitor, JanitorOptions, KeptRows, LakeError, LakeOptions, LakeWriter, SettleOptions, Settler,
 };
-use tidewatch_model::limits::{LAKE_WAITING_BYTES, LOG_RETENTION, LOG_RETENTION_BYTES};
+use tidewatch_model::limits::{LAKE_WAITING_BYTES, LOCAL_PARTITIONS, LOG_RETENTION, LOG_RETENTION_BYTES};
 use tidewatch_model::ports::{Log, LogError, Notify, Random, Record, Store, TopicOptions};
 use tidewatch_model::table;
 use tidewatch_model::wire::{Origin, WireError};
@@ -615,7 +615,13 @@ pub fn row_topic(partitions: u32) -> TopicOptions {
 /// Makes the topics of all tables, and those of the engine's own, that are not there.
 pub fn create_topics(log: &dyn Log, cluster: bool) -> Result<(), LogError> {
     for table in table::all() {
-        log.create_topic(&table.topic(), &row_topic(if cluster { table.cluster_partitions() } else { 1 }))?;
+        let partitions = match (cluster, log.lane()) {
+            (true, _) => table.cluster_partitions(),
+            // Nobody else brings what is ours.
+            (false, Some(_)) if !table.is_own() => LOCAL_PARTITIONS,
+            (false, _) => 1,
+        };
+        log.create_topic(&table.topic(), &row_topic(partitions))?;
     }
     log.create_topic(TICK_TOPIC, &row_topic(1))?;
     let compacted = TopicOptions { partitions: 1, compacted: true, retention: None, retention_bytes: None };

@@ -333,7 +333,9 @@ impl Station {
     /// Appends rows of a table of our own.
     pub(super) fn append_rows(&mut self, table: &str, rows: &RecordBatch) -> Result<(), StationError> {
         let records = wire::encode_split(table, &mut self.origin, rows)?;
-        self.log.append(&format!("tidewatch.{table}"), 0, &records)?;
+        let topic = format!("{TOPIC_PREFIX}{table}");
+        let partition = self.log.lane().unwrap_or(0).min(self.log.partitions(&topic)?.max(1) - 1);
+        self.log.append(&topic, partition, &records)?;
         Ok(())
     }
 

@@ -252,3 +252,25 @@ logs.shutdown(); provider.shutdown()
     drop(node_exporter);
     up.stop();
 }
+
+/// An agent writes into the log of an `up` that has figures of its own in the same table.
+#[test]
+fn an_agent_beside_up_writes_every_table() {
+    let agent = Path::new(PROGRAM).with_file_name("tidewatch-agent");
+    assert!(agent.exists(), "{} is built by: cargo test --workspace", agent.display());
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path();
+    let (up, url) = Up::start(place, &[]).ready_at();
+    let named = |name: &str| count(place, &format!("SELECT count(*) FROM metrics WHERE {name}"));
+    wait_for("figures of its own", || named("name = 'tidewatch_notices_total'") > 0);
+    let mut command = Command::new(agent);
+    command.args(["--data", "data/log", "--scrape-interval", "1s", "--scrape", &format!("own={url}/metrics")]);
+    let agent = Up(command.current_dir(place).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    wait_for("what it scraped", || named("name = 'tidewatch_rows_total' AND labels['job'] = 'own'") > 0);
+    let known = named("name = 'tidewatch_notices_total' AND labels['job'] IS NULL");
+    wait_for("more figures", || named("name = 'tidewatch_notices_total' AND labels['job'] IS NULL") > known);
+    wait_for("its health", || count(place, "SELECT count(*) FROM collector WHERE collector = 'metrics' AND ok") > 0);
+    assert_eq!(count(place, "SELECT count(*) FROM collector WHERE dropped_rows_total > 0"), 0);
+    drop(agent);
+    up.stop();
+}
