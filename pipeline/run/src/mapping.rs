@@ -8,12 +8,17 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{Field, Schema};
+use tidewatch_ingest::otlp::{self, Lines};
+use tidewatch_ingest::remote_write::{self, Version};
+use tidewatch_ingest::{Decoded, Encoding, IngestError, Times, unpack};
 use tidewatch_model::Timestamp;
 use tidewatch_model::ports::Record;
 use tidewatch_model::table::{self, TABLES, TIME_COLUMN, Table};
 use tidewatch_model::wire;
 use tidewatch_model::wire::json::{JsonOptions, TimeUnitChoice, decode_lines_with};
 use tidewatch_sql::suggestion;
+
+use crate::input_rows::{line_rows, series_rows};
 
 /// Where a partition is begun that the lake has nothing of yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,11 +39,40 @@ pub enum Format {
     Json,
     /// An Arrow IPC stream, uncompressed, with the types that cross a border: microseconds UTC, Int64, Float64, Utf8.
     Arrow,
+    /// Prometheus' remote write, 1.0 or 2.0, packed with snappy or not: rows of `metrics`.
+    RemoteWrite,
+    /// OTLP's metrics, protobuf or JSON, as OpenTelemetry's collector writes them: rows of `metrics`.
+    OtlpMetrics,
+    /// OTLP's logs: rows of `log`.
+    OtlpLogs,
+}
+
+impl Format {
+    const NAMES: [(&'static str, Format); 5] = [
+        ("json", Format::Json),
+        ("arrow", Format::Arrow),
+        ("remote_write", Format::RemoteWrite),
+        ("otlp_metrics", Format::OtlpMetrics),
+        ("otlp_logs", Format::OtlpLogs),
+    ];
+
+    fn name(self) -> &'static str {
+        Format::NAMES.iter().find(|(_, format)| *format == self).map_or("", |(name, _)| name)
+    }
+
+    /// The table whose rows a message always holds, where its format says that.
+    fn table(self) -> Option<&'static str> {
+        match self {
+            Format::Json | Format::Arrow => None,
+            Format::RemoteWrite | Format::OtlpMetrics => Some("metrics"),
+            Format::OtlpLogs => Some("log"),
+        }
+    }
 }
 
 /// A topic and the table that its messages are rows of.
 ///
-/// Written as words: `TOPIC table=TABLE [format=json|arrow] [ts=s|ms|us|record] [from=earliest|latest|TIME] [map=FROM:TO]...`.
+/// Written as words: `TOPIC table=TABLE [format=json|arrow|remote_write|otlp_metrics|otlp_logs] [ts=s|ms|us|record] [from=earliest|latest|TIME] [map=FROM:TO]...`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mapping {
     /// The topic's name on the cluster; no prefix goes before it.
@@ -119,8 +153,12 @@ impl FromStr for Mapping {
                         format!("unknown table '{name}'{}", suggestion(name, TABLES.iter().map(|table| table.name)))
                     })?);
                 }
-                ("format", "json") => mapping.format = Format::Json,
-                ("format", "arrow") => mapping.format = Format::Arrow,
+                ("format", name) => {
+                    let known = Format::NAMES.iter().find(|(known, _)| *known == name);
+                    let names: Vec<&str> = Format::NAMES.iter().map(|(name, _)| *name).collect();
+                    let expected = || format!("{word}: expected one of {}", names.join(", "));
+                    mapping.format = known.ok_or_else(expected)?.1;
+                }
                 ("ts", "s") => mapping.unit = TimeUnitChoice::Seconds,
                 ("ts", "ms") => mapping.unit = TimeUnitChoice::Millis,
                 ("ts", "us") => mapping.unit = TimeUnitChoice::Micros,
@@ -130,14 +168,18 @@ impl FromStr for Mapping {
                     let (from, to) = pair.split_once(':').ok_or_else(|| format!("map={pair}: expected from:to"))?;
                     mapping.renames.insert(from.to_string(), to.to_string());
                 }
-                ("format", _) => return Err(format!("{word}: expected json or arrow")),
                 ("ts", _) => return Err(format!("{word}: expected s, ms, us or record")),
                 _ => return Err(format!("'{name}' is not one of table, format, ts, from, map")),
             }
         }
         mapping.table = found.ok_or("expected table=NAME")?;
-        if mapping.format == Format::Arrow && unit.is_some() {
-            return Err("ts= is for json: Arrow's times have a type".to_string());
+        if mapping.format != Format::Json && unit.is_some() {
+            return Err("ts= is for json: times of other formats have a type".to_string());
+        }
+        if let Some(table) = mapping.format.table()
+            && (mapping.table.name != table || !mapping.renames.is_empty())
+        {
+            return Err(format!("format={}: expected table={table}, and no map=", mapping.format.name()));
         }
         for to in mapping.renames.values().filter(|to| *to != TIME_COLUMN) {
             if mapping.table.column(to).is_none() {
@@ -151,7 +193,7 @@ impl FromStr for Mapping {
 
 impl fmt::Display for Mapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let format = if self.format == Format::Json { "json" } else { "arrow" };
+        let format = self.format.name();
         let unit = match (self.record_time, self.unit) {
             (true, _) => "record",
             (_, TimeUnitChoice::Seconds) => "s",
@@ -179,6 +221,17 @@ impl Mapping {
             Format::Arrow => {
                 let batch = wire::decode_payload(payload).map_err(|error| error.to_string())?;
                 Ok(Taken { rows: conform(self.table, &batch, &self.renames)?, rejected: None })
+            }
+            Format::RemoteWrite | Format::OtlpMetrics => {
+                let read =
+                    if self.format == Format::RemoteWrite { remote_write(payload) } else { otlp_metrics(payload) };
+                let Decoded { series, rejected, problems, .. } = read.map_err(|error| error.to_string())?;
+                taken(series_rows(&series).map_err(|error| error.to_string())?, rejected, &problems, record)
+            }
+            Format::OtlpLogs => {
+                let read = otlp::decode_logs(payload, format_of(payload), Times::ANY, record.timestamp);
+                let Lines { lines, rejected, problems } = read.map_err(|error| error.to_string())?;
+                taken(line_rows(&lines).map_err(|error| error.to_string())?, rejected, &problems, record)
             }
         }
     }
@@ -215,8 +268,43 @@ impl Mapping {
                 let origin = wire::Origin { source: String::new(), incarnation: String::new(), seq: 0 };
                 wire::encode(self.table.name, &origin, rows).ok().and_then(|frame| frame.value)
             }
+            // Of these the whole message is kept.
+            Format::RemoteWrite | Format::OtlpMetrics | Format::OtlpLogs => None,
         };
         Record { value: value.or_else(|| record.value.clone()), ..record.clone() }
+    }
+}
+
+/// Version 1.0 or 2.0: a message of the one is empty when it is read as the other.
+fn remote_write(payload: &[u8]) -> Result<Decoded, IngestError> {
+    let unpacked = unpack(payload, Encoding::Snappy);
+    let body = unpacked.as_deref().unwrap_or(payload);
+    let decoded = remote_write::decode(body, Version::One, Times::ANY)?;
+    match decoded == Decoded::default() {
+        true => remote_write::decode(body, Version::Two, Times::ANY),
+        false => Ok(decoded),
+    }
+}
+
+fn otlp_metrics(payload: &[u8]) -> Result<Decoded, IngestError> {
+    otlp::decode_metrics(payload, format_of(payload), Times::ANY)
+}
+
+/// A message that begins as JSON does is no protobuf of OTLP's: that begins with the key of its first field, a line feed.
+fn format_of(payload: &[u8]) -> otlp::Format {
+    if payload.first() == Some(&b'{') { otlp::Format::Json } else { otlp::Format::Protobuf }
+}
+
+/// The rows of a message; with what could not be taken its letter has the whole message, since parts of it can't be cut out.
+fn taken(rows: RecordBatch, rejected: u64, problems: &[String], record: &Record) -> Result<Taken, String> {
+    let reason = format!("{rejected} values were not taken: {}", problems.join("; "));
+    match (rows.num_rows(), rejected) {
+        (0, 0) => Err("no row".to_string()),
+        (0, _) => Err(reason),
+        (_, 0) => Ok(Taken { rows, rejected: None }),
+        (count, _) => {
+            Ok(Taken { rows, rejected: Some((record.clone(), format!("{reason}; the {count} others were"))) })
+        }
     }
 }
 
@@ -301,6 +389,49 @@ mod tests {
     fn the_records_time_can_stand_for_a_rows() {
         let taken = mapping("t table=host ts=record").read(&message("{\"host\":\"a\"}")).unwrap();
         assert_eq!(taken.rows.column(0).as_primitive::<TimestampMicrosecondType>().value(0), 7_000_000);
+    }
+
+    #[test]
+    fn what_other_systems_write_into_kafka_is_read() {
+        let otlp = mapping("t table=metrics format=otlp_metrics");
+        assert_eq!(otlp.to_string(), "t table=metrics format=otlp_metrics from=earliest");
+        let json = |name: &str| {
+            format!(
+                r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"name":"load","gauge":{{"dataPoints":[{{"timeUnixNano":"5000","asInt":1}}]}}}},{{"name":"{name}","gauge":{{"dataPoints":[{{"timeUnixNano":"5000","asInt":1}}]}}}}]}}]}}]}}"#
+            )
+        };
+        assert_eq!(otlp.read(&message(&json("x"))).unwrap().rows.num_rows(), 3);
+        let half = otlp.read(&message(&json(""))).unwrap();
+        let (letter, reason) = half.rejected.unwrap();
+        assert_eq!((half.rows.num_rows(), letter.value), (2, message(&json("")).value));
+        assert_eq!(reason, "1 values were not taken: a metric without a name; the 2 others were");
+        // A series `up` of remote write 1.0, plain and packed.
+        let label = [&b"\x0a\x0e\x0a\x08__name__\x12\x02up"[..]].concat();
+        let sample = [&b"\x12\x0b\x09"[..], &1f64.to_le_bytes(), b"\x10\x05"].concat();
+        let body = [&[0x0a, (label.len() + sample.len()) as u8][..], &label, &sample].concat();
+        let packed = snap::raw::Encoder::new().compress_vec(&body).unwrap();
+        let prometheus = mapping("t table=metrics format=remote_write");
+        for body in [body, packed] {
+            let record = Record { value: Some(body), ..Record::default() };
+            let rows = prometheus.read(&record).unwrap().rows;
+            assert_eq!(rows.column(0).as_primitive::<TimestampMicrosecondType>().value(0), 5_000);
+            assert_eq!(prometheus.write(&rows, &record).value, record.value);
+        }
+        assert!(prometheus.read(&message("nonsense")).is_err());
+        let logs = r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"hm"}}]}]}]}"#;
+        let rows = mapping("t table=log format=otlp_logs").read(&message(logs)).unwrap().rows;
+        assert_eq!(rows.column(0).as_primitive::<TimestampMicrosecondType>().value(0), 7_000_000, "the record's");
+        for (text, expected) in [
+            ("t table=gpu format=otlp_metrics", "format=otlp_metrics: expected table=metrics, and no map="),
+            ("t table=log format=otlp_logs map=a:level", "format=otlp_logs: expected table=log, and no map="),
+            ("t table=metrics format=remote_write ts=ms", "ts= is for json: times of other formats have a type"),
+            (
+                "t table=metrics format=avro",
+                "format=avro: expected one of json, arrow, remote_write, otlp_metrics, otlp_logs",
+            ),
+        ] {
+            assert_eq!(text.parse::<Mapping>().unwrap_err(), expected, "{text}");
+        }
     }
 
     #[test]

@@ -322,7 +322,7 @@ pub const SETTINGS: [Setting; 42] = [
     },
     Setting {
         name: "kafka.topics",
-        meaning: "other people's topics: 'TOPIC table=NAME format=json|arrow ts=s|ms|us|record from=... map=from:to', as a list",
+        meaning: "other people's topics: 'TOPIC table=NAME format=json|arrow|remote_write|otlp_metrics|otlp_logs ts=s|ms|us|record from=... map=from:to', as a list",
         set: |config, text| {
             let texts = text.split(',').map(str::trim).filter(|text| !text.is_empty());
             config.kafka_topics = texts.map(str::parse).collect::<Result<_, _>>()?;
