@@ -20,6 +20,7 @@ mod scrape;
 pub mod simulate;
 mod sources;
 mod times;
+mod typed;
 
 pub use collector::{Collected, Collector};
 pub use fault::{Fault, FaultKind};
@@ -28,3 +29,4 @@ pub use pump::{Pump, append_frames};
 pub use reading::Roots;
 pub use scrape::{ScrapeOptions, Target};
 pub use sources::Sources;
+pub use typed::{Typed, TypedSample, TypedTables};
