@@ -5,6 +5,9 @@
 
 mod exporters;
 mod fill;
+mod gather;
+#[cfg(test)]
+mod mapping_tests;
 #[cfg(test)]
 mod tests;
 mod xids;
@@ -16,6 +19,7 @@ use arrow::array::RecordBatch;
 use tidewatch_model::Timestamp;
 
 use crate::rows::RowsError;
+use gather::{Gather, Whole};
 use xids::Xids;
 
 /// One sample, with the labels of its series and of its target.
@@ -97,12 +101,13 @@ impl fmt::Display for TypedTables {
 pub struct Typed {
     tables: Vec<&'static str>,
     xids: Xids,
+    gather: Gather,
 }
 
 impl Typed {
     /// For these tables.
     pub fn new(tables: Vec<&'static str>) -> Typed {
-        Typed { tables, xids: Xids::default() }
+        Typed { tables, xids: Xids::default(), gather: Gather::default() }
     }
 
     /// Whether samples of this metric say something: the others need not be given.
@@ -111,7 +116,7 @@ impl Typed {
     }
 
     /// The rows: one for each identity and time. All samples of a scrape belong into one call, since some columns are sums of several series:
-    /// of a part of them they would jump.
+    /// of a part of them they would jump. Where scrapes come in pieces, `add` and `whole` put them together.
     ///
     /// # Errors
     /// A table has not the columns that the mapping names, which a test rules out.
@@ -121,6 +126,23 @@ impl Typed {
             tables.extend(self.xids.rows(samples)?.map(|batch| ("gpu_event", batch)));
         }
         Ok(tables)
+    }
+
+    /// Takes samples of which others of the same scrape (job, instance and time) may have come before, or come still.
+    pub fn add(&mut self, now: Timestamp, samples: &[TypedSample<'_>]) {
+        for sample in samples.iter().filter(|sample| self.knows(sample.name)).collect::<Vec<_>>() {
+            self.gather.add(now, sample);
+        }
+    }
+
+    /// The rows of the scrapes of which nothing has come for five seconds. To be asked for every second or so.
+    ///
+    /// # Errors
+    /// Those of `rows`.
+    pub fn whole(&mut self, now: Timestamp) -> Result<Vec<(&'static str, RecordBatch)>, RowsError> {
+        let whole = self.gather.whole(now);
+        let samples: Vec<TypedSample<'_>> = whole.iter().flat_map(Whole::samples).collect();
+        self.rows(&samples)
     }
 
     fn wants(&self, table: &str) -> bool {
