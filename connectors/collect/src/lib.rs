@@ -20,11 +20,13 @@ mod scrape;
 pub mod simulate;
 mod sources;
 mod times;
+mod typed;
 
 pub use collector::{Collected, Collector};
 pub use fault::{Fault, FaultKind};
 pub use gpu::{GpuCall, GpuControl, TimedPass, time_gpus};
 pub use pump::{Pump, append_frames};
 pub use reading::Roots;
-pub use scrape::{ScrapeOptions, Target};
+pub use scrape::{ScrapeOptions, Target, TokenFile};
 pub use sources::Sources;
+pub use typed::{Typed, TypedSample, TypedTables};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::collector::Collector;
-use crate::gpu::{GpuControl, gpu_collectors};
+use crate::gpu::{GpuControl, gpu_collectors, gpus_on_bus};
 use crate::kernel::{KMSG, KernelCollector};
 use crate::pump::host_collectors;
 use crate::reading::{Roots, host_name};
@@ -50,7 +50,9 @@ impl Sources {
         }
         collectors.extend(gpus);
         if !self.scrape.targets.is_empty() || !self.scrape.files.is_empty() {
-            collectors.push(Box::new(ScrapeCollector::new(self.scrape.clone())));
+            let has_gpus = gpus_on_bus(roots).is_some_and(|gpus| !gpus.is_empty());
+            let tables = self.scrape.typed.tables(has_gpus);
+            collectors.push(Box::new(ScrapeCollector::new(self.scrape.clone(), &host, tables)));
         }
         (collectors, control)
     }

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use tidewatch_collect::{Collector, GpuControl, Pump, Roots, ScrapeOptions, Sources, Target};
+use tidewatch_collect::{Collector, GpuControl, Pump, Roots, ScrapeOptions, Sources, Target, TokenFile, TypedTables};
 use tidewatch_kafka::{KafkaLog, KafkaOptions};
 use tidewatch_log::{LocalLog, LocalLogOptions, Spool, SpoolOptions};
 use tidewatch_model::limits::{LOCAL_PARTITIONS, LOG_RETENTION, LOG_RETENTION_BYTES, SYNC_INTERVAL};
@@ -53,15 +53,22 @@ struct Cli {
     /// Root of /sys.
     #[arg(long = "path.sysfs", default_value = "/sys")]
     sysfs: PathBuf,
-    /// An exporter whose Prometheus text becomes rows of `metrics`, JOB=URL; without a path it is /metrics. Repeatable.
+    /// An exporter whose Prometheus text becomes rows of `metrics`, JOB=URL; without a path it is /metrics, without a scheme http. Repeatable.
     #[arg(long, value_name = "JOB=URL")]
     scrape: Vec<Target>,
-    /// A file of such targets, in the JSON of Prometheus' file_sd_configs; read again when it changes. Repeatable.
+    /// A file of such targets, in the JSON or YAML of Prometheus' file_sd_configs; read again when it changes. Repeatable.
     #[arg(long, value_name = "FILE")]
     scrape_file: Vec<PathBuf>,
     /// How often they are asked.
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     scrape_interval: Span,
+    /// The file of a bearer token for the targets of a job, JOB=FILE; read at every scrape. Repeatable.
+    #[arg(long, value_name = "JOB=FILE")]
+    scrape_token: Vec<TokenFile>,
+    /// Tables that well-known exporters fill besides `metrics`: auto, all, none, or some of serve,serve_histogram,data_job,gpu,gpu_event.
+    /// Auto is all, but those of GPUs only on a machine that has none of its own.
+    #[arg(long, value_name = "TABLES", default_value = "auto")]
+    scrape_typed: TypedTables,
     /// The kernel's messages; by default /dev/kmsg, and none with another /proc. It takes root or CAP_SYSLOG to read them.
     #[arg(long, value_name = "PATH", env = "TIDEWATCH_AGENT_KMSG")]
     kmsg: Option<PathBuf>,
@@ -91,6 +98,9 @@ fn main() -> ExitCode {
         targets: cli.scrape.clone(),
         files: cli.scrape_file.clone(),
         interval: cli.scrape_interval.max(Span::seconds(1)),
+        tokens: cli.scrape_token.clone(),
+        typed: cli.scrape_typed.clone(),
+        at_once: cli.once,
     };
     let sources = Sources {
         roots: Roots { proc: cli.procfs.clone(), sys: cli.sysfs.clone() },

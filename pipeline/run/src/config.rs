@@ -51,7 +51,7 @@ pub struct Config {
     pub collect_nvml_library: Option<PathBuf>,
     /// The kernel's messages; `None` is /dev/kmsg, and none with another /proc.
     pub collect_kmsg: Option<PathBuf>,
-    /// Exporters whose text becomes rows of `metrics`.
+    /// Exporters whose text becomes rows of `metrics`, and of the tables that are made for what they say.
     pub scrape: ScrapeOptions,
     /// Where alerts are posted, in Alertmanager's webhook format.
     pub webhook_url: Option<String>,
@@ -121,7 +121,7 @@ impl Default for Config {
             collect_sysfs: PathBuf::from("/sys"),
             collect_nvml_library: None,
             collect_kmsg: None,
-            scrape: ScrapeOptions { targets: vec![], files: vec![], interval: Span::seconds(10) },
+            scrape: ScrapeOptions { interval: Span::seconds(10), ..ScrapeOptions::default() },
             webhook_url: None,
             alerting_file: None,
             alerting_alertmanagers: vec![],
@@ -318,7 +318,7 @@ pub fn environment_of(config: &Config, prefixes: &[&str]) -> Vec<(String, String
 pub fn show(config: &Config) -> String {
     let mut text = String::new();
     let mut section = "";
-    for setting in &SETTINGS {
+    for setting in SETTINGS {
         let (of, key) = setting.name.split_once('.').unwrap_or((setting.name, ""));
         if of != section {
             text += &format!("{}[{of}]\n", if section.is_empty() { "" } else { "\n" });

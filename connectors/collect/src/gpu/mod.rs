@@ -15,6 +15,7 @@ mod raw;
 mod tests;
 mod timing;
 
+pub use bus::gpus_on_bus;
 pub use collectors::{GpuControl, gpu_collectors};
 pub use fleet::KernelXid;
 pub use pass::GpuCall;

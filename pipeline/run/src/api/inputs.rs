@@ -5,6 +5,9 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arrow::array::RecordBatch;
+use tidewatch_collect::rows::RowsError;
+use tidewatch_collect::{Typed, TypedSample, TypedTables};
 use tidewatch_ingest::otlp::{self, Format};
 use tidewatch_ingest::remote_write::{self, Version};
 use tidewatch_ingest::{Decoded, Encoding, IngestError, Series, unpack};
@@ -23,6 +26,8 @@ pub struct Inputs {
     /// Rows as they are.
     pub(super) rows: RowsInbox,
     seen: Mutex<Seen>,
+    /// What exporters mean whose samples came.
+    typed: Mutex<Typed>,
     hasher: RandomState,
     duplicates: AtomicU64,
 }
@@ -48,11 +53,13 @@ impl Seen {
 }
 
 impl Inputs {
-    /// Into this log.
-    pub fn new(log: Arc<dyn Log>, random: &dyn Random, clock: Arc<dyn Clock>) -> Inputs {
+    /// Into this log; samples of well-known exporters become rows of these tables too. Of GPUs they do where that is asked for by name: agents
+    /// tell of them as well.
+    pub fn new(log: Arc<dyn Log>, random: &dyn Random, clock: Arc<dyn Clock>, typed: &TypedTables) -> Inputs {
         Inputs {
             rows: RowsInbox::new(log, random, clock),
             seen: Mutex::default(),
+            typed: Mutex::new(Typed::new(typed.tables(true))),
             hasher: RandomState::new(),
             duplicates: AtomicU64::new(0),
         }
@@ -200,13 +207,72 @@ impl Inputs {
         }
         let rows = series_rows(&series).map_err(|error| NotWritten::TooLarge(error.to_string()))?;
         self.rows.append(&mut lane, "metrics", &rows)?;
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        hashes.into_iter().for_each(|hash| seen.remember(hash));
+        {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            hashes.into_iter().for_each(|hash| seen.remember(hash));
+        }
+        // A scrape comes in several requests: its rows are written when one that comes later finds it whole.
+        for (table, rows) in self.typed_rows(&series).map_err(|error| NotWritten::TooLarge(error.to_string()))? {
+            self.rows.append(&mut lane, table, &rows)?;
+        }
         Ok(())
+    }
+
+    fn typed_rows(&self, series: &[Series]) -> Result<Vec<(&'static str, RecordBatch)>, RowsError> {
+        let mut typed = self.typed.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.rows.clock.now();
+        for series in series.iter().filter(|series| typed.knows(&series.name)).collect::<Vec<_>>() {
+            let labels: Vec<(&str, &str)> =
+                series.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            let samples = series.points.iter().filter_map(|point| {
+                Some(TypedSample { ts: point.ts, name: &series.name, labels: labels.clone(), value: point.value? })
+            });
+            typed.add(now, &samples.collect::<Vec<_>>());
+        }
+        typed.whole(now)
     }
 }
 
 enum Problem {
     Ingest(IngestError),
     Write(NotWritten),
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tidewatch_ingest::Point;
+    use tidewatch_log::ScriptedLog;
+    use tidewatch_model::scripted::{ScriptedClock, SeededRandom};
+    use tidewatch_model::{Span, Timestamp};
+
+    use super::*;
+
+    /// A scrape of vLLM that a sender cuts in two is one row of `serve`, once it is whole.
+    #[test]
+    fn samples_of_exporters_are_rows_of_their_tables() {
+        let log: Arc<ScriptedLog> = Arc::default();
+        crate::station::create_topics(log.as_ref(), false).unwrap();
+        let start = Timestamp::from_seconds(1_800_000_000);
+        let clock = Arc::new(ScriptedClock::at(start));
+        let inputs = Inputs::new(log.clone(), &SeededRandom::new(1), clock.clone(), &TypedTables::Auto);
+        let series = |name: &str, ts: Timestamp, value: f64| {
+            let labels = [("instance", "n1:8000"), ("job", "chat"), ("model_name", "m")];
+            let labels = labels.map(|(name, value)| (name.to_string(), value.to_string())).into();
+            Series { name: name.to_string(), labels, points: vec![Point { ts, value: Some(value) }] }
+        };
+        inputs.write(0, vec![series("vllm:num_requests_running", start, 3.0)]).unwrap_or_else(|_| panic!());
+        inputs.write(1, vec![series("vllm:num_requests_waiting", start, 2.0)]).unwrap_or_else(|_| panic!());
+        let read = || log.read("tidewatch.serve", 0, 0, 1 << 20).unwrap().records;
+        assert_eq!(read(), []);
+        clock.advance(Span::seconds(10));
+        inputs.write(2, vec![series("up", start + Span::seconds(10), 1.0)]).unwrap_or_else(|_| panic!());
+        let (_, rows) = tidewatch_model::wire::decode(&read()[0].1).unwrap();
+        let cell = |name: &str| {
+            let column = rows.column_by_name(name).unwrap();
+            arrow::util::display::array_value_to_string(column, 0).unwrap()
+        };
+        let cells = ["service", "replica", "requests_running", "requests_waiting"].map(cell);
+        assert_eq!((rows.num_rows(), cells.join(" ")), (1, "chat/m n1:8000 3 2".to_string()));
+    }
 }

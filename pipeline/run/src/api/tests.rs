@@ -6,6 +6,7 @@ use std::process::Command;
 
 use arrow::array::RecordBatch;
 use arrow::ipc::writer::StreamWriter;
+use tidewatch_collect::TypedTables;
 use tidewatch_flow::alerting::{InhibitRule, Target};
 use tidewatch_log::ScriptedLog;
 use tidewatch_model::Severity;
@@ -45,7 +46,7 @@ fn api(log: Arc<ScriptedLog>) -> Api {
         policy,
         silences: Arc::new(Silences::open(log.clone()).unwrap()),
         acks: Arc::new(Acks::open(log.clone()).unwrap()),
-        inputs: Arc::new(Inputs::new(log.clone(), &SeededRandom::new(8), Arc::new(SystemClock))),
+        inputs: Arc::new(Inputs::new(log.clone(), &SeededRandom::new(8), Arc::new(SystemClock), &TypedTables::Auto)),
         log,
         scan: Arc::new(tidewatch_lake::LakeScan::new(Arc::new(tidewatch_lake::ScriptedStore::default()))),
         workers: SqlWorkers::new(&Config::default(), Dialect::Own).unwrap(),

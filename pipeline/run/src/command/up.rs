@@ -205,7 +205,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     })?;
     let Some(mut stations) = opened.transpose()? else { return Ok(()) };
     let fresh: Arc<Fresh> = Arc::default();
-    let inputs = Arc::new(Inputs::new(log.log(), &OsRandom, Arc::new(SystemClock)));
+    let inputs = Arc::new(Inputs::new(log.log(), &OsRandom, Arc::new(SystemClock), &config.scrape.typed));
     let api = ApiParts {
         inputs: inputs.clone(),
         policy,

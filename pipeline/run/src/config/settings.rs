@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use tidewatch_collect::Target;
+use tidewatch_collect::{Target, TokenFile};
 use tidewatch_model::Span;
 
 use super::Config;
@@ -24,7 +24,7 @@ fn optional_path(path: &Option<PathBuf>) -> String {
 }
 
 /// All of them, in the order in which they are shown.
-pub const SETTINGS: [Setting; 42] = [
+pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "data.dir",
         meaning: "where the log, the lake and the state live",
@@ -165,7 +165,7 @@ pub const SETTINGS: [Setting; 42] = [
     },
     Setting {
         name: "scrape.targets",
-        meaning: "exporters whose Prometheus text becomes rows of metrics, JOB=URL, comma separated; without a path it is /metrics",
+        meaning: "exporters whose Prometheus text becomes rows of metrics, JOB=URL, comma separated; without a path it is /metrics, without a scheme http",
         set: |config, text| {
             config.scrape.targets =
                 text.split(',').filter(|word| !word.is_empty()).map(str::parse).collect::<Result<_, _>>()?;
@@ -178,7 +178,7 @@ pub const SETTINGS: [Setting; 42] = [
     },
     Setting {
         name: "scrape.files",
-        meaning: "files of such targets, in the JSON of Prometheus' file_sd_configs, comma separated; read again when they change",
+        meaning: "files of such targets, in the JSON or YAML of Prometheus' file_sd_configs, comma separated; read again when they change",
         set: |config, text| {
             config.scrape.files = text.split(',').filter(|word| !word.is_empty()).map(PathBuf::from).collect();
             Ok(())
@@ -203,6 +203,28 @@ pub const SETTINGS: [Setting; 42] = [
             Ok(())
         },
         show: |config| config.statsd_listen.map(|address| address.to_string()).unwrap_or_default(),
+    },
+    Setting {
+        name: "scrape.tokens",
+        meaning: "files of bearer tokens for the targets of a job, JOB=FILE, comma separated; read at every scrape",
+        set: |config, text| {
+            config.scrape.tokens =
+                text.split(',').filter(|word| !word.is_empty()).map(str::parse).collect::<Result<_, _>>()?;
+            Ok(())
+        },
+        show: |config| {
+            let token = |token: &TokenFile| format!("{}={}", token.job, token.file.display());
+            config.scrape.tokens.iter().map(token).collect::<Vec<_>>().join(",")
+        },
+    },
+    Setting {
+        name: "scrape.typed",
+        meaning: "tables that well-known exporters fill besides metrics: auto, all, none, or some of serve,serve_histogram,data_job,gpu,gpu_event; auto is all, but those of GPUs only on a machine that has none of its own",
+        set: |config, text| {
+            config.scrape.typed = text.parse()?;
+            Ok(())
+        },
+        show: |config| config.scrape.typed.to_string(),
     },
     Setting {
         name: "webhook.url",

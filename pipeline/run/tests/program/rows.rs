@@ -118,6 +118,7 @@ fn an_exporter_is_scraped() {
     assert!(scraped("name = 'up' AND value = 1") > 1);
     drop(exporter);
     wait_for("that it is down", || scraped("name = 'up' AND value = 0") > 0);
+    wait_for("that its series have ended", || scraped("name = 'prometheus_build_info' AND value IS NULL") > 0);
     let ill = "SELECT count(*) FROM collector WHERE collector = 'metrics' AND NOT ok";
     wait_for("that the collector says so", || count(place, ill) > 0);
     up.stop();

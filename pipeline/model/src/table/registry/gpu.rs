@@ -146,7 +146,7 @@ pub const GPU_EVENT: Table = Table {
         id_number("code", "the XID").null("not an XID"),
         integer("subcode", "subcode", "the XID message").null("none"),
         text("pci_bus_id", "NVML pci_info(), or the message"),
-        text("source", "nvml or kernel"),
+        text("source", "nvml, kernel or dcgm"),
         text("message", "the kernel's words, or ours").null("none"),
     ],
 };

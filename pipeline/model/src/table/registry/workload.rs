@@ -68,8 +68,8 @@ pub const SERVE: Table = Table {
         id("replica", "the scrape target"),
         text("host", "the scrape target"),
         text("model", "the server's metrics").null("not said"),
-        integer("requests_running", "requests", "the server's metrics"),
-        integer("requests_waiting", "requests", "the server's metrics"),
+        integer("requests_running", "requests", "the server's metrics").null("not said"),
+        integer("requests_waiting", "requests", "the server's metrics").null("not said"),
         ratio("kv_cache_ratio", "the server's metrics").null("not said"),
         counter("preemptions_total", "preemptions", "the server's metrics").null("not said"),
         counter("requests_total", "requests", "the server's metrics").null("not said"),
@@ -104,14 +104,14 @@ pub const DATA_JOB: Table = Table {
         id("job", "the engine's metrics"),
         id("stage", "the engine's metrics"),
         text("host", "the engine's metrics").null("not said"),
-        counter("records_in_total", "records", "the engine's metrics"),
-        counter("records_out_total", "records", "the engine's metrics"),
+        counter("records_in_total", "records", "the engine's metrics").null("not said"),
+        counter("records_out_total", "records", "the engine's metrics").null("not said"),
         integer("lag_records", "records", "the engine's metrics").null("not said"),
         float("watermark_lag_seconds", "seconds", "the engine's metrics").null("not said"),
-        counter("tasks_total", "tasks", "the engine's metrics"),
-        integer("tasks_done", "tasks", "the engine's metrics"),
-        integer("tasks_failed", "tasks", "the engine's metrics"),
-        counter("restarts_total", "restarts", "the engine's metrics"),
+        counter("tasks_total", "tasks", "the engine's metrics").null("not said"),
+        integer("tasks_done", "tasks", "the engine's metrics").null("not said"),
+        integer("tasks_failed", "tasks", "the engine's metrics").null("not said"),
+        counter("restarts_total", "restarts", "the engine's metrics").null("not said"),
     ],
 };
 
@@ -124,6 +124,7 @@ pub const METRICS: Table = Table {
     columns: &[
         id("name", "the exposition"),
         map("labels", "the exposition").identity(),
-        float("value", "the metric's", "the exposition").null("not a number"),
+        float("value", "the metric's", "the exposition")
+            .null("from here on there is no number: the series has ended, or says NaN"),
     ],
 };
