@@ -243,7 +243,7 @@ enum Problem {
 mod tests {
     use tidewatch_ingest::Point;
     use tidewatch_log::ScriptedLog;
-    use tidewatch_model::scripted::{ScriptedClock, SeededRandom};
+    use tidewatch_model::scripted::{ManualClock, SeededRandom};
     use tidewatch_model::{Span, Timestamp};
 
     use super::*;
@@ -254,7 +254,7 @@ mod tests {
         let log: Arc<ScriptedLog> = Arc::default();
         crate::station::create_topics(log.as_ref(), false).unwrap();
         let start = Timestamp::from_seconds(1_800_000_000);
-        let clock = Arc::new(ScriptedClock::at(start));
+        let clock = Arc::new(ManualClock::at(start));
         let inputs = Inputs::new(log.clone(), &SeededRandom::new(1), clock.clone(), &TypedTables::Auto);
         let series = |name: &str, ts: Timestamp, value: f64| {
             let labels = [("instance", "n1:8000"), ("job", "chat"), ("model_name", "m")];
