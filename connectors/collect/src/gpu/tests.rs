@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+mod links;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::Arc;
