@@ -5,7 +5,7 @@ use std::fs::DirEntry;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use tidewatch_model::Timestamp;
+use tidewatch_model::{Span, Timestamp};
 
 use crate::collector::{Collected, Collector};
 use crate::fault::Faults;
@@ -21,6 +21,8 @@ const MOST: usize = 512;
 const MOST_FOLDERS: usize = 8_192;
 /// How deep: `kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-burstable.slice/POD/CONTAINER` is five.
 const DEPTH: usize = 6;
+/// How often services and slices are read: they are many, change slowly, and each takes some 70 us.
+const UNITS_EVERY: Span = Span::seconds(30);
 
 /// Reads the groups.
 pub struct CgroupCollector {
@@ -28,6 +30,8 @@ pub struct CgroupCollector {
     host: String,
     /// Block devices that stand on others, whose bytes are counted there.
     stacked: HashMap<String, bool>,
+    /// In which of these times services were read last.
+    units_read: Option<Timestamp>,
     faults: Faults,
 }
 
@@ -41,7 +45,13 @@ struct Group {
 impl CgroupCollector {
     /// For this machine's name.
     pub fn new(roots: Roots, host: &str) -> Self {
-        CgroupCollector { roots, host: host.to_string(), stacked: HashMap::new(), faults: Faults::default() }
+        CgroupCollector {
+            roots,
+            host: host.to_string(),
+            stacked: HashMap::new(),
+            units_read: None,
+            faults: Faults::default(),
+        }
     }
 
     fn folder(&self, path: &str) -> PathBuf {
@@ -194,7 +204,9 @@ impl CgroupCollector {
         }
         // Numbers of devices are given anew when one is taken out: looked at again with each pass.
         self.stacked.clear();
-        for group in self.groups() {
+        let units = Some(now.floor(UNITS_EVERY));
+        let with_units = units != std::mem::replace(&mut self.units_read, units);
+        for group in self.groups().into_iter().filter(|group| with_units || !group.is_unit()) {
             if let Some(cells) = self.row(&group) {
                 rows.push(now, cells)?;
             }
@@ -204,6 +216,11 @@ impl CgroupCollector {
 }
 
 impl Group {
+    /// Neither a job's nor a container's or pod's.
+    fn is_unit(&self) -> bool {
+        self.owner.job.is_none() && self.owner.pod.is_none() && self.owner.container.is_none()
+    }
+
     /// Which are kept first.
     fn rank(&self) -> (u8, String) {
         let Owner { job, pod, container, unit } = &self.owner;
@@ -435,12 +452,20 @@ mod tests {
             group(&machine, &format!("system.slice/a{number}.service"), &[]);
         }
         let mut collector = CgroupCollector::new(machine.roots(), "n1");
-        for told in [1, 0] {
-            let collected = collector.collect(Timestamp(0));
+        for (second, told) in [(0, 1), (30, 0)] {
+            let collected = collector.collect(Timestamp::from_seconds(second));
             assert_eq!((rows(&collected), collected.faults.len()), (MOST, told), "{:?}", collected.faults);
             let jobs = (0..MOST).filter(|number| row(&collected, *number).contains_key("job")).count();
             assert_eq!(jobs, 1);
         }
+    }
+
+    #[test]
+    fn services_and_slices_are_read_less_often() {
+        let machine = machine();
+        let mut collector = CgroupCollector::new(machine.roots(), "n1");
+        let found = [0, 10, 20, 30, 40, 61].map(|second| rows(&collector.collect(Timestamp::from_seconds(second))));
+        assert_eq!(found, [8, 3, 3, 8, 3, 8], "the job, the pod and its container each time");
     }
 
     #[test]

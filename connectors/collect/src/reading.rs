@@ -39,18 +39,18 @@ impl Roots {
 
     /// A file under /proc.
     pub(crate) fn proc_file(&self, path: &str) -> Result<String, Unreadable> {
-        read(&self.proc.join(path))
+        read(&self.proc.join(path), Answers::ByAndBy)
     }
 
     /// A file under /sys.
     pub(crate) fn sys_file(&self, path: &str) -> Result<String, Unreadable> {
-        read(&self.sys.join(path))
+        read(&self.sys.join(path), Answers::AtOnce)
     }
 
     /// The list of accounts: `etc/passwd` beside the /proc that is read, since a recorded tree has its own.
     pub(crate) fn accounts_file(&self) -> Result<String, Unreadable> {
         let folder = self.proc.parent().unwrap_or(Path::new("/"));
-        read(&folder.join("etc/passwd"))
+        read(&folder.join("etc/passwd"), Answers::ByAndBy)
     }
 }
 
@@ -81,14 +81,27 @@ impl Unreadable {
     }
 }
 
-fn read(path: &Path) -> Result<String, Unreadable> {
+/// How a file system answers a call for more than a file has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answers {
+    /// With all of it: files of sysfs and of control groups are one record.
+    AtOnce,
+    /// Perhaps with a part, as /proc does between two records: only an empty answer is the end.
+    ByAndBy,
+}
+
+fn read(path: &Path, answers: Answers) -> Result<String, Unreadable> {
     let failed = |error: std::io::Error| Unreadable {
         reason: format!("{}: {error}", path.display()),
         absent: error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(NOT_SUPPORTED),
     };
-    // Most files are read with one call then, and their end with another.
-    let mut bytes = Vec::with_capacity(FIRST_BYTES);
-    File::open(path).map_err(failed)?.take(FILE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    let mut file = File::open(path).map_err(failed)?;
+    let mut first = [0; FIRST_BYTES];
+    let length = file.read(&mut first).map_err(failed)?;
+    let mut bytes = first[..length].to_vec();
+    if length > 0 && (answers == Answers::ByAndBy || length == FIRST_BYTES) {
+        file.take(FILE_BYTES + 1 - length as u64).read_to_end(&mut bytes).map_err(failed)?;
+    }
     if bytes.len() as u64 > FILE_BYTES {
         return Err(Unreadable::damaged(format!("{}: over the limit of {FILE_BYTES} bytes", path.display())));
     }

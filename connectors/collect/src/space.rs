@@ -65,7 +65,7 @@ impl Spaces {
     /// The kernel's, or that it does not answer.
     pub fn of(&mut self, mount_point: &str, now: Timestamp) -> Result<Space, Unreadable> {
         if let Some(desk) = self.away.get_mut(mount_point) {
-            if desk.answer(Duration::ZERO).is_none() && !desk.is_gone() {
+            if desk.answer(Duration::ZERO).is_none() && desk.is_busy() {
                 let since = desk.busy_for(now).unwrap_or_default();
                 return Err(Unreadable::damaged(format!("{mount_point}: statvfs has not returned for {since}")));
             }

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod links;
+mod processes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

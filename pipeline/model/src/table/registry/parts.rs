@@ -86,7 +86,7 @@ const NO_PRESSURE: &str = "the kernel has no PSI, or it is switched off";
 /// One control group at one moment.
 pub const CGROUP: Table = Table {
     name: "cgroup",
-    meaning: "one job, pod, container, service or top slice (cgroup v2) at one moment; each counts what is below it",
+    meaning: "one job, pod or container, and every 30 s one service or top slice, of cgroup v2 at one moment; each counts what is below it",
     kind: TableKind::Sample,
     interval: Span::seconds(10),
     columns: &[
