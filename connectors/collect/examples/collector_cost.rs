@@ -2,16 +2,17 @@
 //!
 //! `cargo run --release -p tidewatch-collect --example collector_cost -- [PASSES [ROOT_OF_SYS]]`
 
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, unsafe_code)]
 
 use std::path::PathBuf;
 
-use rustix::time::{ClockId, clock_gettime};
 use tidewatch_collect::{Roots, Sources};
 use tidewatch_model::Timestamp;
 
 fn cpu_micros() -> f64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the structure is the one that the call fills.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
     time.tv_sec as f64 * 1e6 + time.tv_nsec as f64 / 1e3
 }
 

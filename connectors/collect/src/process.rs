@@ -59,7 +59,7 @@ impl ProcessCollector {
             before: HashMap::new(),
             before_total: None,
             known: HashMap::new(),
-            page_bytes: i64::try_from(rustix::param::page_size()).unwrap_or(4096),
+            page_bytes: page_bytes(),
             faults: Faults::default(),
         }
     }
@@ -162,6 +162,13 @@ impl Collector for ProcessCollector {
         let rows = self.rows(now);
         self.faults.collected(rows)
     }
+}
+
+/// Bytes of a page of memory, which differ between kernels (4 KiB, or 64 KiB on some ARM machines).
+#[allow(unsafe_code)]
+pub(crate) fn page_bytes() -> i64 {
+    // SAFETY: it takes a number and gives one.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) }
 }
 
 /// The largest by CPU and the largest by memory, each process once, by pid.

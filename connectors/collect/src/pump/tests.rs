@@ -131,7 +131,7 @@ fn cores_interfaces_disks_and_processes() {
         &row(&process.collect(Timestamp(1)), 0),
         &[
             ("state", "running"),
-            ("memory_bytes", &(50 * rustix::param::page_size()).to_string()),
+            ("memory_bytes", &(50 * crate::process::page_bytes()).to_string()),
             ("cpu_ratio", "0.25"),
             ("job", "77"),
             ("pod", "NULL"),
