@@ -59,12 +59,11 @@ fn imports_run_upward_only() {
             if let Some(short) = dependency.strip_prefix("tidewatch-") {
                 assert!(allowed.contains(&short), "{name} imports {dependency}");
             }
-            let heavy = ["datafusion", "axum", "sysinfo", "ureq", "parquet", "rdkafka"].contains(&dependency);
+            let heavy = ["datafusion", "axum", "ureq", "parquet", "rdkafka"].contains(&dependency);
             let may = match dependency {
                 "datafusion" => ["tidewatch-sql", "tidewatch-postgres"].contains(&name),
                 "axum" => name == "tidewatch-serve",
                 "rdkafka" => ["tidewatch-kafka", "tidewatch-benches"].contains(&name),
-                "sysinfo" => name == "tidewatch-collect",
                 "ureq" => {
                     ["tidewatch-notifiers", "tidewatch-serve", "tidewatch-collect", "tidewatch-benches"].contains(&name)
                 }

@@ -14,7 +14,7 @@ use tidewatch_nvml_stub::{Gpu, Scenario, Step};
 
 /// What a column is in a scenario: the value's name, how many of its units are one of the column's, and the call that fails
 /// when there is no value.
-const VALUES: [(&str, &str, f64, &str); 41] = [
+const VALUES: [(&str, &str, f64, &str); 42] = [
     ("utilization_ratio", "utilization", 100.0, "nvmlDeviceGetSamples"),
     ("memory_controller_ratio", "memory_utilization", 100.0, "nvmlDeviceGetUtilizationRates"),
     ("sm_active_ratio", "sm_active", 100.0, "nvmlGpmQueryDeviceSupport"),
@@ -51,6 +51,7 @@ const VALUES: [(&str, &str, f64, &str); 41] = [
     ("nvlink_links", "nvlinks", 1.0, "nvmlDeviceGetNvLinkState"),
     ("nvlink_links_active", "nvlinks_active", 1.0, "nvmlDeviceGetNvLinkState"),
     ("fabric_state", "fabric_state", 1.0, "nvmlDeviceGetGpuFabricInfoV"),
+    ("fabric_health", "fabric_health", 1.0, "nvmlDeviceGetGpuFabricInfoV"),
     ("remapped_rows_uncorrected", "field.143", 1.0, "field.143"),
     ("remapped_rows_corrected", "field.142", 1.0, "field.142"),
     ("remap_pending", "field.144", 1.0, "field.144"),

@@ -2,20 +2,21 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use sysinfo::{DiskRefreshKind, Disks};
-use tidewatch_model::Timestamp;
+use tidewatch_model::{Span, Timestamp};
 
 use crate::collector::{Collected, Collector};
 use crate::fault::Faults;
 use crate::reading::{Roots, Unreadable, integer_at};
 use crate::rows::{Rows, RowsError};
+use crate::space::{Space, Spaces};
 
 /// Reads mounts and block devices.
 pub struct DiskCollector {
     roots: Roots,
     host: String,
     faults: Faults,
-    disks: Option<Disks>,
+    spaces: Spaces,
+    stuck: Option<Span>,
 }
 
 /// A mounted file system.
@@ -54,6 +55,28 @@ const PSEUDO: [&str; 24] = [
     "tracefs",
 ];
 
+/// Mount options that let nobody write. From Linux 6.15 on ext4 stays `rw` when an error takes it out of service, and says so
+/// with one of the others.
+const READ_ONLY: [&str; 3] = ["ro", "emergency_ro", "shutdown"];
+
+/// File systems behind a network or a program, whose server may be gone: asked after all others.
+const REMOTE: [&str; 14] = [
+    "9p",
+    "afs",
+    "beegfs",
+    "ceph",
+    "cifs",
+    "fuse",
+    "glusterfs",
+    "gpfs",
+    "lustre",
+    "nfs",
+    "nfs4",
+    "smb3",
+    "smbfs",
+    "wekafs",
+];
+
 /// Counts of one block device: reads, sectors read, ms reading, writes, sectors written, ms writing, ms busy.
 type Counts = Vec<i64>;
 
@@ -63,7 +86,7 @@ const SECTOR_BYTES: i64 = 512;
 impl DiskCollector {
     /// For this machine's name.
     pub fn new(roots: Roots, host: &str) -> Self {
-        DiskCollector { roots, host: host.to_string(), faults: Faults::default(), disks: Disks::new().ok() }
+        DiskCollector { roots, host: host.to_string(), faults: Faults::default(), spaces: Spaces::new(), stuck: None }
     }
 
     /// Mounts by device; the first mount of a device speaks for it.
@@ -82,7 +105,7 @@ impl DiskCollector {
             let mount = Mount {
                 mount_point: unescape(mount_point),
                 filesystem: filesystem.to_string(),
-                read_only: options.split(',').any(|option| option == "ro"),
+                read_only: options.split(',').any(|option| READ_ONLY.contains(&option)),
             };
             mounts.entry(device.strip_prefix("/dev/").unwrap_or(device).to_string()).or_insert(mount);
         }
@@ -107,31 +130,31 @@ impl DiskCollector {
         counts
     }
 
-    /// Size and free bytes by mount point, from the kernel itself: a recorded tree has none.
-    fn sizes(&mut self) -> HashMap<String, (i64, i64)> {
+    /// Space by mount point, from the kernel itself: a recorded tree has none.
+    fn sizes(&mut self, mounts: &BTreeMap<String, Mount>, now: Timestamp) -> HashMap<String, Space> {
         if !self.roots.is_live() {
             self.faults.note("size_bytes", Unreadable::absent("a recorded tree has no file systems to ask"));
             return HashMap::new();
         }
-        let Some(disks) = &mut self.disks else {
-            self.faults.note("size_bytes", Unreadable::damaged("the mounted file systems can't be listed"));
-            return HashMap::new();
-        };
-        disks.refresh_specifics(true, DiskRefreshKind::nothing().with_storage());
-        let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-        let named = disks.iter().map(|disk| {
-            (
-                disk.mount_point().to_string_lossy().into_owned(),
-                (size(disk.total_space()), size(disk.available_space())),
-            )
-        });
-        named.collect()
+        self.spaces.begin();
+        self.spaces.retain(|mount_point| mounts.values().any(|mount| mount.mount_point == mount_point));
+        let mut order: Vec<&Mount> = mounts.values().collect();
+        order.sort_by_key(|mount| mount.is_remote());
+        let mut sizes = HashMap::new();
+        for mount in order {
+            let space = self.spaces.of(&mount.mount_point, now);
+            if let Some(space) = self.faults.keep("size_bytes", space) {
+                sizes.insert(mount.mount_point.clone(), space);
+            }
+        }
+        self.stuck = self.spaces.stuck(now);
+        sizes
     }
 
     fn rows(&mut self, now: Timestamp) -> Result<Rows, RowsError> {
         let mut rows = Rows::of("disk")?;
-        let (mounts, counts, sizes) = (self.mounts(), self.counts(), self.sizes());
-        self.faults.note("inodes_free", Unreadable::absent("statvfs is not asked for inodes by this version"));
+        let (mounts, counts) = (self.mounts(), self.counts());
+        let sizes = self.sizes(&mounts, now);
         let mut devices: Vec<&String> = mounts.keys().chain(counts.keys()).collect();
         devices.sort();
         devices.dedup();
@@ -149,8 +172,9 @@ impl DiskCollector {
                     ("mount_point", mount.map(|mount| mount.mount_point.as_str()).into()),
                     ("filesystem", mount.map(|mount| mount.filesystem.as_str()).into()),
                     ("read_only", mount.map(|mount| mount.read_only).into()),
-                    ("size_bytes", size.map(|(size, _)| *size).into()),
-                    ("available_bytes", size.map(|(_, available)| *available).into()),
+                    ("size_bytes", size.map(|space| space.size_bytes).into()),
+                    ("available_bytes", size.map(|space| space.available_bytes).into()),
+                    ("inodes_free", size.and_then(|space| space.inodes_free).into()),
                     ("reads_total", count(0).into()),
                     ("writes_total", count(3).into()),
                     ("read_bytes_total", bytes(1).into()),
@@ -173,6 +197,18 @@ impl Collector for DiskCollector {
     fn collect(&mut self, now: Timestamp) -> Collected {
         let rows = self.rows(now);
         self.faults.collected(rows)
+    }
+
+    fn stuck(&self) -> Option<Span> {
+        self.stuck
+    }
+}
+
+impl Mount {
+    /// `fuse.sshfs` is `fuse`, too.
+    fn is_remote(&self) -> bool {
+        let kind = self.filesystem.split('.').next().unwrap_or_default();
+        REMOTE.contains(&kind)
     }
 }
 

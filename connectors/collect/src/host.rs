@@ -2,9 +2,10 @@
 
 use tidewatch_model::Timestamp;
 
+use crate::clock;
 use crate::collector::{Collected, Collector};
 use crate::fault::Faults;
-use crate::reading::{Roots, Unreadable, float, integer, integer_at, value_of};
+use crate::reading::{Roots, Unreadable, float, integer, integer_at, pressure_average, value_of};
 use crate::rows::{Cell, Rows};
 use crate::times::CpuTimes;
 
@@ -31,14 +32,15 @@ impl Collector for HostCollector {
     }
 
     fn collect(&mut self, now: Timestamp) -> Collected {
-        let mut cells: Cells = vec![("host", self.host.as_str().into())];
+        let mut cells: Cells = Vec::with_capacity(32);
+        cells.push(("host", self.host.as_str().into()));
         self.boot(&mut cells);
         self.load(&mut cells);
         self.cpu(&mut cells);
         self.memory(&mut cells);
         self.pressure(&mut cells);
         self.counters(&mut cells);
-        self.faults.note("clock_offset_seconds", Unreadable::absent("adjtimex is not asked by this version"));
+        self.clock(&mut cells);
         self.faults.collected(Rows::of("host").and_then(|mut rows| {
             rows.push(now, cells)?;
             Ok(rows)
@@ -60,15 +62,14 @@ impl HostCollector {
     fn load(&mut self, cells: &mut Cells) {
         let text = self.roots.proc_file("loadavg");
         for (index, column) in ["load1", "load5", "load15"].into_iter().enumerate() {
-            let value =
-                text.clone().and_then(|text| float(text.split_whitespace().nth(index).unwrap_or_default(), "loadavg"));
+            let value = from(&text, |text| float(text.split_whitespace().nth(index).unwrap_or_default(), "loadavg"));
             cells.push((column, self.faults.keep(column, value).into()));
         }
     }
 
     fn cpu(&mut self, cells: &mut Cells) {
         let stat = self.roots.proc_file("stat");
-        let times = stat.clone().and_then(|text| CpuTimes::parse(value_of(&text, "cpu", "stat")?, "stat: cpu"));
+        let times = from(&stat, |text| CpuTimes::parse(value_of(text, "cpu", "stat")?, "stat: cpu"));
         if let Some(times) = self.faults.keep("cpu_utilization_ratio", times) {
             if let Some(shares) = self.before.and_then(|before| times.since(&before)) {
                 cells.push(("cpu_utilization_ratio", shares.utilization.into()));
@@ -82,7 +83,7 @@ impl HostCollector {
             ("processes_blocked", "procs_blocked"),
             ("context_switches_total", "ctxt"),
         ] {
-            let value = stat.clone().and_then(|text| integer(value_of(&text, key, "stat")?, key));
+            let value = from(&stat, |text| integer(value_of(text, key, "stat")?, key));
             cells.push((column, self.faults.keep(column, value).into()));
         }
     }
@@ -90,7 +91,7 @@ impl HostCollector {
     fn memory(&mut self, cells: &mut Cells) {
         let text = self.roots.proc_file("meminfo");
         let mut bytes = |column: &'static str, key: &str| {
-            let value = text.clone().and_then(|text| kibibytes(value_of(&text, key, "meminfo")?, key));
+            let value = from(&text, |text| kibibytes(value_of(text, key, "meminfo")?, key));
             self.faults.keep(column, value)
         };
         let total = bytes("memory_total_bytes", "MemTotal");
@@ -108,16 +109,16 @@ impl HostCollector {
     }
 
     fn pressure(&mut self, cells: &mut Cells) {
-        for (column, resource, kind) in [
-            ("psi_cpu_some_ratio", "cpu", "some"),
-            ("psi_memory_some_ratio", "memory", "some"),
-            ("psi_memory_full_ratio", "memory", "full"),
-            ("psi_io_some_ratio", "io", "some"),
-            ("psi_io_full_ratio", "io", "full"),
+        for (resource, columns) in [
+            ("cpu", &[("psi_cpu_some_ratio", "some")][..]),
+            ("memory", &[("psi_memory_some_ratio", "some"), ("psi_memory_full_ratio", "full")]),
+            ("io", &[("psi_io_some_ratio", "some"), ("psi_io_full_ratio", "full")]),
         ] {
             let text = self.roots.proc_file(&format!("pressure/{resource}"));
-            let ratio = text.and_then(|text| average(value_of(&text, kind, resource)?, resource));
-            cells.push((column, self.faults.keep(column, ratio).into()));
+            for (column, kind) in columns {
+                let ratio = from(&text, |text| pressure_average(text, kind, resource));
+                cells.push((column, self.faults.keep(column, ratio).into()));
+            }
         }
     }
 
@@ -129,10 +130,29 @@ impl HostCollector {
         for (column, name) in
             [("tcp_sent_segments_total", "OutSegs"), ("tcp_retransmitted_segments_total", "RetransSegs")]
         {
-            let value = snmp.clone().and_then(|text| named_field(&text, "Tcp:", name));
+            let value = from(&snmp, |text| named_field(text, "Tcp:", name));
             cells.push((column, self.faults.keep(column, value).into()));
         }
     }
+
+    fn clock(&mut self, cells: &mut Cells) {
+        let state = match self.roots.is_live() {
+            true => clock::ask(),
+            false => Err(Unreadable::absent("a recorded tree has no clock to ask")),
+        };
+        let state = self.faults.keep("clock_offset_seconds", state);
+        cells.push(("clock_offset_seconds", state.and_then(|state| state.offset_seconds).into()));
+        cells.push(("clock_synchronised", state.map(|state| state.synchronised).into()));
+        cells.push(("clock_error_max_seconds", state.map(|state| state.error_max_seconds).into()));
+    }
+}
+
+/// A value of a file that was read once for several; the reason is each column's own.
+fn from<T>(
+    file: &Result<String, Unreadable>,
+    value: impl FnOnce(&str) -> Result<T, Unreadable>,
+) -> Result<T, Unreadable> {
+    file.as_ref().map_err(Clone::clone).and_then(|text| value(text))
 }
 
 /// `12345 kB` in bytes.
@@ -142,13 +162,6 @@ fn kibibytes(text: &str, what: &str) -> Result<i64, Unreadable> {
         .checked_mul(1024)
         .filter(|bytes| *bytes >= 0)
         .ok_or_else(|| Unreadable::damaged(format!("{what}: {number} kB is out of range")))
-}
-
-/// `avg10` of a line of /proc/pressure, as a ratio.
-fn average(line: &str, what: &str) -> Result<f64, Unreadable> {
-    let field = line.split_whitespace().find_map(|field| field.strip_prefix("avg10="));
-    let percent = float(field.ok_or_else(|| Unreadable::damaged(format!("{what}: no avg10")))?, what)?;
-    Ok((percent / 100.0).clamp(0.0, 1.0))
 }
 
 /// A field of /proc/net/snmp, where a line of names stands above a line of values.

@@ -1,16 +1,12 @@
 //! The table `ib`: one row for each port of an InfiniBand or RoCE device (Documentation/ABI/stable/sysfs-class-infiniband).
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, SyncSender};
-use std::time::Duration;
 
-use tidewatch_model::table;
-use tidewatch_model::{Span, Timestamp};
+use tidewatch_model::{Timestamp, table};
 
 use crate::collector::{Collected, Collector};
-use crate::desk::Desk;
 use crate::fault::Faults;
-use crate::reading::{Roots, Unreadable, float, integer};
+use crate::reading::{Roots, Unreadable, float, integer, names_in};
 use crate::rows::{Cell, Rows, RowsError};
 
 /// Where devices are, under /sys.
@@ -18,19 +14,8 @@ const DEVICES: &str = "class/infiniband";
 /// Data is counted in words of so many bytes.
 const WORD: i64 = 4;
 
-/// How long one pass waits for the ports; a healthy one takes a few milliseconds.
-const PATIENCE: Duration = Duration::from_millis(200);
-/// Ports that have not answered for so long hang.
-const STUCK_AFTER: Span = Span::seconds(5);
-
-/// Reads the ports, on a thread of its own: a counter is a question to the card's firmware, and one that hangs holds up nobody else.
+/// Reads the ports. A counter is a question to the card's firmware, which may hang: to be run aside.
 pub struct IbCollector {
-    desk: Option<Desk<Timestamp, Collected>>,
-    reader: Option<Reader>,
-    stuck: Option<Span>,
-}
-
-struct Reader {
     roots: Roots,
     host: String,
     /// Columns that are counters, and the names of their files.
@@ -43,12 +28,6 @@ struct Reader {
 impl IbCollector {
     /// For this machine's name.
     pub fn new(roots: Roots, host: &str) -> Self {
-        IbCollector { desk: None, reader: Some(Reader::new(roots, host)), stuck: None }
-    }
-}
-
-impl Reader {
-    fn new(roots: Roots, host: &str) -> Self {
         let columns = table::find("ib").map_or(&[][..], |table| table.columns).iter().map(|column| column.name);
         let counters = columns.filter_map(|name| {
             let file = match name {
@@ -59,15 +38,7 @@ impl Reader {
             Some((name, file.to_string()))
         });
         let counters = counters.collect();
-        Reader { roots, host: host.to_string(), counters, known: BTreeMap::new(), faults: Faults::default() }
-    }
-
-    /// Names of what lies in a folder under /sys, in order.
-    fn names(&self, folder: &str) -> Vec<String> {
-        let entries = std::fs::read_dir(self.roots.sys.join(folder)).into_iter().flatten().flatten();
-        let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        names.sort();
-        names
+        IbCollector { roots, host: host.to_string(), counters, known: BTreeMap::new(), faults: Faults::default() }
     }
 
     fn port(&mut self, device: &str, port: &str) -> Option<Vec<(&'static str, Cell)>> {
@@ -122,11 +93,11 @@ impl Reader {
 
     fn rows(&mut self, now: Timestamp) -> Result<Rows, RowsError> {
         let mut rows = Rows::of("ib")?;
-        let devices = self.names(DEVICES);
+        let devices = names_in(&self.roots.sys.join(DEVICES));
         // Devices that are gone may come back as others.
         self.known.retain(|folder, _| devices.iter().any(|device| folder.starts_with(&format!("{DEVICES}/{device}/"))));
         for device in devices {
-            for port in self.names(&format!("{DEVICES}/{device}/ports")) {
+            for port in names_in(&self.roots.sys.join(DEVICES).join(&device).join("ports")) {
                 if let Some(cells) = self.port(&device, &port) {
                     rows.push(now, cells)?;
                 }
@@ -142,28 +113,6 @@ impl Collector for IbCollector {
     }
 
     fn collect(&mut self, now: Timestamp) -> Collected {
-        if let Some(mut reader) = self.reader.take() {
-            let work = move |questions: Receiver<Timestamp>, answers: SyncSender<Collected>| {
-                let _ = questions.into_iter().map(|now| reader.collect(now)).try_for_each(|read| answers.send(read));
-            };
-            self.desk = Desk::open("infiniband", work).ok();
-        }
-        let Some(desk) = &mut self.desk else { return Collected::default() };
-        // What came late is of another moment: it is let go of.
-        drop(desk.answer(Duration::ZERO));
-        desk.ask(now, now);
-        let answer = desk.answer(PATIENCE).map(|(_, collected)| collected);
-        self.stuck = desk.busy_for(now).filter(|busy| *busy >= STUCK_AFTER);
-        answer.unwrap_or_default()
-    }
-
-    fn stuck(&self) -> Option<Span> {
-        self.stuck
-    }
-}
-
-impl Reader {
-    fn collect(&mut self, now: Timestamp) -> Collected {
         let rows = self.rows(now);
         self.faults.collected(rows)
     }
@@ -177,10 +126,15 @@ mod tests {
     use arrow::array::{Array, AsArray, RecordBatch};
     use arrow::datatypes::{Float64Type, Int64Type};
 
-    use super::*;
+    use std::time::Duration;
 
-    fn collector(sys: &Path) -> IbCollector {
-        IbCollector::new(Roots { proc: sys.to_path_buf(), sys: sys.to_path_buf() }, "n1")
+    use tidewatch_model::Span;
+
+    use super::*;
+    use crate::aside::Aside;
+
+    fn collector(sys: &Path) -> Aside {
+        Aside::new(IbCollector::new(Roots { proc: sys.to_path_buf(), sys: sys.to_path_buf() }, "n1"))
     }
 
     fn whole(batch: &RecordBatch, column: &str, row: usize) -> Option<i64> {

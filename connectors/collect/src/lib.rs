@@ -1,10 +1,14 @@
 //! Collectors: what a machine says of itself, as rows. Each reads through root paths, so a recorded tree is a test, and
 //! none of them stops because one value can't be read: that column is NULL, and the reason is counted.
 
+mod aside;
+mod cgroup;
+mod clock;
 mod collector;
 mod cpu;
 mod desk;
 mod disk;
+mod edac;
 mod fault;
 mod gpu;
 mod health;
@@ -12,13 +16,18 @@ mod host;
 mod ib;
 mod kernel;
 mod net;
+mod owner;
+mod pcie;
 mod process;
 mod pump;
 mod reading;
+#[cfg(test)]
+mod recorded;
 pub mod rows;
 mod scrape;
 pub mod simulate;
 mod sources;
+mod space;
 mod times;
 mod typed;
 

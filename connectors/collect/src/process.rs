@@ -6,6 +6,7 @@ use tidewatch_model::Timestamp;
 
 use crate::collector::{Collected, Collector};
 use crate::fault::Faults;
+use crate::owner::Owner;
 use crate::reading::{Roots, Unreadable, integer, integer_at, value_of};
 use crate::rows::{Rows, RowsError};
 use crate::times::CpuTimes;
@@ -19,14 +20,22 @@ pub struct ProcessCollector {
     host: String,
     before: HashMap<(i64, i64), i64>,
     before_total: Option<CpuTimes>,
+    /// Of those that were rows at the last pass.
+    known: HashMap<(i64, i64), Known>,
+    page_bytes: i64,
     faults: Faults,
 }
 
-/// The batch job that a process belongs to, when its environment may be read.
-pub(crate) fn job_of(roots: &Roots, pid: i64) -> Option<String> {
-    let environment = roots.proc_file(&format!("{pid}/environ")).ok()?;
-    environment.split('\0').find_map(|variable| variable.strip_prefix("SLURM_JOB_ID=")).map(str::to_string)
+/// Whose a process is. That hardly ever changes, and takes three files to find out.
+#[derive(Clone)]
+struct Known {
+    user: Option<String>,
+    owner: Owner,
+    passes: u32,
 }
+
+/// A process is looked at twice, as a launcher may still move it, and from then on every so many passes.
+const LOOK_AGAIN: u32 = 30;
 
 /// One process.
 struct Process {
@@ -49,6 +58,8 @@ impl ProcessCollector {
             host: host.to_string(),
             before: HashMap::new(),
             before_total: None,
+            known: HashMap::new(),
+            page_bytes: page_bytes(),
             faults: Faults::default(),
         }
     }
@@ -87,18 +98,23 @@ impl ProcessCollector {
             state: state_word(fields.first().copied().unwrap_or_default()),
             ticks: at(11)?.saturating_add(at(12)?),
             started: at(19)?,
-            memory_bytes: self.resident(pid)?,
+            // Kernel threads have none.
+            memory_bytes: at(21)?.saturating_mul(self.page_bytes),
             cpu_ratio: None,
         })
     }
 
-    /// Resident bytes. `status` has kilobytes, `stat` pages, whose size differs between kernels (4 KiB or 64 KiB).
-    /// Kernel threads have none.
-    fn resident(&self, pid: i64) -> Result<i64, Unreadable> {
-        let status = self.roots.proc_file(&format!("{pid}/status"))?;
-        match value_of(&status, "VmRSS", "status") {
-            Ok(text) => Ok(integer(text.trim_end_matches("kB").trim(), "VmRSS")?.saturating_mul(1024)),
-            Err(_) => Ok(0),
+    /// Whose it is: what is known of it, or looked at anew.
+    fn whose(&self, process: &Process, accounts: &HashMap<i64, String>) -> Known {
+        let known = self.known.get(&(process.pid, process.started));
+        let passes = known.map_or(0, |known| known.passes.saturating_add(1));
+        match known {
+            Some(known) if passes > 1 && !passes.is_multiple_of(LOOK_AGAIN) => Known { passes, ..known.clone() },
+            _ => Known {
+                user: self.user(process.pid, accounts),
+                owner: Owner::of_process(&self.roots, process.pid),
+                passes,
+            },
         }
     }
 
@@ -112,21 +128,27 @@ impl ProcessCollector {
     fn rows(&mut self, now: Timestamp) -> Result<Rows, RowsError> {
         let mut rows = Rows::of("process")?;
         let accounts = accounts(&self.roots.accounts_file().unwrap_or_default());
+        let mut known = HashMap::new();
         for process in largest(self.processes()) {
+            let whose = self.whose(&process, &accounts);
             rows.push(
                 now,
                 [
                     ("host", self.host.as_str().into()),
                     ("pid", process.pid.into()),
                     ("name", process.name.as_str().into()),
-                    ("user", self.user(process.pid, &accounts).into()),
+                    ("user", whose.user.as_deref().into()),
                     ("state", process.state.into()),
                     ("cpu_ratio", process.cpu_ratio.into()),
                     ("memory_bytes", process.memory_bytes.into()),
-                    ("job", job_of(&self.roots, process.pid).into()),
+                    ("job", whose.owner.job.as_deref().into()),
+                    ("pod", whose.owner.pod.as_deref().into()),
+                    ("container", whose.owner.container.as_deref().into()),
                 ],
             )?;
+            known.insert((process.pid, process.started), whose);
         }
+        self.known = known;
         Ok(rows)
     }
 }
@@ -140,6 +162,13 @@ impl Collector for ProcessCollector {
         let rows = self.rows(now);
         self.faults.collected(rows)
     }
+}
+
+/// Bytes of a page of memory, which differ between kernels (4 KiB, or 64 KiB on some ARM machines).
+#[allow(unsafe_code)]
+pub(crate) fn page_bytes() -> i64 {
+    // SAFETY: it takes a number and gives one.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) }
 }
 
 /// The largest by CPU and the largest by memory, each process once, by pid.

@@ -11,13 +11,17 @@ use tidewatch_model::table::{TOPIC_PREFIX, find};
 use tidewatch_model::wire::{Origin, encode_split};
 use tidewatch_model::{Span, Timestamp};
 
+use crate::aside::Aside;
+use crate::cgroup::CgroupCollector;
 use crate::collector::Collector;
 use crate::cpu::CpuCollector;
 use crate::disk::DiskCollector;
+use crate::edac::EdacCollector;
 use crate::health::HealthBook;
 use crate::host::HostCollector;
 use crate::ib::IbCollector;
 use crate::net::NetCollector;
+use crate::pcie::PcieCollector;
 use crate::process::ProcessCollector;
 use crate::reading::Roots;
 
@@ -28,8 +32,11 @@ pub fn host_collectors(roots: &Roots, host: &str) -> Vec<Box<dyn Collector>> {
         Box::new(CpuCollector::new(roots.clone(), host)),
         Box::new(DiskCollector::new(roots.clone(), host)),
         Box::new(NetCollector::new(roots.clone(), host)),
-        Box::new(IbCollector::new(roots.clone(), host)),
+        Box::new(Aside::new(IbCollector::new(roots.clone(), host))),
         Box::new(ProcessCollector::new(roots.clone(), host)),
+        Box::new(CgroupCollector::new(roots.clone(), host)),
+        Box::new(EdacCollector::new(roots.clone(), host)),
+        Box::new(Aside::new(PcieCollector::new(roots.clone(), host))),
     ]
 }
 

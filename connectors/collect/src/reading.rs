@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 /// /proc/self/mountinfo of a container host: some hundred bytes for each of some thousand mounts.
 const FILE_BYTES: u64 = 4 << 20;
 
+/// What the first call asks for.
+const FIRST_BYTES: usize = 4 << 10;
+
 /// "Operation not supported" on Linux: what /proc/pressure/* answers when PSI is switched off at boot.
 const NOT_SUPPORTED: i32 = 95;
 
@@ -36,18 +39,18 @@ impl Roots {
 
     /// A file under /proc.
     pub(crate) fn proc_file(&self, path: &str) -> Result<String, Unreadable> {
-        read(&self.proc.join(path))
+        read(&self.proc.join(path), Answers::ByAndBy)
     }
 
     /// A file under /sys.
     pub(crate) fn sys_file(&self, path: &str) -> Result<String, Unreadable> {
-        read(&self.sys.join(path))
+        read(&self.sys.join(path), Answers::AtOnce)
     }
 
     /// The list of accounts: `etc/passwd` beside the /proc that is read, since a recorded tree has its own.
     pub(crate) fn accounts_file(&self) -> Result<String, Unreadable> {
         let folder = self.proc.parent().unwrap_or(Path::new("/"));
-        read(&folder.join("etc/passwd"))
+        read(&folder.join("etc/passwd"), Answers::ByAndBy)
     }
 }
 
@@ -78,13 +81,27 @@ impl Unreadable {
     }
 }
 
-fn read(path: &Path) -> Result<String, Unreadable> {
+/// How a file system answers a call for more than a file has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answers {
+    /// With all of it: files of sysfs and of control groups are one record.
+    AtOnce,
+    /// Perhaps with a part, as /proc does between two records: only an empty answer is the end.
+    ByAndBy,
+}
+
+fn read(path: &Path, answers: Answers) -> Result<String, Unreadable> {
     let failed = |error: std::io::Error| Unreadable {
         reason: format!("{}: {error}", path.display()),
         absent: error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(NOT_SUPPORTED),
     };
-    let mut bytes = Vec::new();
-    File::open(path).map_err(failed)?.take(FILE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    let mut file = File::open(path).map_err(failed)?;
+    let mut first = [0; FIRST_BYTES];
+    let length = file.read(&mut first).map_err(failed)?;
+    let mut bytes = first[..length].to_vec();
+    if length > 0 && (answers == Answers::ByAndBy || length == FIRST_BYTES) {
+        file.take(FILE_BYTES + 1 - length as u64).read_to_end(&mut bytes).map_err(failed)?;
+    }
     if bytes.len() as u64 > FILE_BYTES {
         return Err(Unreadable::damaged(format!("{}: over the limit of {FILE_BYTES} bytes", path.display())));
     }
@@ -122,6 +139,21 @@ pub(crate) fn value_of<'a>(text: &'a str, key: &str, file: &str) -> Result<&'a s
         }
     }
     Err(Unreadable::absent(format!("{file}: no {key}")))
+}
+
+/// `avg10` of a line of a pressure file, `some` or `full`, as a ratio.
+pub(crate) fn pressure_average(text: &str, kind: &str, file: &str) -> Result<f64, Unreadable> {
+    let field = value_of(text, kind, file)?.split_whitespace().find_map(|field| field.strip_prefix("avg10="));
+    let percent = float(field.ok_or_else(|| Unreadable::damaged(format!("{file}: no avg10")))?, file)?;
+    Ok((percent / 100.0).clamp(0.0, 1.0))
+}
+
+/// Names of what lies in a folder, in order; none where there is no such folder.
+pub(crate) fn names_in(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    names
 }
 
 /// So that a damaged file does not become a message of a megabyte.

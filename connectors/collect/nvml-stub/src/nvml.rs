@@ -322,7 +322,10 @@ pub unsafe extern "C" fn nvmlDeviceGetFieldValues(
             let field = unsafe { &mut *values.add(index) };
             let name = format!("field.{}", field.fieldId);
             field.timestamp = view.now_ms as i64 * 1_000;
-            match view.failure(&name).map_or_else(|| view.value(&name), Err) {
+            // A field of one link, where the scenario tells links apart.
+            let scoped = format!("{name}.{}", field.scopeId);
+            let told = || view.value(&scoped).or_else(|_| view.value(&name));
+            match view.failure(&scoped).or_else(|| view.failure(&name)).map_or_else(told, Err) {
                 Ok(value) => {
                     field.nvmlReturn = 0;
                     // As an H100 types them (driver 580): the counters of bytes over PCIe begin anew after 4 GiB.
@@ -369,9 +372,12 @@ pub unsafe extern "C" fn nvmlDeviceGetSramEccErrorStatus(
 pub unsafe extern "C" fn nvmlDeviceGetGpuFabricInfoV(device: nvmlDevice_t, info: *mut nvmlGpuFabricInfoV_t) -> u32 {
     let found = machine::call(place(device).0, "nvmlDeviceGetGpuFabricInfoV", |view| {
         versioned(unsafe { (*info).version }, size_of::<nvmlGpuFabricInfo_v2_t>(), 2)?;
-        view.value("fabric_state")
+        Ok((view.value("fabric_state")?, view.value("fabric_health")?))
     });
-    done(found.map(|state| unsafe { (*info).state = state as u8 }))
+    done(found.map(|(state, health)| unsafe {
+        (*info).state = state as u8;
+        (*info).healthMask = health as c_uint;
+    }))
 }
 
 #[unsafe(no_mangle)]

@@ -44,7 +44,7 @@ pub struct Gpu {
     pub pci: String,
     /// Values that differ from [`value_of`]'s, by name.
     pub values: BTreeMap<String, f64>,
-    /// Calls that fail from the beginning: the function, or `field.N`, or `*`, and the error's name.
+    /// Calls that fail from the beginning: the function, or `field.N` (of one link `field.N.LINK`), or `*`, and the error's name.
     pub fail: BTreeMap<String, String>,
     /// UUIDs of its MIG instances; with any, MIG mode is on.
     pub mig: Vec<String>,
@@ -117,6 +117,8 @@ pub fn value_of(name: &str, now_ms: u64) -> Option<f64> {
         "pcie_width" | "pcie_width_max" => 16.0,
         "nvlinks" | "nvlinks_active" => 18.0,
         "fabric_state" => 3.0,
+        // Nothing wrong, and all of it told (NVML_GPU_FABRIC_HEALTH_MASK_*).
+        "fabric_health" => 426.0,
         "sm_active" => 88.0,
         "tensor_active" => 41.0,
         // The same as the counters below: 2e9 bytes.
@@ -127,6 +129,8 @@ pub fn value_of(name: &str, now_ms: u64) -> Option<f64> {
         "field.197" | "field.198" => (2e9 * seconds).floor(),
         // Throttle times, remapped rows, link errors, the recovery action.
         "field.74" | "field.142" | "field.143" | "field.144" | "field.145" | "field.230" => 0.0,
+        // Kibibytes of data over all NVLinks.
+        "field.138" | "field.139" => (1e6 * seconds).floor(),
         "field.38" | "field.45" | "field.52" | "field.59" => 0.0,
         // Clock event reasons; the numbers from 580.82 on.
         "field.251" | "field.252" | "field.253" | "field.269" | "field.270" | "field.271" => 0.0,

@@ -11,7 +11,7 @@ use super::library::Identity;
 use super::pass::Process;
 use crate::collector::{Collected, Collector};
 use crate::fault::{Fault, FaultKind};
-use crate::process::job_of;
+use crate::owner::Owner;
 use crate::reading::Roots;
 use crate::rows::{Cell, Rows, RowsError};
 
@@ -45,7 +45,7 @@ pub fn gpu_collectors(roots: &Roots, host: &str, library: Option<PathBuf>) -> (V
     let shared = Shared { fleet: Arc::new(Mutex::new(fleet)), roots: roots.clone(), host: host.to_string() };
     // In this order: what the first finds out is for the others to tell at the same tick.
     let collectors: Vec<Box<dyn Collector>> = vec![
-        Box::new(GpuCollector { shared: shared.clone(), stuck: None }),
+        Box::new(GpuCollector { shared: shared.clone(), stuck: None, jobs: HashMap::new(), seen: vec![] }),
         Box::new(GpuEventCollector(shared.clone())),
         Box::new(GpuProcessCollector(shared)),
     ];
@@ -75,11 +75,17 @@ impl Shared {
 struct GpuCollector {
     shared: Shared,
     stuck: Option<Span>,
+    /// The job of each GPU, by these processes: they are read less often than the GPUs.
+    jobs: HashMap<String, String>,
+    seen: Vec<(Identity, Process)>,
 }
 
 impl GpuCollector {
-    fn rows(&self, fleet: &mut Fleet) -> Result<Rows, RowsError> {
-        let jobs = jobs(&self.shared.roots, fleet.processes());
+    fn rows(&mut self, fleet: &mut Fleet) -> Result<Rows, RowsError> {
+        if self.seen != fleet.processes() {
+            self.seen = fleet.processes().to_vec();
+            self.jobs = jobs(&self.shared.roots, &self.seen);
+        }
         let mut rows = Rows::of("gpu")?;
         for row in fleet.take_rows() {
             let own = [
@@ -87,7 +93,7 @@ impl GpuCollector {
                 ("gpu_index", i64::from(row.gpu.index).into()),
                 ("gpu_name", row.gpu.name.into()),
                 ("pci_bus_id", row.gpu.pci.into()),
-                ("job", jobs.get(&row.gpu.uuid).cloned().into()),
+                ("job", self.jobs.get(&row.gpu.uuid).cloned().into()),
             ];
             let cells = self.shared.whose(&row.gpu.uuid).into_iter().chain(own).chain(row.cells);
             rows.push(row.ts, cells)?;
@@ -102,7 +108,8 @@ impl Collector for GpuCollector {
     }
 
     fn collect(&mut self, now: Timestamp) -> Collected {
-        let mut fleet = self.shared.fleet();
+        let shared = self.shared.clone();
+        let mut fleet = shared.fleet();
         fleet.tick(now);
         self.stuck = fleet.stuck(now);
         let batch = self.rows(&mut fleet).and_then(Rows::finish);
@@ -160,13 +167,15 @@ impl Collector for GpuProcessCollector {
             let mut rows = Rows::of("gpu_process")?;
             for (gpu, process) in processes {
                 let name = self.0.roots.proc_file(&format!("{}/comm", process.pid)).ok();
+                let owner = Owner::of_process(&self.0.roots, i64::from(process.pid));
                 let own = [
                     ("pid", i64::from(process.pid).into()),
                     ("process_name", name.map(|name| name.trim().to_string()).into()),
                     ("memory_used_bytes", process.memory_bytes.map(|bytes| bytes as i64).into()),
                     ("sm_ratio", process.sm_ratio.into()),
-                    ("container", container_of(&self.0.roots, process.pid).into()),
-                    ("job", job_of(&self.0.roots, i64::from(process.pid)).into()),
+                    ("container", owner.container.into()),
+                    ("job", owner.job.into()),
+                    ("pod", owner.pod.into()),
                 ];
                 rows.push(now, self.0.whose(&gpu.uuid).into_iter().chain(own))?;
             }
@@ -188,20 +197,11 @@ fn collected(batch: Result<Option<arrow::array::RecordBatch>, RowsError>, mut fa
 fn jobs(roots: &Roots, processes: &[(Identity, Process)]) -> HashMap<String, String> {
     let mut largest: HashMap<String, (u64, String)> = HashMap::new();
     for (gpu, process) in processes {
-        let Some(job) = job_of(roots, i64::from(process.pid)) else { continue };
+        let Some(job) = Owner::of_process(roots, i64::from(process.pid)).job else { continue };
         let bytes = process.memory_bytes.unwrap_or(0);
         if largest.get(&gpu.uuid).is_none_or(|(most, _)| bytes > *most) {
             largest.insert(gpu.uuid.clone(), (bytes, job));
         }
     }
     largest.into_iter().map(|(uuid, (_, job))| (uuid, job)).collect()
-}
-
-/// The container of a process: the last part of its cgroup that is an id of 64 hexadecimal digits, as container runtimes
-/// write it.
-fn container_of(roots: &Roots, pid: u32) -> Option<String> {
-    let cgroup = roots.proc_file(&format!("{pid}/cgroup")).ok()?;
-    let mut parts = cgroup.split(['/', '-', '.', ':', '\n']);
-    let is_id = |part: &&str| part.len() == 64 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
-    parts.rfind(is_id).map(str::to_string)
 }

@@ -8,7 +8,9 @@ mod bus;
 mod class;
 mod collectors;
 mod fleet;
+mod gpm;
 mod library;
+mod links;
 mod pass;
 mod raw;
 #[cfg(test)]

@@ -7,13 +7,13 @@ use nvml_wrapper::enum_wrappers::device::{
     Clock, EccCounter, MemoryError, Sampling, TemperatureSensor, TemperatureThreshold,
 };
 use nvml_wrapper::enums::device::{SampleValue, UsedGpuMemory};
-use nvml_wrapper::enums::gpm::GpmMetricId;
 use nvml_wrapper::error::NvmlError;
-use nvml_wrapper::gpm::{GpmSample, gpm_metrics_get};
 use nvml_wrapper::structs::device::FieldId;
 use nvml_wrapper::{Device, Nvml};
 
 use super::class::{Class, class_of};
+use super::gpm::{Gpm, SinceLast, Traffic};
+use super::links::{LinkCounts, Links, is_degraded, links};
 use super::raw;
 use crate::rows::Cell;
 
@@ -81,6 +81,7 @@ pub struct Reader<'nvml> {
     gpm: Gpm<'nvml>,
     received: Traffic,
     sent: Traffic,
+    links: LinkCounts,
     instances: Vec<Instance<'nvml>>,
     timed: bool,
     pass: Pass,
@@ -93,21 +94,8 @@ struct Instance<'nvml> {
     gpm: Gpm<'nvml>,
 }
 
-/// The last sample, to be compared with the next.
-#[derive(Default)]
-struct Gpm<'nvml>(Option<(Instant, GpmSample<'nvml>)>);
-
-/// Two GPM samples that are compared lie this far apart at least; an earlier one is too old to be of use.
-const GPM_LEAST: Duration = Duration::from_millis(500);
-const GPM_MOST: Duration = Duration::from_secs(600);
 /// Samples of utilisation that the first pass looks at.
 const FIRST_SAMPLES_US: u64 = 1_000_000;
-/// GPM's unit of bytes, and where the driver's counters of bytes begin anew.
-const MIB: f64 = 1_048_576.0;
-const COUNTER_BYTES: f64 = 4_294_967_296.0;
-/// Links that a GPU can have (NVML_NVLINK_MAX_LINKS).
-const LINKS: u32 = 18;
-
 /// Fields of every pass: NVML's numbers, by the columns that they fill.
 const FAST_FIELDS: [(&str, u32); 5] = [
     ("memory_temperature_celsius", 82),
@@ -146,6 +134,7 @@ impl<'nvml> Reader<'nvml> {
             gpm: Gpm::default(),
             received: Traffic::default(),
             sent: Traffic::default(),
+            links: LinkCounts::new(),
             instances: vec![],
             timed: false,
             pass: Pass::default(),
@@ -173,7 +162,11 @@ impl<'nvml> Reader<'nvml> {
     }
 
     /// One value, unless it was refused before or the pass is over.
-    fn ask<T>(&mut self, column: &'static str, call: impl FnOnce(&Device<'nvml>) -> Result<T, NvmlError>) -> Option<T> {
+    pub(super) fn ask<T>(
+        &mut self,
+        column: &'static str,
+        call: impl FnOnce(&Device<'nvml>) -> Result<T, NvmlError>,
+    ) -> Option<T> {
         if self.pass.trouble.is_some() || self.refused.contains(column) {
             return None;
         }
@@ -192,7 +185,7 @@ impl<'nvml> Reader<'nvml> {
         }
     }
 
-    fn note(&mut self, column: &'static str, error: &NvmlError) {
+    pub(super) fn note(&mut self, column: &'static str, error: &NvmlError) {
         let class = class_of(error);
         match class {
             Class::Nothing => {}
@@ -204,6 +197,16 @@ impl<'nvml> Reader<'nvml> {
                 self.pass.faults.push((column, error.to_string(), class == Class::Unsupported));
             }
         }
+    }
+
+    /// Whether a column will not be had.
+    pub(super) fn is_refused(&self, column: &str) -> bool {
+        self.refused.contains(column)
+    }
+
+    /// What links told.
+    pub(super) fn link_counts(&mut self) -> &mut LinkCounts {
+        &mut self.links
     }
 
     fn fast(&mut self) -> Cells {
@@ -292,13 +295,22 @@ impl<'nvml> Reader<'nvml> {
         let links = self.ask("nvlink_links", links);
         cells.push(("nvlink_links", links.map(|(all, _)| all).into()));
         cells.push(("nvlink_links_active", links.map(|(_, active)| active).into()));
-        cells.push(("fabric_state", self.ask("fabric_state", raw::fabric_state).map(i64::from).into()));
+        let fabric = self.ask("fabric_state", raw::fabric);
+        cells.push(("fabric_state", fabric.map(|fabric| i64::from(fabric.state)).into()));
+        let health = fabric.map(|fabric| fabric.health);
+        cells.push(("fabric_health", health.map(i64::from).into()));
+        cells.push(("fabric_degraded", health.and_then(is_degraded).into()));
+        let links = u32::try_from(links.map_or(0, |(all, _)| all)).unwrap_or(0);
+        let Links { cells: told, recoveries } = self.links_told(links);
+        cells.extend(told);
         let mut fields = self.fields("field values (slow)", &SLOW_FIELDS);
         if let Some(data) = fields.remove(CRC_DATA) {
             *fields.entry("nvlink_crc_errors_total").or_default() += data;
         }
         for (column, _) in SLOW_FIELDS.into_iter().filter(|(column, _)| *column != CRC_DATA) {
-            let value = fields.get(column).copied();
+            let of_links =
+                if column == "nvlink_recoveries_total" { recoveries.map(|count| count as f64) } else { None };
+            let value = fields.get(column).copied().or(of_links);
             let is_flag = matches!(column, "remap_pending" | "remap_failed");
             let cell =
                 if is_flag { value.map(|value| value != 0.0).into() } else { value.map(|value| value as i64).into() };
@@ -356,7 +368,7 @@ impl<'nvml> Reader<'nvml> {
     fn gpm_since_last(&mut self) -> SinceLast {
         let column = "sm_active_ratio";
         // Only Hopper and later have it; a call that is refused is not made again.
-        if self.gpm.0.is_none() {
+        if self.gpm.is_new() {
             match self.ask(column, Device::gpm_support) {
                 Some(true) => {}
                 Some(false) => {
@@ -461,69 +473,6 @@ impl<'nvml> Reader<'nvml> {
     }
 }
 
-/// What GPM tells of the time since the last sample.
-#[derive(Debug, Default)]
-struct SinceLast {
-    /// Share of time with work on the multiprocessors.
-    sm_active: Option<f64>,
-    /// Share of time with the tensor cores at work.
-    tensor_active: Option<f64>,
-    /// Bytes over PCIe, received and sent.
-    pcie_bytes: Option<(f64, f64)>,
-}
-
-impl<'nvml> Gpm<'nvml> {
-    /// What happened since the last sample.
-    fn next(&mut self, nvml: &'nvml Nvml, sample: GpmSample<'nvml>) -> Result<SinceLast, NvmlError> {
-        let now = Instant::now();
-        let Some((before, last)) = self.0.take() else {
-            self.0 = Some((now, sample));
-            return Ok(SinceLast::default());
-        };
-        let apart = now - before;
-        if apart < GPM_LEAST {
-            self.0 = Some((before, last));
-            return Ok(SinceLast::default());
-        }
-        let wanted =
-            [GpmMetricId::SmUtil, GpmMetricId::AnyTensorUtil, GpmMetricId::PcieRxPerSec, GpmMetricId::PcieTxPerSec];
-        let metrics = if apart <= GPM_MOST { gpm_metrics_get(nvml, &last, &sample, &wanted) } else { Ok(vec![]) };
-        self.0 = Some((now, sample));
-        let mut values = metrics?.into_iter().map(|metric| metric.ok().map(|metric| metric.value));
-        let mut next = || values.next().flatten().filter(|value| value.is_finite());
-        let mut ratio = || next().map(|percent| percent / 100.0);
-        let (sm_active, tensor_active) = (ratio(), ratio());
-        let bytes = |mib_per_second: f64| mib_per_second * MIB * apart.as_secs_f64();
-        let pcie_bytes = next().map(bytes).zip(next().map(bytes));
-        Ok(SinceLast { sm_active, tensor_active, pcie_bytes })
-    }
-}
-
-/// Bytes over PCIe in one direction since the library was opened. The driver's own counters begin anew after 4 GiB, which a busy
-/// link passes in a tenth of a second: where GPM tells rates, these are summed.
-#[derive(Debug, Default)]
-struct Traffic {
-    bytes: Option<f64>,
-    last: Option<f64>,
-}
-
-impl Traffic {
-    fn add(&mut self, bytes: f64) {
-        self.bytes = Some(self.bytes.unwrap_or(0.0) + bytes);
-    }
-
-    /// Takes what the driver's counter says: right where less than 4 GiB passed since the last time.
-    fn counted(&mut self, counter: Option<f64>) {
-        let Some(counter) = counter else { return };
-        let more = counter - self.last.replace(counter).unwrap_or(counter);
-        self.add(if more < 0.0 { more + COUNTER_BYTES } else { more });
-    }
-
-    fn total(&self) -> Option<i64> {
-        self.bytes.map(|bytes| bytes as i64)
-    }
-}
-
 /// What no board without the part has: an H100 without fans says that the argument was invalid.
 fn no_such<T>(answer: Result<T, NvmlError>) -> Result<T, NvmlError> {
     answer.map_err(|error| if matches!(error, NvmlError::InvalidArg) { NvmlError::NotSupported } else { error })
@@ -545,22 +494,4 @@ fn memory(device: &Device) -> Result<(u64, u64), NvmlError> {
         Err(NvmlError::FailedToLoadSymbol(_) | NvmlError::FunctionNotFound) => raw::memory_v1(device),
         Err(error) => Err(error),
     }
-}
-
-/// Links that there are, and those of them that are up.
-fn links(device: &Device) -> Result<(i64, i64), NvmlError> {
-    let (mut all, mut active) = (0, 0);
-    for link in 0..LINKS {
-        match device.link_wrapper_for(link).is_active() {
-            Ok(is_active) => {
-                all += 1;
-                active += i64::from(is_active);
-            }
-            // Behind the last one there is none.
-            Err(NvmlError::InvalidArg | NvmlError::NotSupported) if all > 0 => break,
-            Err(NvmlError::InvalidArg) => return Err(NvmlError::NotSupported),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok((all, active))
 }

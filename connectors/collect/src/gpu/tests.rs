@@ -1,5 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
+mod links;
+mod processes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::Arc;

@@ -2,21 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::collections::HashMap;
-use std::path::Path;
-
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Float64Type, Int64Type};
-use tempfile::TempDir;
 use tidewatch_log::ScriptedLog;
 use tidewatch_model::ports::TopicOptions;
 use tidewatch_model::wire::decode;
 
 use super::*;
 use crate::collector::Collected;
+use crate::recorded::{Recorded, check, row};
 
 /// A small machine with two cores, recorded and shortened.
-const TREE: [(&str, &str); 20] = [
+const TREE: &[(&str, &str)] = &[
     (
         "proc/stat",
         "cpu  100 0 100 700 100 0 0 0 0 0\ncpu0 50 0 50 350 50 0 0 0 0 0\ncpu1 50 0 50 350 50 0 0 0 0 0\nctxt 5000\nprocs_running 3\nprocs_blocked 1\n",
@@ -51,58 +48,31 @@ const TREE: [(&str, &str); 20] = [
         "42 (py (x) y) S 1 42 42 0 -1 4194304 100 0 0 0 30 20 0 0 20 0 1 0 777 1000000 25 18446744073709551615\n",
     ),
     ("proc/42/status", "Name:\tpy\nUid:\t1000\t1000\t1000\t1000\nVmRSS:\t     200 kB\n"),
+    ("proc/42/cgroup", "0::/system.slice/slurmstepd.scope/job_77/step_0/user/task_0\n"),
     ("etc/passwd", "root:x:0:0::/root:/bin/sh\nada:x:1000:1000::/home/ada:/bin/sh\n"),
 ];
 
-fn write(folder: &Path, path: &str, text: &str) {
-    let file = folder.join(path);
-    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-    std::fs::write(file, text).unwrap();
-}
-
-fn tree() -> (TempDir, Roots) {
-    let folder = tempfile::tempdir().unwrap();
-    TREE.iter().for_each(|(path, text)| write(folder.path(), path, text));
-    let roots = Roots { proc: folder.path().join("proc"), sys: folder.path().join("sys") };
-    (folder, roots)
+fn tree() -> (Recorded, Roots) {
+    let machine = Recorded::of(TREE);
+    let roots = machine.roots();
+    (machine, roots)
 }
 
 /// A later moment of the same machine.
-fn later(folder: &Path) {
-    write(
-        folder,
+fn later(machine: &Recorded) {
+    machine.put(
         "proc/stat",
         "cpu  150 10 120 760 120 10 10 20 0 0\ncpu0 75 5 60 380 60 5 5 10 0 0\ncpu1 75 5 60 380 60 5 5 10 0 0\nctxt 6000\nprocs_running 4\nprocs_blocked 0\n",
     );
-    write(
-        folder,
+    machine.put(
         "proc/42/stat",
         "42 (py (x) y) R 1 42 42 0 -1 4194304 100 0 0 0 60 40 0 0 20 0 1 0 777 1000000 50 18446744073709551615\n",
     );
 }
 
-/// The first row of a table as text, by column.
-fn row(collected: &Collected, number: usize) -> HashMap<String, String> {
-    let batch = collected.batch.as_ref().unwrap();
-    let schema = batch.schema();
-    let options = arrow::util::display::FormatOptions::default();
-    let cells = schema.fields().iter().zip(batch.columns()).map(|(field, column)| {
-        let text =
-            arrow::util::display::ArrayFormatter::try_new(column.as_ref(), &options).unwrap().value(number).to_string();
-        (field.name().clone(), text)
-    });
-    cells.filter(|(_, text)| !text.is_empty()).collect()
-}
-
-fn check(row: &HashMap<String, String>, expected: &[(&str, &str)]) {
-    for (column, value) in expected {
-        assert_eq!(row.get(*column).map_or("NULL", String::as_str), *value, "{column}");
-    }
-}
-
 #[test]
 fn a_machine_in_exact_numbers() {
-    let (folder, roots) = tree();
+    let (machine, roots) = tree();
     let mut collector = HostCollector::new(roots, "n1");
     let first = collector.collect(Timestamp(0));
     check(
@@ -126,9 +96,10 @@ fn a_machine_in_exact_numbers() {
             ("tcp_sent_segments_total", "2000"),
             ("tcp_retransmitted_segments_total", "20"),
             ("clock_offset_seconds", "NULL"),
+            ("clock_synchronised", "NULL"),
         ],
     );
-    later(folder.path());
+    later(&machine);
     let second = row(&collector.collect(Timestamp(1_000_000)), 0);
     check(
         &second,
@@ -143,7 +114,7 @@ fn a_machine_in_exact_numbers() {
 
 #[test]
 fn cores_interfaces_disks_and_processes() {
-    let (folder, roots) = tree();
+    let (machine, roots) = tree();
     let mut cpu = CpuCollector::new(roots.clone(), "n1");
     let mut process = ProcessCollector::new(roots.clone(), "n1");
     check(&row(&cpu.collect(Timestamp(0)), 1), &[("core", "1"), ("frequency_mhz", "1200.0"), ("user_ratio", "NULL")]);
@@ -151,14 +122,20 @@ fn cores_interfaces_disks_and_processes() {
         &row(&process.collect(Timestamp(0)), 0),
         &[("pid", "42"), ("name", "py (x) y"), ("user", "ada"), ("state", "sleeping"), ("cpu_ratio", "NULL")],
     );
-    later(folder.path());
+    later(&machine);
     check(
         &row(&cpu.collect(Timestamp(1)), 0),
         &[("core", "0"), ("frequency_mhz", "2500.5"), ("utilization_ratio", "0.6"), ("system_ratio", "0.2")],
     );
     check(
         &row(&process.collect(Timestamp(1)), 0),
-        &[("state", "running"), ("memory_bytes", "204800"), ("cpu_ratio", "0.25")],
+        &[
+            ("state", "running"),
+            ("memory_bytes", &(50 * crate::process::page_bytes()).to_string()),
+            ("cpu_ratio", "0.25"),
+            ("job", "77"),
+            ("pod", "NULL"),
+        ],
     );
     let net = NetCollector::new(roots.clone(), "n1").collect(Timestamp(0));
     assert_eq!(net.batch.as_ref().unwrap().num_rows(), 1, "not the loopback");
@@ -194,12 +171,29 @@ fn cores_interfaces_disks_and_processes() {
     );
 }
 
+/// ext4 of Linux 6.15 and later, taken out of service by an error, still says that it is writable.
+#[test]
+fn a_file_system_that_nobody_may_write_to_is_read_only_whatever_it_calls_itself() {
+    let (machine, roots) = tree();
+    for (options, read_only) in [
+        ("rw,relatime", "false"),
+        ("ro,relatime", "true"),
+        ("rw,relatime,emergency_ro,errors=remount-ro", "true"),
+        ("rw,relatime,shutdown", "true"),
+        ("rw,errors=remount-ro,journal_ro", "false"),
+    ] {
+        machine.put("proc/self/mounts", &format!("/dev/nvme0n1 / ext4 {options} 0 0\n"));
+        let disk = DiskCollector::new(roots.clone(), "n1").collect(Timestamp(0));
+        check(&row(&disk, 0), &[("device", "nvme0n1"), ("read_only", read_only)]);
+    }
+}
+
 #[test]
 fn damage_is_null_and_counted_and_never_more() {
-    let (folder, roots) = tree();
-    write(folder.path(), "proc/meminfo", "MemTotal: lots kB\nMemAvailable: 99999999999999999999 kB\n");
-    write(folder.path(), "proc/stat", "cpu 1 2\n");
-    std::fs::remove_dir_all(folder.path().join("proc/pressure")).unwrap();
+    let (machine, roots) = tree();
+    machine.put("proc/meminfo", "MemTotal: lots kB\nMemAvailable: 99999999999999999999 kB\n");
+    machine.put("proc/stat", "cpu 1 2\n");
+    machine.remove("proc/pressure");
     let mut collector = HostCollector::new(roots.clone(), "n1");
     let collected = collector.collect(Timestamp(0));
     check(
@@ -218,7 +212,7 @@ fn damage_is_null_and_counted_and_never_more() {
         "{reasons:?}"
     );
     assert!(reasons.iter().any(|reason| reason.starts_with("psi_cpu_some_ratio: ")), "{reasons:?}");
-    std::fs::remove_dir_all(folder.path().join("proc")).unwrap();
+    machine.remove("proc");
     for mut collector in host_collectors(&roots, "n1") {
         let empty = collector.collect(Timestamp(1));
         assert!(!empty.faults.is_empty() || empty.batch.is_none(), "{}", collector.table());

@@ -4,6 +4,8 @@ use super::{counter, flag, float, id, id_number, integer, ratio, text};
 use crate::table::{Table, TableKind};
 use crate::time::Span;
 
+const NVLINK_5: &str = "not read in this row (every 30 s), or older than NVLink 5";
+
 /// One GPU, or one MIG instance, at one moment.
 pub const GPU: Table = Table {
     name: "gpu",
@@ -17,7 +19,7 @@ pub const GPU: Table = Table {
         integer("gpu_index", "index", "NVML index()"),
         text("gpu_name", "NVML name()"),
         text("pci_bus_id", "NVML pci_info()"),
-        text("job", "process environment of the GPU's processes").null("no job"),
+        text("job", "the job of its process with the most memory (gpu_process)").null("no job"),
         ratio("utilization_ratio", "NVML samples(GpuUtilization): mean since the last row, else utilization_rates()")
             .null("MIG mode, or not supported"),
         ratio("utilization_max_ratio", "NVML samples(GpuUtilization): largest since the last row")
@@ -102,7 +104,7 @@ pub const GPU: Table = Table {
             .null("not read in this row (every 30 s), or not supported"),
         counter("nvlink_replays_total", "replays", "NVML field 52")
             .null("not read in this row (every 30 s), or not supported"),
-        counter("nvlink_recoveries_total", "recoveries", "NVML field 59")
+        counter("nvlink_recoveries_total", "recoveries", "NVML field 59; NVLink 5: field 213, summed over links")
             .null("not read in this row (every 30 s), or not supported"),
         integer("fabric_state", "nvmlGpuFabricState_t", "nvmlDeviceGetGpuFabricInfoV")
             .null("not read in this row (every 30 s), or not supported"),
@@ -112,6 +114,25 @@ pub const GPU: Table = Table {
             "NVML field 230",
         )
         .null("not read in this row (every 30 s), or not supported"),
+        integer("fabric_health", "bit set, NVML_GPU_FABRIC_HEALTH_MASK_*", "nvmlDeviceGetGpuFabricInfoV: healthMask")
+            .null("not read in this row (every 30 s), or not supported"),
+        flag(
+            "fabric_degraded",
+            "fabric_health: less bandwidth, a route that is ill or recovers, an access that timed out, or a wrong configuration",
+        )
+        .null("not read in this row (every 30 s), or not supported"),
+        counter("nvlink_tx_bytes_total", "bytes", "NVML field 138, of all links; NVLink 5: field 202, summed")
+            .null("not read in this row (every 30 s), or not supported"),
+        counter("nvlink_rx_bytes_total", "bytes", "NVML field 139, of all links; NVLink 5: field 204, summed")
+            .null("not read in this row (every 30 s), or not supported"),
+        counter("nvlink_receive_errors_total", "packets", "NVML field 208, summed over links").null(NVLINK_5),
+        counter("nvlink_integrity_errors_total", "errors", "NVML field 211, summed over links").null(NVLINK_5),
+        counter("nvlink_discards_total", "packets", "NVML field 212, summed over links").null(NVLINK_5),
+        counter("nvlink_recoveries_failed_total", "recoveries", "NVML field 214, summed over links").null(NVLINK_5),
+        counter("nvlink_effective_errors_total", "errors after correction", "NVML field 219, summed over links")
+            .null(NVLINK_5),
+        counter("nvlink_symbol_errors_total", "errors", "NVML field 221, summed over links").null(NVLINK_5),
+        ratio("nvlink_bit_error_ratio", "NVML field 220, of the worst link: wrong bits after correction").null(NVLINK_5),
     ],
 };
 
@@ -128,8 +149,10 @@ pub const GPU_PROCESS: Table = Table {
         text("process_name", "/proc/*/comm"),
         integer("memory_used_bytes", "bytes", "NVML running_compute_processes()").null("not told to containers"),
         ratio("sm_ratio", "NVML process_utilization_stats()").null("not supported"),
-        text("container", "/proc/*/cgroup").null("none"),
-        text("job", "SLURM_JOB_ID in /proc/*/environ").null("no job, or not readable"),
+        text("container", "/proc/*/cgroup: the container's id").null("none"),
+        text("job", "/proc/*/cgroup: SLURM's job, else SLURM_JOB_ID in /proc/*/environ")
+            .null("no job, or not readable"),
+        text("pod", "/proc/*/cgroup: the pod's UID").null("none"),
     ],
 };
 

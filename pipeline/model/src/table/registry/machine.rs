@@ -43,7 +43,10 @@ pub const HOST: Table = Table {
         counter("tcp_sent_segments_total", "segments", "/proc/net/snmp: Tcp OutSegs"),
         counter("tcp_retransmitted_segments_total", "segments", "/proc/net/snmp: Tcp RetransSegs"),
         float("clock_offset_seconds", "seconds", "adjtimex: offset from the time source")
-            .null("no time daemon, or it could not be asked"),
+            .null("nobody keeps the clock, or it could not be asked"),
+        flag("clock_synchronised", "adjtimex: neither TIME_ERROR nor STA_UNSYNC").null("it could not be asked"),
+        float("clock_error_max_seconds", "seconds", "adjtimex: maxerror, grows until somebody sets the clock")
+            .null("it could not be asked"),
     ],
 };
 
@@ -76,10 +79,10 @@ pub const DISK: Table = Table {
     interval: Span::seconds(10),
     columns: &[
         id("host", "the collector's configuration, else /proc/sys/kernel/hostname"),
-        id("device", "/proc/self/mountinfo, /proc/diskstats"),
-        text("mount_point", "/proc/self/mountinfo").null("not mounted"),
-        text("filesystem", "/proc/self/mountinfo").null("not mounted"),
-        flag("read_only", "/proc/self/mountinfo").null("not mounted"),
+        id("device", "/proc/self/mounts, /proc/diskstats"),
+        text("mount_point", "/proc/self/mounts").null("not mounted"),
+        text("filesystem", "/proc/self/mounts").null("not mounted"),
+        flag("read_only", "/proc/self/mounts: ro, or ext4's emergency_ro or shutdown").null("not mounted"),
         integer("size_bytes", "bytes", "statvfs").null("not mounted, or could not be read"),
         integer("available_bytes", "bytes", "statvfs: for users that are not root")
             .null("not mounted, or could not be read"),
@@ -331,7 +334,10 @@ pub const PROCESS: Table = Table {
         ratio("cpu_ratio", "/proc/*/stat: utime + stime since the last row, 1 = all cores of the machine")
             .null("first row of the process"),
         integer("memory_bytes", "bytes", "/proc/*/statm: resident"),
-        text("job", "SLURM_JOB_ID in /proc/*/environ").null("no job, or not readable"),
+        text("job", "/proc/*/cgroup: SLURM's job, else SLURM_JOB_ID in /proc/*/environ")
+            .null("no job, or not readable"),
+        text("pod", "/proc/*/cgroup: the pod's UID").null("none"),
+        text("container", "/proc/*/cgroup: the container's id").null("none"),
     ],
 };
 

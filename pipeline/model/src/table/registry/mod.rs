@@ -3,6 +3,7 @@
 mod gpu;
 mod machine;
 mod own;
+mod parts;
 mod workload;
 
 use super::{Column, ColumnType, Table};
@@ -15,6 +16,9 @@ pub const TABLES: &[Table] = &[
     machine::NET,
     machine::IB,
     machine::PROCESS,
+    parts::MEMORY_CONTROLLER,
+    parts::PCIE,
+    parts::CGROUP,
     gpu::GPU,
     gpu::GPU_PROCESS,
     gpu::GPU_EVENT,

@@ -1,0 +1,11 @@
+-- The kernel killed a process of a job, pod or service for memory: which one, host_oom_kill can't say. A rank that is killed takes
+-- its whole job along, or leaves it hanging. Of a pod its own group speaks, which outlives the container that died. Any is told.
+CREATE ALERT cgroup_oom_kill
+WITH (severity = 'warning',
+      summary = '{{ kills }} processes of {{ cgroup }} on {{ host }} were killed for memory')
+AS
+SELECT host, cgroup, job, pod, increase(oom_kills_total) AS kills
+FROM HOP(cgroup, ts, INTERVAL '10 seconds', INTERVAL '5 minutes')
+WHERE coalesce(job, pod, container, unit) IS NOT NULL AND (pod IS NULL OR container IS NULL)
+GROUP BY window_start, window_end, host, cgroup, job, pod
+HAVING increase(oom_kills_total) > 0;
