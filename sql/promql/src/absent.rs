@@ -53,7 +53,11 @@ pub fn absent(expr: &Expr, slide: Duration, recorded: &Recorded) -> Option<Resul
         }
         let size = range.max(slide);
         check_window(size, slide)?;
-        let within = if range < size { format!(" AND ts >= window_end - {}", crate::text::interval(range)) } else { String::new() };
+        let within = if range < size {
+            format!(" AND ts >= window_end - {}", crate::text::interval(range))
+        } else {
+            String::new()
+        };
         let sql = format!(
             "SELECT 1 AS value\nFROM {}\nGROUP BY window_start, window_end\nHAVING count(*) FILTER (WHERE {}{within}) = 0",
             hop(slide, size),

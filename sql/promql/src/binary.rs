@@ -91,7 +91,9 @@ fn combined(operator: Operator, left: Typed, right: Typed, as_number: bool) -> R
         (Kind::Constant, Kind::Vector(path)) | (Kind::Vector(path), Kind::Constant) if is_one(path) => {
             Kind::Vector(path.clone())
         }
-        (Kind::Vector(one), Kind::Vector(other)) if one == other && same_extras(&left, &right) => Kind::Vector(one.clone()),
+        (Kind::Vector(one), Kind::Vector(other)) if one == other && same_extras(&left, &right) => {
+            Kind::Vector(one.clone())
+        }
         _ => {
             let how = "expected on(..) or ignoring(..), since without them only series with equal labels meet";
             return Err(format!("the two sides have different labels ({} and {}): {how}", shown(&left), shown(&right)));
@@ -155,7 +157,9 @@ fn of_sets(operator: Operator, left: Typed, right: Typed, on: &LabelModifier) ->
             let right = grouped(right, Aggregation::Max, key.clone())?;
             aligned(left, right)?
         }
-        (Kind::Vector(one), Kind::Vector(other)) if one.last() == Some(&key) && other.last() == Some(&key) => aligned(left, right)?,
+        (Kind::Vector(one), Kind::Vector(other)) if one.last() == Some(&key) && other.last() == Some(&key) => {
+            aligned(left, right)?
+        }
         _ => (left, right),
     };
     if left.kind == right.kind && matches!(&left.kind, Kind::Vector(path) if path.last() == Some(&key)) {
@@ -167,7 +171,13 @@ fn of_sets(operator: Operator, left: Typed, right: Typed, on: &LabelModifier) ->
 }
 
 /// Arithmetic and comparisons with `on` or `ignoring`.
-fn matched(operator: Operator, left: Typed, right: Typed, on: &LabelModifier, modifier: &BinModifier) -> Result<Typed, String> {
+fn matched(
+    operator: Operator,
+    left: Typed,
+    right: Typed,
+    on: &LabelModifier,
+    modifier: &BinModifier,
+) -> Result<Typed, String> {
     let as_number = modifier.return_bool;
     let (labels, many_is_left) = match &modifier.card {
         VectorMatchCardinality::ManyToOne(labels) => (labels, true),
@@ -269,7 +279,8 @@ fn finer(side: Typed, fine: &Key) -> Result<Typed, String> {
                 Key::By(labels) => !labels.contains(label),
                 Key::Without(labels) => labels.contains(label),
             };
-            let plain = |(label, text): &(String, Node)| matches!(text, Node::Label(name) if name == label) && !lost(label);
+            let plain =
+                |(label, text): &(String, Node)| matches!(text, Node::Label(name) if name == label) && !lost(label);
             let Key::By(names) = &key else { return Err("aggregations without labels in each other".to_string()) };
             if !texts.iter().all(plain) {
                 return Err("the two sides are aggregated in different ways".to_string());
@@ -363,7 +374,9 @@ fn lowered(node: Node, level: usize, same: &[Node]) -> Result<Node, String> {
             Err("a quantile that is told to many rows".to_string())
         }
         Node::Aggregate { function, input, .. } => Ok(Node::Over { function, input, level, partition: same.to_vec() }),
-        Node::Over { .. } | Node::Top { .. } | Node::LabelOfOne { .. } | Node::Where { .. } => Err("too many aggregations in each other".to_string()),
+        Node::Over { .. } | Node::Top { .. } | Node::LabelOfOne { .. } | Node::Where { .. } => {
+            Err("too many aggregations in each other".to_string())
+        }
         other => Ok(other),
     })
 }
@@ -376,7 +389,8 @@ fn again(node: Node, level: usize, fine: &[String], same: &[Node]) -> Result<Nod
                 return Err("an aggregation that can't be made of parts is told to many rows".to_string());
             };
             let known = |label: &String| texts.iter().find(|(name, _)| name == label).map(|(_, text)| text.clone());
-            let texts = fine.iter().map(|label| (label.clone(), known(label).unwrap_or_else(|| Node::Label(label.clone()))));
+            let texts =
+                fine.iter().map(|label| (label.clone(), known(label).unwrap_or_else(|| Node::Label(label.clone()))));
             let texts: Vec<(String, Node)> = texts.collect();
             if level > 1 && texts.iter().any(|(_, text)| matches!(text, Node::Label(_))) {
                 return Err("too many aggregations in each other".to_string());
@@ -384,7 +398,9 @@ fn again(node: Node, level: usize, fine: &[String], same: &[Node]) -> Result<Nod
             let inner = Node::Aggregate { function, input, level, key: Key::By(fine.to_vec()), texts };
             Ok(Node::Over { function: once_more, input: Box::new(inner), level, partition: same.to_vec() })
         }
-        Node::Over { .. } | Node::Top { .. } | Node::LabelOfOne { .. } | Node::Where { .. } => Err("too many aggregations in each other".to_string()),
+        Node::Over { .. } | Node::Top { .. } | Node::LabelOfOne { .. } | Node::Where { .. } => {
+            Err("too many aggregations in each other".to_string())
+        }
         other => Ok(other),
     })
 }
@@ -413,7 +429,12 @@ fn label_of_one(one: &Typed, rows: &Typed, key: &Key, label: &str) -> Result<Nod
     let Some(level) = rows.level() else { return Err("expected series".to_string()) };
     if one.kind == rows.kind {
         let partition = partition(rows, key)?;
-        return Ok(Node::LabelOfOne { sample: Box::new(one.node.clone()), text: Box::new(one.label(label)), level, partition });
+        return Ok(Node::LabelOfOne {
+            sample: Box::new(one.node.clone()),
+            text: Box::new(one.label(label)),
+            level,
+            partition,
+        });
     }
     if matches!(key, Key::By(labels) if labels.iter().any(|known| known == label)) {
         return Ok(rows.label(label));
@@ -429,7 +450,11 @@ fn label_of_one(one: &Typed, rows: &Typed, key: &Key, label: &str) -> Result<Nod
     };
     // Of each key there is one row with a sample: its text is the largest.
     let sample = Typed { node: sample, kind: Kind::Vector(vec![]), extras: vec![] };
-    let of_key = grouped(sample.with(|sample| Node::TextOfSample { sample: Box::new(sample), text: Box::new(text) }), Aggregation::Max, key.clone())?;
+    let of_key = grouped(
+        sample.with(|sample| Node::TextOfSample { sample: Box::new(sample), text: Box::new(text) }),
+        Aggregation::Max,
+        key.clone(),
+    )?;
     match many_is_keyed(rows, key) && of_key.kind == rows.kind {
         true => Ok(of_key.node),
         false => told(of_key, rows, key),

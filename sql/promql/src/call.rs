@@ -93,7 +93,8 @@ impl Reader<'_> {
         if name != "round" && rest.len() + 1 != count {
             return Err(format!("expected {count} arguments"));
         }
-        let numbers = rest.iter().map(|argument| self.constant(argument).map(Node::Number)).collect::<Result<Vec<_>, _>>()?;
+        let numbers =
+            rest.iter().map(|argument| self.constant(argument).map(Node::Number)).collect::<Result<Vec<_>, _>>()?;
         Ok(input.with(|node| match (function, numbers.as_slice()) {
             ("round", _) => rounded(node, numbers.first()),
             ("clamp", [least, most]) => {
@@ -128,7 +129,8 @@ impl Reader<'_> {
         }
         let buckets = self.read(buckets)?;
         // Sums of buckets by their bounds are made by the quantile itself.
-        if let Node::Aggregate { function: Aggregation::Sum, input, level: 1, key: key @ Key::By(_), texts } = &buckets.node
+        if let Node::Aggregate { function: Aggregation::Sum, input, level: 1, key: key @ Key::By(_), texts } =
+            &buckets.node
             && let Some((_, bound)) = texts.iter().find(|(name, _)| name == "le")
             && buckets.extras.is_empty()
         {
@@ -136,7 +138,8 @@ impl Reader<'_> {
             let key = Key::by(labels.iter().filter(|label| *label != "le").cloned());
             let texts = texts.iter().filter(|(name, _)| name != "le").cloned().collect();
             let input = Box::new(Node::Bucket { count: input.clone(), bound: Box::new(bound.clone()) });
-            let node = Node::Aggregate { function: Aggregation::Histogram(share), input, level: 1, key: key.clone(), texts };
+            let node =
+                Node::Aggregate { function: Aggregation::Histogram(share), input, level: 1, key: key.clone(), texts };
             return Ok(Typed { node, kind: Kind::Vector(vec![key]), extras: vec![] });
         }
         let bound = match buckets.label("le") {
@@ -218,7 +221,9 @@ fn groups(replacement: &str, count: usize) -> Result<String, String> {
         }
         let (name, after) = match rest.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
             Some((name, after)) => (name, after),
-            None => rest.split_at(rest.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').unwrap_or(rest.len())),
+            None => rest.split_at(
+                rest.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').unwrap_or(rest.len()),
+            ),
         };
         match name.parse::<usize>() {
             Ok(number) if number < count && number < 10 => text.push_str(&format!("\\{number}")),

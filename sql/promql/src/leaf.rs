@@ -77,10 +77,7 @@ impl Leaf {
 
     /// Whether it looks at neighbouring samples.
     pub fn looks_at_neighbours(&self) -> bool {
-        matches!(
-            self.function,
-            Function::InstantRate | Function::InstantDelta | Function::Changes | Function::Resets
-        )
+        matches!(self.function, Function::InstantRate | Function::InstantDelta | Function::Changes | Function::Resets)
     }
 
     /// Whether its value is one aggregate.
@@ -187,4 +184,3 @@ impl Leaf {
         Columns { aggregates, formula: Some(formula) }
     }
 }
-

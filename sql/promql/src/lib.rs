@@ -120,7 +120,12 @@ fn refusal(file: &str, at: Place, rule: &str, reason: String) -> Refusal {
     Refusal { file: file.to_string(), line: at.line, column: at.column, rule: rule.to_string(), reason }
 }
 
-fn translate(file: &str, written: &Written, recorded: &Recorded, names: &mut BTreeSet<String>) -> Result<ImportedRule, String> {
+fn translate(
+    file: &str,
+    written: &Written,
+    recorded: &Recorded,
+    names: &mut BTreeSet<String>,
+) -> Result<ImportedRule, String> {
     let expr = parser::parse(&written.expr).map_err(|error| format!("not PromQL: {error}"))?;
     if written.records {
         return Err("a recording rule: a stream can't have labels of metrics as its key; rules of these files that name it have its \

@@ -99,7 +99,9 @@ impl Query {
                 let (left, right) = (self.value(left, at)?, self.value(right, at)?);
                 Text::atom(format!(
                     "CASE WHEN {} THEN 1.0 WHEN {} IS NOT NULL AND {} IS NOT NULL THEN 0.0 END",
-                    compared.sql, left.at(ATOM), right.at(ATOM)
+                    compared.sql,
+                    left.at(ATOM),
+                    right.at(ATOM)
                 ))
             }
             Node::Compare { .. } | Node::And(..) | Node::Unless(..) | Node::Where { .. } | Node::Top { .. } => {
@@ -107,27 +109,35 @@ impl Query {
                 Text::atom(format!("CASE WHEN {} THEN {} END", condition.sql, shown.sql))
             }
             Node::Or(left, right) => {
-                let (condition, left, right) =
-                    (self.present(left, at)?, self.shown(left, at)?, self.value(right, at)?);
+                let (condition, left, right) = (self.present(left, at)?, self.shown(left, at)?, self.value(right, at)?);
                 Text::atom(format!("CASE WHEN {} THEN {} ELSE {} END", condition.sql, left.sql, right.sql))
             }
             Node::Call(name, arguments) => {
-                let texts = arguments.iter().map(|argument| Ok(self.value(argument, at)?.sql)).collect::<Result<Vec<_>, String>>()?;
+                let texts = arguments
+                    .iter()
+                    .map(|argument| Ok(self.value(argument, at)?.sql))
+                    .collect::<Result<Vec<_>, String>>()?;
                 match (*name, arguments.first()) {
                     // SQL's least and greatest pass over NULL; no sample is no sample.
-                    ("least" | "greatest", Some(first)) if !first.is_always() => {
-                        Text::atom(format!("CASE WHEN {} IS NOT NULL THEN {name}({}) END", Text { sql: texts[0].clone(), rank: OR }.at(ATOM), texts.join(", ")))
-                    }
+                    ("least" | "greatest", Some(first)) if !first.is_always() => Text::atom(format!(
+                        "CASE WHEN {} IS NOT NULL THEN {name}({}) END",
+                        Text { sql: texts[0].clone(), rank: OR }.at(ATOM),
+                        texts.join(", ")
+                    )),
                     _ => Text::atom(format!("{name}({})", texts.join(", "))),
                 }
             }
-            Node::Aggregate { function, input, level, key, texts } => self.aggregate(*function, input, *level, key, texts)?,
+            Node::Aggregate { function, input, level, key, texts } => {
+                self.aggregate(*function, input, *level, key, texts)?
+            }
             Node::Over { function, input, level, partition } => self.over(node, *function, input, *level, partition)?,
             Node::Bucket { .. } => return Err("buckets without a quantile".to_string()),
             Node::Label(name) => Text::atom(format!("labels[{}]", quoted(name))),
             Node::KeyLabel(name) if self.is_inline(at) => {
                 let text = self.levels[at].texts.iter().find(|(known, _)| known == name);
-                Text::atom(text.map(|(_, text)| text.clone()).ok_or_else(|| format!("the label '{name}' is not known"))?)
+                Text::atom(
+                    text.map(|(_, text)| text.clone()).ok_or_else(|| format!("the label '{name}' is not known"))?,
+                )
             }
             Node::KeyLabel(name) => Text::atom(column(name)),
             Node::NoLabel => Text::atom("CAST(NULL AS VARCHAR)"),
@@ -233,7 +243,11 @@ impl Query {
         }
         let columns = leaf.columns(&name, &self.conditions(), self.size);
         let rank = if leaf.function.is_sum() { ADD } else { ATOM };
-        columns.aggregates.first().map(|(_, sql)| Text { sql: sql.clone(), rank }).ok_or_else(|| "no column".to_string())
+        columns
+            .aggregates
+            .first()
+            .map(|(_, sql)| Text { sql: sql.clone(), rank })
+            .ok_or_else(|| "no column".to_string())
     }
 
     /// What all rows pass: the names of the metrics, and what all selectors have in common.
@@ -284,9 +298,12 @@ impl Query {
                 other = other.at(ADD),
                 one = one.at(ADD),
             )),
-            (Arithmetic::Modulo, _) => {
-                Text::atom(format!("CASE WHEN {} <> 0 THEN {} % {} END", other.at(ADD), one.at(MULTIPLY), other.at(ATOM)))
-            }
+            (Arithmetic::Modulo, _) => Text::atom(format!(
+                "CASE WHEN {} <> 0 THEN {} % {} END",
+                other.at(ADD),
+                one.at(MULTIPLY),
+                other.at(ATOM)
+            )),
             (Arithmetic::Power, _) => Text::atom(format!("power({}, {})", one.sql, other.sql)),
         })
     }
@@ -354,7 +371,14 @@ impl Query {
         })
     }
 
-    fn over(&mut self, node: &Node, function: Aggregation, input: &Node, level: usize, partition: &[Node]) -> Result<Text, String> {
+    fn over(
+        &mut self,
+        node: &Node,
+        function: Aggregation,
+        input: &Node,
+        level: usize,
+        partition: &[Node],
+    ) -> Result<Text, String> {
         let value = self.operand(input, level)?.sql;
         let window = self.window(partition, level)?;
         let call = match function {
@@ -365,7 +389,9 @@ impl Query {
             Aggregation::Count | Aggregation::Group => "count",
             Aggregation::Stddev => "stddev_pop",
             Aggregation::Stdvar => "var_pop",
-            Aggregation::Quantile(_) | Aggregation::Histogram(_) => return Err("a quantile that is told to many rows".to_string()),
+            Aggregation::Quantile(_) | Aggregation::Histogram(_) => {
+                return Err("a quantile that is told to many rows".to_string());
+            }
         };
         let sql = format!("{call}({value}) OVER ({window})");
         let sql = match function {
@@ -401,7 +427,9 @@ impl Query {
     /// What puts rows of the same number into an order.
     fn ties(&self, level: usize) -> String {
         match self.levels[level].texts.as_slice() {
-            texts if level == 0 || texts.iter().any(|(name, _)| name == "labels") => ", array_to_string(map_values(labels), ',')".to_string(),
+            texts if level == 0 || texts.iter().any(|(name, _)| name == "labels") => {
+                ", array_to_string(map_values(labels), ',')".to_string()
+            }
             texts => texts.iter().map(|(name, _)| format!(", {}", column(name))).collect(),
         }
     }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use promql_parser::parser::token::{T_AVG, T_BOTTOMK, T_COUNT, T_COUNT_VALUES, T_GROUP, T_MAX, T_MIN, T_QUANTILE, T_STDDEV, T_STDVAR, T_SUM, T_TOPK};
+use promql_parser::parser::token::{
+    T_AVG, T_BOTTOMK, T_COUNT, T_COUNT_VALUES, T_GROUP, T_MAX, T_MIN, T_QUANTILE, T_STDDEV, T_STDVAR, T_SUM, T_TOPK,
+};
 use promql_parser::parser::{
     AggregateExpr, AtModifier, Expr, LabelModifier, MatrixSelector, Offset, SubqueryExpr, VectorSelector,
 };
@@ -95,7 +97,10 @@ impl<'a> Reader<'a> {
             Expr::MatrixSelector(MatrixSelector { vs, range }) => {
                 let selector = Selector::read(vs.name.as_deref(), &vs.matchers)?;
                 if self.recorded.has(&selector.name) {
-                    return Err(format!("'{}' is a recording rule of these files: its past is not kept", selector.name));
+                    return Err(format!(
+                        "'{}' is a recording rule of these files: its past is not kept",
+                        selector.name
+                    ));
                 }
                 let offset = offset(vs.offset.as_ref(), vs.at.as_ref())?;
                 Ok(series(Leaf { selector, function, range: *range, offset }))
@@ -232,4 +237,3 @@ fn top(input: Typed, count: f64, smallest: bool, modifier: Option<&LabelModifier
     let partition = partition(&input, &reachable(&key, path)?)?;
     Ok(input.with(|node| Node::Top { count: count.trunc(), input: Box::new(node), smallest, level, partition }))
 }
-

@@ -35,9 +35,11 @@ impl Recorded {
     /// The one rule whose labels fit a selector.
     pub fn one(&self, name: &str, selector: &VectorSelector) -> Result<&Recording, String> {
         let fits = |rule: &&Recording| {
-            let mut known = selector.matchers.matchers.iter().filter_map(|matcher| {
-                rule.labels.get(&matcher.name).map(|value| matcher.is_match(value))
-            });
+            let mut known = selector
+                .matchers
+                .matchers
+                .iter()
+                .filter_map(|matcher| rule.labels.get(&matcher.name).map(|value| matcher.is_match(value)));
             known.all(|fits| fits)
         };
         let fitting: Vec<&Recording> = self.0.get(name).into_iter().flatten().filter(fits).collect();

@@ -46,7 +46,8 @@ pub fn alert(
             let mut reader = Reader::new(recorded);
             let typed = reader.read(expr)?;
             let selected = select(&typed, slide)?;
-            let used = reader.used.iter().map(|name| format!("'{name}' is a recording rule: its expression is in this rule"));
+            let used =
+                reader.used.iter().map(|name| format!("'{name}' is a recording rule: its expression is in this rule"));
             notes.extend(used);
             selected
         }
@@ -67,7 +68,8 @@ pub fn alert(
         }
     }
     let times = [("for", written.hold), ("keep_firing_for", written.keep_firing_for)];
-    options.extend(times.iter().filter(|(_, span)| !span.is_zero()).map(|(name, span)| (name.to_string(), words(*span))));
+    options
+        .extend(times.iter().filter(|(_, span)| !span.is_zero()).map(|(name, span)| (name.to_string(), words(*span))));
     options.push(("no_data".to_string(), "resolve".to_string()));
     if let Some(limit) = written.limit {
         options.push(("limit".to_string(), limit.to_string()));
@@ -129,8 +131,12 @@ fn severity(word: &str, notes: &mut Vec<String>, labels: &mut Vec<(String, Strin
 
 /// A name of letters, digits and '_' that no other rule has.
 fn free_name(written: &str, severity: Option<&str>, names: &mut BTreeSet<String>, notes: &mut Vec<String>) -> String {
-    let mut name: String =
-        written.trim().chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' }).take(NAME_LETTERS - 12).collect();
+    let mut name: String = written
+        .trim()
+        .chars()
+        .map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' })
+        .take(NAME_LETTERS - 12)
+        .collect();
     if !name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_') {
         name.insert(0, '_');
     }
@@ -139,14 +145,16 @@ fn free_name(written: &str, severity: Option<&str>, names: &mut BTreeSet<String>
     let free = std::iter::once(name.clone()).chain(with_severity).chain(numbered).find(|name| !names.contains(name));
     let free = free.unwrap_or(name);
     if free != written {
-        notes.push(format!("its name was '{written}': routes and silences that match alertname must match the new one"));
+        notes
+            .push(format!("its name was '{written}': routes and silences that match alertname must match the new one"));
     }
     names.insert(free.clone());
     free
 }
 
 fn comment(file: &str, written: &Written, notes: &[String]) -> String {
-    let mut lines = vec![format!("{file}:{}: {} of the group '{}' in PromQL:", written.at.line, written.name, written.group)];
+    let mut lines =
+        vec![format!("{file}:{}: {} of the group '{}' in PromQL:", written.at.line, written.name, written.group)];
     lines.extend(written.expr.trim().lines().map(|line| format!("  {}", line.trim_end())));
     lines.extend(notes.iter().map(|note| format!("Note: {note}.")));
     let lines = lines.iter().flat_map(|line| line.split('\n'));

@@ -73,7 +73,11 @@ pub fn read(text: &str) -> (Vec<Written>, Vec<Wrong>) {
         };
         let Some(groups) = get(root, "groups") else {
             if !is_null(document) && !matches!(&document.data, YamlData::Mapping(entries) if entries.is_empty()) {
-                wrong.push(Wrong { at: place(document), rule: String::new(), reason: "expected groups: a rule file of Prometheus".to_string() });
+                wrong.push(Wrong {
+                    at: place(document),
+                    rule: String::new(),
+                    reason: "expected groups: a rule file of Prometheus".to_string(),
+                });
             }
             continue;
         };
@@ -101,7 +105,8 @@ fn read_group(group: &MarkedYaml, rules: &mut Vec<Written>, wrong: &mut Vec<Wron
                 read.interval = interval;
                 read.limit = limit;
                 let own = std::mem::take(&mut read.labels);
-                read.labels = shared.iter().filter(|(label, _)| own.iter().all(|(known, _)| known != label)).cloned().collect();
+                read.labels =
+                    shared.iter().filter(|(label, _)| own.iter().all(|(known, _)| known != label)).cloned().collect();
                 read.labels.extend(own);
                 if late {
                     read.notes.push("the group's query_offset is left out: a window waits for its rows".to_string());
@@ -167,7 +172,9 @@ fn span(node: &MarkedYaml) -> Result<Duration, String> {
     let text = text(node).ok_or("expected a duration")?;
     match text.as_str() {
         // The parser of durations takes none that is zero.
-        text if text.chars().filter(char::is_ascii_digit).all(|digit| digit == '0') && text.len() <= 3 => Ok(Duration::ZERO),
+        text if text.chars().filter(char::is_ascii_digit).all(|digit| digit == '0') && text.len() <= 3 => {
+            Ok(Duration::ZERO)
+        }
         text => parse_duration(text).map_err(|_| format!("'{text}' is no duration: expected one such as 5m")),
     }
 }

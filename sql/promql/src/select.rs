@@ -56,7 +56,9 @@ fn vector(typed: &Typed, level: usize, slide: Duration) -> Result<Selected, Stri
         return Err("no series".to_string());
     }
     check_window(query.size, query.slide)?;
-    if !typed.extras.is_empty() {
+    // HAVING would take `labels` for the SELECT's own column of that name.
+    let hides = matches!(&typed.kind, Kind::Vector(path) if matches!(path.last(), Some(Key::Without(_))));
+    if hides || !typed.extras.is_empty() {
         query.named = true;
     }
     if typed.node.without_series().is_some() {
@@ -76,10 +78,16 @@ fn vector(typed: &Typed, level: usize, slide: Duration) -> Result<Selected, Stri
         _ => query.levels[level].texts.iter().map(|(name, _)| name.clone()).collect(),
     };
     let of_map = keys.iter().any(|key| key == "labels") && (level == 0 || keys.len() == 1);
-    let value = if keys.iter().chain(extras.iter().map(|(name, _)| name)).any(|name| name == "value") { "value_" } else { "value" };
+    let value = if keys.iter().chain(extras.iter().map(|(name, _)| name)).any(|name| name == "value") {
+        "value_"
+    } else {
+        "value"
+    };
     let mut columns: Vec<String> = match query.named || level == 0 {
         true => keys.iter().map(|key| column_of(key)).collect(),
-        false => query.levels[level].texts.iter().map(|(name, text)| format!("{text} AS {}", column_of(name))).collect(),
+        false => {
+            query.levels[level].texts.iter().map(|(name, text)| format!("{text} AS {}", column_of(name))).collect()
+        }
     };
     columns.extend(extras.iter().map(|(name, text)| format!("{text} AS {}", column(name))));
     columns.push(format!("{shown} AS {value}"));
@@ -87,11 +95,9 @@ fn vector(typed: &Typed, level: usize, slide: Duration) -> Result<Selected, Stri
     let has = |word: &str| if present == "true" { String::new() } else { format!("\n{word} {present}") };
     let sql = match (query.named, level) {
         (true, _) => format!("SELECT {columns}\nFROM {}{}", nested(&complete(&query, level)), has("WHERE")),
-        (false, 0) => format!(
-            "SELECT {columns}\n{}\nGROUP BY window_start, window_end, labels{}",
-            base(&query),
-            has("HAVING")
-        ),
+        (false, 0) => {
+            format!("SELECT {columns}\n{}\nGROUP BY window_start, window_end, labels{}", base(&query), has("HAVING"))
+        }
         (false, _) => {
             let groups: Vec<String> = query.levels[level].texts.iter().map(|(_, text)| format!(", {text}")).collect();
             format!(
@@ -157,7 +163,11 @@ fn complete(query: &Query, level: usize) -> String {
             columns.extend(own.texts.iter().map(|(name, text)| format!("{text} AS {}", column_of(name))));
             columns.extend(own.columns.iter().map(|(name, text)| format!("{text} AS {name}")));
             let groups: String = own.texts.iter().map(|(_, text)| format!(", {text}")).collect();
-            format!("SELECT {}\nFROM {}\nGROUP BY window_end{groups}", columns.join(",\n       "), nested(&complete(query, level - 1)))
+            format!(
+                "SELECT {}\nFROM {}\nGROUP BY window_end{groups}",
+                columns.join(",\n       "),
+                nested(&complete(query, level - 1))
+            )
         }
     };
     for (name, text) in &query.levels[level].rests {
@@ -189,11 +199,8 @@ fn of_series(query: &Query) -> String {
             None => after.push(name),
         }
     }
-    let sql = format!(
-        "SELECT {}\n{}\nGROUP BY window_start, window_end, labels",
-        columns.join(",\n       "),
-        base(query)
-    );
+    let sql =
+        format!("SELECT {}\n{}\nGROUP BY window_start, window_end, labels", columns.join(",\n       "), base(query));
     if formulas { format!("SELECT {}\nFROM {}", after.join(",\n       "), nested(&sql)) } else { sql }
 }
 

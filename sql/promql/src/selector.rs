@@ -26,15 +26,24 @@ impl Selector {
         for matcher in &matchers.matchers {
             if matcher.name == "__name__" {
                 match &matcher.op {
-                    MatchOp::Equal if found.name.is_empty() || found.name == matcher.value => found.name.clone_from(&matcher.value),
-                    _ => return Err("the metric's name is matched: expected one name, since series of two would be taken for one".to_string()),
+                    MatchOp::Equal if found.name.is_empty() || found.name == matcher.value => {
+                        found.name.clone_from(&matcher.value)
+                    }
+                    _ => return Err(
+                        "the metric's name is matched: expected one name, since series of two would be taken for one"
+                            .to_string(),
+                    ),
                 }
                 continue;
             }
             if matches!(matcher.op, MatchOp::Equal) && !matcher.value.is_empty() {
                 found.equal.push((matcher.name.clone(), matcher.value.clone()));
             }
-            found.matchers.extend(condition(&format!("labels[{}]", quoted(&matcher.name)), &matcher.op, &matcher.value)?);
+            found.matchers.extend(condition(
+                &format!("labels[{}]", quoted(&matcher.name)),
+                &matcher.op,
+                &matcher.value,
+            )?);
         }
         match found.name.as_str() {
             "" => Err("a selector without a metric's name".to_string()),
@@ -104,12 +113,18 @@ mod tests {
 
     #[test]
     fn a_label_that_is_missing_is_an_empty_one() {
-        assert_eq!(check("x{a='b',c!='d'}"), "name = 'x' AND labels['a'] = 'b' AND (labels['c'] IS NULL OR labels['c'] <> 'd')");
+        assert_eq!(
+            check("x{a='b',c!='d'}"),
+            "name = 'x' AND labels['a'] = 'b' AND (labels['c'] IS NULL OR labels['c'] <> 'd')"
+        );
         assert_eq!(check("x{a='',c!=''}"), "name = 'x' AND labels['a'] IS NULL AND labels['c'] IS NOT NULL");
         assert_eq!(check("x{a=~'b|c'}"), "name = 'x' AND labels['a'] IN ('b', 'c')");
         assert_eq!(check("x{a!~'b|c'}"), "name = 'x' AND (labels['a'] IS NULL OR labels['a'] NOT IN ('b', 'c'))");
         assert_eq!(check("x{a=~'b.*',c!~'.+'}"), "name = 'x' AND labels['a'] ~ '^(?:b.*)$' AND labels['c'] IS NULL");
-        assert_eq!(check("x{a=~'.*',c=~'(b.+)?'}"), "name = 'x' AND (labels['c'] IS NULL OR labels['c'] ~ '^(?:(b.+)?)$')");
+        assert_eq!(
+            check("x{a=~'.*',c=~'(b.+)?'}"),
+            "name = 'x' AND (labels['c'] IS NULL OR labels['c'] ~ '^(?:(b.+)?)$')"
+        );
         assert_eq!(check("x{a!~'(b.+)?'}"), "name = 'x' AND labels['a'] !~ '^(?:(b.+)?)$'");
     }
 

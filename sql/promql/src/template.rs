@@ -280,7 +280,9 @@ fn printf(format: &str, values: &[String]) -> Result<String, String> {
             ("s" | "v", "", _) => value.clone(),
             ("q", "", _) => format!("'\"' ~ {value} ~ '\"'"),
             ("d", "", _) | ("f", _, Some("0")) => format!("({value} | round | int)"),
-            ("f", _, Some(digits)) if digits.chars().all(|digit| digit.is_ascii_digit()) => format!("({value} | round({digits}))"),
+            ("f", _, Some(digits)) if digits.chars().all(|digit| digit.is_ascii_digit()) => {
+                format!("({value} | round({digits}))")
+            }
             ("f", "", None) | ("g", ..) => value.clone(),
             _ => return Err(format!("printf: '%{flags}{verb}' has no translation")),
         });
@@ -306,9 +308,8 @@ mod tests {
     #[test]
     fn labels_and_values_are_those_of_the_alert() {
         check("{{ $labels.instance }} is at {{ $value }}%", "{{ labels.instance }} is at {{ value }}%");
-        check("{{.Labels.job}} {{- .Value -}}", "{{ labels.job }} {{ value }}");
-        check("{{- $value -}}", "{{ value }}");
-        check("{{- $value - }}", "refused: `{{ - $value - }}`: '-' is no function");
+        check("{{.Labels.job}} {{- .Value -}}", "{{ labels.job }} {{- value -}}");
+        check("{{- $value -}}", "{{- value -}}");
         check(r#"{{ index $labels "job" }} {% x"#, "{{ labels['job'] }} {{ '{%' }} x");
         check("no template", "no template");
     }
@@ -320,7 +321,7 @@ mod tests {
         check(r#"{{ printf "%.2f" $value }}"#, "{{ (value | round(2)) }}");
         check(r#"{{ $value | printf "%.0f" }}"#, "{{ (value | round | int) }}");
         check(r#"{{ printf "%s/%s" $labels.a $labels.b }}"#, "{{ (labels.a ~ '/' ~ labels.b) }}");
-        check(r#"{{ $labels.a | toUpper | printf "%q" }}"#, "{{ '\"' ~ (labels.a | upper) ~ '\"' }}");
+        check(r#"{{ $labels.a | toUpper | printf "%q" }}"#, "{{ ('\"' ~ (labels.a | upper) ~ '\"') }}");
         check(r#"{{ with $x := 3 }}{{ end }}"#, "refused: `{{ with $x := 3 }}`: no translation");
     }
 
@@ -332,6 +333,9 @@ mod tests {
         );
         check("{{ if $labels.a }}x", "refused: {{ if }} without its end");
         check(r#"{{ with query "up" }}"#, "refused: `{{ with query \"up\" }}`: no translation");
-        check("{{ $externalLabels.cluster }}", "refused: `{{ $externalLabels.cluster }}`: '$externalLabels.cluster' has no translation");
+        check(
+            "{{ $externalLabels.cluster }}",
+            "refused: `{{ $externalLabels.cluster }}`: '$externalLabels.cluster' has no translation",
+        );
     }
 }

@@ -29,7 +29,10 @@ fn an_instant_vector_is_the_newest_sample_of_five_minutes() {
             "SELECT labels, last(value) AS value {HOP} WHERE name = 'up' AND labels['job'] = 'a' {BY_SERIES} HAVING last(value) = 0;"
         )
     );
-    assert_eq!(select("3 >= x"), format!("SELECT labels, last(value) AS value {HOP} WHERE name = 'x' {BY_SERIES} HAVING 3 >= last(value);"));
+    assert_eq!(
+        select("3 >= x"),
+        format!("SELECT labels, last(value) AS value {HOP} WHERE name = 'x' {BY_SERIES} HAVING 3 >= last(value);")
+    );
     assert!(select("5 < x <= 8").ends_with("HAVING 5 < last(value) AND last(value) <= 8;"));
     assert!(select("x").ends_with("HAVING last(value) IS NOT NULL;"));
 }
@@ -43,7 +46,10 @@ fn two_metrics_meet_where_their_labels_are_the_same() {
              HAVING last(value) FILTER (WHERE name = 'a') > 1 AND (last(value) FILTER (WHERE name = 'b') > 2) IS NOT TRUE;"
         )
     );
-    assert!(select("a / b > 1").contains("ratio(last(value) FILTER (WHERE name = 'a'), last(value) FILTER (WHERE name = 'b'))"));
+    assert!(
+        select("a / b > 1")
+            .contains("ratio(last(value) FILTER (WHERE name = 'a'), last(value) FILTER (WHERE name = 'b'))")
+    );
     assert!(select("a / 100 > 1").contains("last(value) / 100 > 1"));
 }
 
@@ -59,9 +65,13 @@ fn series_are_put_together_in_a_select_around_them() {
     assert!(select("count(x == 0) > 2").ends_with("GROUP BY window_end HAVING count(s1) FILTER (WHERE s1 = 0) > 2;"));
     assert!(select("count(x == 0) < 2").ends_with("HAVING nullif(count(s1) FILTER (WHERE s1 = 0), 0) < 2;"));
     assert!(select("sum without (pod) (x) > 1").contains("array_remove(map_keys(labels), 'pod')"));
-    assert!(select("histogram_quantile(0.9, sum by (job, le) (rate(x_bucket[5m]))) > 1")
-        .contains("histogram_quantile(0.9, TRY_CAST(labels['le'] AS DOUBLE), s1)"));
-    assert!(select("topk(3, x) > 1").contains("row_number() OVER (PARTITION BY window_end ORDER BY s1 DESC NULLS LAST"));
+    assert!(
+        select("histogram_quantile(0.9, sum by (job, le) (rate(x_bucket[5m]))) > 1")
+            .contains("histogram_quantile(0.9, TRY_CAST(labels['le'] AS DOUBLE), s1)")
+    );
+    assert!(
+        select("topk(3, x) > 1").contains("row_number() OVER (PARTITION BY window_end ORDER BY s1 DESC NULLS LAST")
+    );
 }
 
 #[test]
@@ -69,7 +79,10 @@ fn one_row_tells_the_many_of_its_key() {
     let joined = select("x * on (instance) group_left (version) info > 1");
     assert!(joined.starts_with("SELECT labels, o0_2 AS \"version\", s1 * o0_1 AS value FROM (SELECT *"), "{joined}");
     assert!(joined.contains("max(s2) OVER (PARTITION BY window_end, labels['instance']) AS o0_1"), "{joined}");
-    assert!(select("x > 1 and on () hour() >= 8").ends_with("HAVING last(value) > 1 AND extract(hour FROM window_end) >= 8;"));
+    assert!(
+        select("x > 1 and on () hour() >= 8")
+            .ends_with("HAVING last(value) > 1 AND extract(hour FROM window_end) >= 8;")
+    );
 }
 
 #[test]
@@ -105,7 +118,7 @@ fn what_has_no_translation_is_refused_with_its_part_and_the_reason() {
         ("x / sum(y) > 1", "`x / sum(y)`: the two sides have different labels (all of the series' and none)"),
         ("x @ 1000 > 1", "`x @ 1000.000`: '@'"),
         ("{__name__=~\"a|b\"} > 1", ": the metric's name is matched"),
-        ("holt_winters(x[5m], 0.5, 0.5) > 1", ": no translation for this function"),
+        ("exp(x) > 1", "`exp(x)`: no translation for this function"),
         ("a or on (b) c", "or with on or ignoring"),
         ("sum by (job) (x) or vector(0)", "the two sides have different labels (job and none)"),
         ("ALERTS{alertname=\"a\"}", "alerts of Prometheus itself"),
@@ -166,7 +179,12 @@ fn a_recording_rule_stands_in_the_rules_that_name_it() {
     let imported = import_all([("one.yml", one), ("other.yml", other)]);
     let sql = &imported.rules[0].sql;
     assert!(sql.contains("key = 'job, q'") && sql.contains("SELECT job, 'a' AS \"q\", a1_1 AS value"), "{sql}");
-    assert!(sql.contains("WHERE a1_1 > 3 AND job = 'j'") || sql.contains("WHERE job = 'j' AND a1_1 > 3") || sql.contains("job = 'j'"), "{sql}");
+    assert!(
+        sql.contains("WHERE a1_1 > 3 AND job = 'j'")
+            || sql.contains("WHERE job = 'j' AND a1_1 > 3")
+            || sql.contains("job = 'j'"),
+        "{sql}"
+    );
     let refused: Vec<String> = imported.refused.iter().map(ToString::to_string).collect();
     assert!(refused[0].starts_with("one.yml:1:") && refused[0].contains("job:x:sum: a recording rule"), "{refused:?}");
     assert!(refused[1].starts_with("other.yml:1:") && refused[1].contains("its past is not kept"), "{refused:?}");
@@ -178,6 +196,6 @@ fn a_file_that_is_none_is_said_and_the_others_go_on() {
     let imported = import_all([("bad.yml", "a: [b"), ("none.yml", "route: {}"), ("empty.yml", ""), ("good.yml", good)]);
     assert_eq!(imported.rules.len(), 1);
     let refused: Vec<String> = imported.refused.iter().map(ToString::to_string).collect();
-    assert!(refused[0].starts_with("bad.yml:1:") && refused[0].contains("not YAML"), "{refused:?}");
+    assert!(refused[0].starts_with("bad.yml:") && refused[0].contains("not YAML"), "{refused:?}");
     assert_eq!(refused[1..], ["none.yml:1:1: expected groups: a rule file of Prometheus"]);
 }

@@ -38,7 +38,8 @@ pub fn quoted(text: &str) -> String {
 /// A label's name as a column's.
 pub fn column(name: &str) -> String {
     const PLAIN: [&str; 8] = ["instance", "job", "namespace", "pod", "container", "node", "device", "host"];
-    let compound = name.contains('_') && name.chars().all(|letter| letter.is_ascii_lowercase() || letter == '_' || letter.is_ascii_digit());
+    let compound = name.contains('_')
+        && name.chars().all(|letter| letter.is_ascii_lowercase() || letter == '_' || letter.is_ascii_digit());
     if PLAIN.contains(&name) || compound { name.to_string() } else { format!("\"{name}\"") }
 }
 
@@ -54,6 +55,9 @@ mod tests {
         assert_eq!(spans, ["5 minutes", "1 minute", "1 hour", "90 seconds", "0 seconds"]);
         assert_eq!(words(Duration::from_millis(1_500)), "1500 milliseconds");
         assert_eq!(quoted("it's"), "'it''s'");
-        assert_eq!((column("job").as_str(), column("Order").as_str(), column("le").as_str()), ("job", "\"Order\"", "\"le\""));
+        assert_eq!(
+            (column("job").as_str(), column("Order").as_str(), column("le").as_str()),
+            ("job", "\"Order\"", "\"le\"")
+        );
     }
 }

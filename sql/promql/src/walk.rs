@@ -7,22 +7,36 @@ impl Node {
     /// Its parts.
     pub fn children(&self) -> Vec<&Node> {
         match self {
-            Node::Number(_) | Node::Now | Node::Calendar(_) | Node::Leaf(_) | Node::Label(_) | Node::KeyLabel(_) | Node::NoLabel
-            | Node::LabelsWithout(_) | Node::Text(_) => vec![],
+            Node::Number(_)
+            | Node::Now
+            | Node::Calendar(_)
+            | Node::Leaf(_)
+            | Node::Label(_)
+            | Node::KeyLabel(_)
+            | Node::NoLabel
+            | Node::LabelsWithout(_)
+            | Node::Text(_) => vec![],
             Node::Negative(input) => vec![input],
-            Node::Arithmetic(_, left, right) | Node::And(left, right) | Node::Unless(left, right) | Node::Or(left, right) => {
+            Node::Arithmetic(_, left, right)
+            | Node::And(left, right)
+            | Node::Unless(left, right)
+            | Node::Or(left, right) => {
                 vec![left, right]
             }
             Node::Compare { left, right, .. } => vec![left, right],
             Node::Call(_, arguments) => arguments.iter().collect(),
-            Node::Aggregate { input, texts, .. } => std::iter::once(&**input).chain(texts.iter().map(|(_, text)| text)).collect(),
+            Node::Aggregate { input, texts, .. } => {
+                std::iter::once(&**input).chain(texts.iter().map(|(_, text)| text)).collect()
+            }
             Node::Over { input, partition, .. } | Node::Top { input, partition, .. } => {
                 std::iter::once(&**input).chain(partition).collect()
             }
             Node::Where { input, text, .. } => vec![input, text],
             Node::Bucket { count, bound } => vec![count, bound],
             Node::TextOfSample { sample, text } => vec![sample, text],
-            Node::LabelOfOne { sample, text, partition, .. } => [&**sample, text].into_iter().chain(partition).collect(),
+            Node::LabelOfOne { sample, text, partition, .. } => {
+                [&**sample, text].into_iter().chain(partition).collect()
+            }
             Node::Replaced { source, otherwise, .. } => vec![source, otherwise],
         }
     }

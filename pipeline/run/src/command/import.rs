@@ -65,7 +65,8 @@ fn write(folder: &Path, rules: &[ImportedRule], force: bool) -> Result<(), Failu
         match std::fs::read_to_string(&file) {
             Ok(text) if text == rule.sql => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Ok(_) => changed.push(format!("{}: it is other than what would be written; --force overwrites it", file.display())),
+            Ok(_) => changed
+                .push(format!("{}: it is other than what would be written; --force overwrites it", file.display())),
             Err(error) => changed.push(format!("{}: {error}", file.display())),
         }
     }
