@@ -117,11 +117,11 @@ impl Leaf {
             )),
             Function::Changes => one(call(&self.counted("<>", size))),
             Function::Resets => one(call(&self.counted("<", size))),
-            Function::Slope => one(call("regr_slope(value, extract(epoch FROM ts))")),
+            Function::Slope => one(slope(&call)),
             Function::Predicted(ahead) => one(format!(
                 "{} + {} * ({} + {} - {})",
                 call("avg(value)"),
-                call("regr_slope(value, extract(epoch FROM ts))"),
+                slope(&call),
                 self.end(),
                 number(ahead),
                 call("avg(extract(epoch FROM ts))")
@@ -183,4 +183,15 @@ impl Leaf {
         }
         Columns { aggregates, formula: Some(formula) }
     }
+}
+
+/// By how much values rise in a second; exactly nought where they are all the same.
+fn slope(call: &impl Fn(&str) -> String) -> String {
+    format!(
+        "CASE WHEN {} = {} AND {} > 1 THEN 0.0 ELSE {} END",
+        call("max(value)"),
+        call("min(value)"),
+        call("count(value)"),
+        call("regr_slope(value, extract(epoch FROM ts))")
+    )
 }
