@@ -17,9 +17,9 @@ pub fn words(span: Duration) -> String {
     let millis = span.as_millis();
     let (count, unit) = match millis {
         0 => (0, "second"),
-        _ if millis % 3_600_000 == 0 => (millis / 3_600_000, "hour"),
-        _ if millis % 60_000 == 0 => (millis / 60_000, "minute"),
-        _ if millis % 1_000 == 0 => (millis / 1_000, "second"),
+        _ if millis.is_multiple_of(3_600_000) => (millis / 3_600_000, "hour"),
+        _ if millis.is_multiple_of(60_000) => (millis / 60_000, "minute"),
+        _ if millis.is_multiple_of(1_000) => (millis / 1_000, "second"),
         _ => (millis, "millisecond"),
     };
     format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
