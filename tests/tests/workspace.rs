@@ -11,7 +11,7 @@ use serde_json::Value;
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// What each crate may import of ours (docs/architecture.md). Imports run upward only; siblings never import each other.
-const ALLOWED: [(&str, &[&str]); 16] = [
+const ALLOWED: [(&str, &[&str]); 17] = [
     ("tidewatch-model", &[]),
     ("tidewatch-flow", &["model"]),
     ("tidewatch-sql", &["model"]),
@@ -23,11 +23,12 @@ const ALLOWED: [(&str, &[&str]); 16] = [
     ("tidewatch-lake", &["model"]),
     ("tidewatch-notifiers", &["model"]),
     ("tidewatch-postgres", &[]),
+    ("tidewatch-promql", &[]),
     ("tidewatch-serve", &["model"]),
     ("tidewatch-agent", &["model", "collect", "log", "kafka"]),
     (
         "tidewatch",
-        &["model", "flow", "sql", "collect", "ingest", "log", "kafka", "lake", "notifiers", "postgres", "serve"],
+        &["model", "flow", "sql", "collect", "ingest", "log", "kafka", "lake", "notifiers", "postgres", "promql", "serve"],
     ),
     ("tidewatch-tests", &[]),
     ("tidewatch-benches", &["model", "flow", "sql", "collect", "log", "lake", "tests"]),

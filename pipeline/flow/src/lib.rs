@@ -6,6 +6,7 @@
 
 pub mod admit;
 pub mod alerting;
+mod humanize;
 pub mod lifecycle;
 pub mod outbox;
 pub mod template;

@@ -9,6 +9,8 @@ use tidewatch_model::alert::Labels;
 use tidewatch_model::value::headline;
 use tidewatch_model::{Value, Values};
 
+use crate::humanize::add_filters;
+
 /// Names that every template may use besides the rule's columns: all labels, all values, the first number, and the
 /// functions and tests of the template language that count as names.
 const ALWAYS: [&str; 5] = ["labels", "values", "value", "alertname", "loop"];
@@ -41,6 +43,7 @@ thread_local! {
     /// Every template that was rendered, parsed: a fleet that falls ill fires the same rule a thousand times.
     static PARSED: RefCell<Environment<'static>> = RefCell::new({
         let mut environment = Environment::new();
+        add_filters(&mut environment);
         // A template is called by its text, and one that ends like the name of a page is no page.
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment
@@ -144,6 +147,7 @@ mod tests {
             "n1: 91.2 C, 3, 91.2, n1, 3"
         );
         assert_eq!(context.render("{{ t | nonsense }}"), "{{ t | nonsense }}");
+        assert_eq!(context.render("{{ 0.25 | humanize_percentage }}, {{ n | humanize_duration }}"), "25%, 3s");
         assert_eq!(context.render("{{ '<' }} see {{ host }}.html"), "< see n1.html");
     }
 }

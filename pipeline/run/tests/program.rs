@@ -4,6 +4,8 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used)]
 
 mod process;
+#[path = "program/import.rs"]
+mod import;
 #[path = "program/questions.rs"]
 mod questions;
 #[path = "program/rows.rs"]

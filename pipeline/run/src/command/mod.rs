@@ -6,6 +6,7 @@ pub mod check;
 pub mod config;
 pub mod dlq;
 pub mod explain;
+pub mod import;
 pub mod lake;
 pub mod prompt;
 pub mod query;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_json::json;
 use tidewatch_sql::{Dimensions, Engine, Level, suggestion};
 
+use crate::command::import;
 use crate::config::Config;
 use crate::dimension_files;
 use crate::failure::Failure;
@@ -15,7 +16,7 @@ use crate::rule_watch::{load, own_rules, suspended, suspended_file};
 /// What to do with rules.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  tidewatch rules                          every rule, its state and how it is evaluated\n  tidewatch rules add gpu_hot.sql           a file of rules, into the data folder\n  tidewatch rules suspend gpu_overheating   judged no more for now; its alerts stay as they are\n  tidewatch rules resume gpu_overheating\n  tidewatch rules drop gpu_hot              a rule that was added, by its name\n\nAn 'up' that runs sees it within five seconds, or at once on SIGHUP."
+    after_help = "Examples:\n  tidewatch rules                          every rule, its state and how it is evaluated\n  tidewatch rules add gpu_hot.sql           a file of rules, into the data folder\n  tidewatch rules suspend gpu_overheating   judged no more for now; its alerts stay as they are\n  tidewatch rules resume gpu_overheating\n  tidewatch rules drop gpu_hot              a rule that was added, by its name\n  tidewatch rules import rules.yml          rules of Prometheus, as SQL\n\nAn 'up' that runs sees it within five seconds, or at once on SIGHUP."
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -37,6 +38,8 @@ enum What {
         /// The file.
         file: PathBuf,
     },
+    /// Translates alerting rules of Prometheus into SQL.
+    Import(import::Args),
     /// Drops rules that were added.
     Drop {
         /// Their names.
@@ -65,6 +68,7 @@ pub fn run(args: &Args, mut config: Config) -> Result<(), Failure> {
     match &args.what {
         None | Some(What::List) => list(config, &dimensions, args.format),
         Some(What::Add { file }) => add(config, &dimensions, file),
+        Some(What::Import(wanted)) => import::run(wanted),
         Some(What::Drop { names }) => names.iter().try_for_each(|name| drop_rule(config, &dimensions, name)),
         Some(What::Suspend { names }) => {
             let known: BTreeSet<String> =

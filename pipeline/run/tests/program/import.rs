@@ -1,0 +1,259 @@
+//! Rules of Prometheus, translated: the real promtool finds the same alerts, with the same labels, at the same minutes, over random
+//! series with gaps, resets and labels that are missing.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use tidewatch_model::Timestamp;
+
+use super::process::{bad, good, tidewatch};
+
+const RULES: &str = include_str!("import.yml");
+/// Samples of a series.
+const SAMPLES: usize = 57;
+/// Seconds between two: they never meet a minute, where the two take the ends of a range for different sides.
+const STEP: i64 = 17;
+const MINUTES: i64 = 15;
+const START: i64 = 1_767_225_600;
+
+type Labels = BTreeMap<String, String>;
+
+/// Numbers that are the same for the same seed (splitmix64).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: i64) -> i64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) % limit as u64) as i64
+    }
+
+    fn between(&mut self, low: i64, high: i64) -> i64 {
+        low + self.below(high - low + 1)
+    }
+
+    /// The first sample is missing, so that no range begins with one, and so are some others.
+    fn with_gaps(&mut self, values: Vec<i64>) -> Vec<Option<f64>> {
+        let mut values: Vec<Option<f64>> = values.into_iter().map(|value| Some(value as f64)).collect();
+        values[0] = None;
+        for _ in 0..self.below(3) {
+            let from = self.between(1, SAMPLES as i64 - 1) as usize;
+            let lasts = [1, 2, 5, 12, 30][self.below(5) as usize];
+            values.iter_mut().skip(from).take(lasts).for_each(|value| *value = None);
+        }
+        values
+    }
+
+    fn gauge(&mut self, low: i64, high: i64) -> Vec<Option<f64>> {
+        let mut value = self.between(low, high);
+        let values = (0..SAMPLES).map(|_| {
+            if self.below(10) < 3 {
+                value = (value + self.between(-3, 3)).clamp(low, high);
+            }
+            value
+        });
+        let values = values.collect();
+        self.with_gaps(values)
+    }
+
+    fn counter(&mut self) -> Vec<Option<f64>> {
+        let mut value = [0, 0, 1, 50][self.below(4) as usize];
+        let mut pace = [0, 1, 3, 9][self.below(4) as usize];
+        let values = (0..SAMPLES).map(|_| {
+            if self.below(20) < 3 {
+                pace = [0, 0, 1, 3, 9][self.below(5) as usize];
+            }
+            if self.below(33) == 0 {
+                value = 0;
+            }
+            value += self.between(0, pace);
+            value
+        });
+        let values = values.collect();
+        self.with_gaps(values)
+    }
+}
+
+struct Series {
+    name: &'static str,
+    labels: Vec<(&'static str, &'static str)>,
+    values: Vec<Option<f64>>,
+}
+
+fn fleet(numbers: &mut Numbers) -> Vec<Series> {
+    let machines: [&[(&str, &str)]; 5] = [
+        &[("job", "a"), ("instance", "i1"), ("zone", "z1")],
+        &[("job", "a"), ("instance", "i2"), ("zone", "z2"), ("rack", "r1")],
+        &[("job", "a"), ("instance", "i3"), ("rack", "r3")],
+        &[("job", "b"), ("instance", "i4"), ("zone", "z1"), ("rack", "r2")],
+        &[("job", "b"), ("instance", "i5"), ("zone", "z2")],
+    ];
+    let mut all = Vec::new();
+    for (index, machine) in machines.into_iter().enumerate() {
+        let (short, own) = (machine[..2].to_vec(), machine.to_vec());
+        let with = |labels: &[(&'static str, &'static str)], label, value| [labels, &[(label, value)]].concat();
+        let mut add = |name, labels: &[(&'static str, &'static str)], values| {
+            all.push(Series { name, labels: labels.to_vec(), values });
+        };
+        add("load", &own, numbers.gauge(0, 10));
+        add("capacity", &own, numbers.gauge(10, 18));
+        add("free", &own, numbers.gauge(0, 3));
+        // No two are equal, among which topk may take either.
+        let unequal = numbers.gauge(0, 10).into_iter().map(|value| value.map(|value| value + index as f64 / 8.0));
+        add("unequal", &own, unequal.collect());
+        add("up", &short, numbers.gauge(0, 1));
+        let version = if numbers.below(2) == 0 { "v1" } else { "v2" };
+        add("info", &[machine[1], ("version", version)], numbers.with_gaps(vec![1; SAMPLES]));
+        add("requests_total", &with(&own, "code", "200"), numbers.counter());
+        add("requests_total", &with(&own, "code", "500"), numbers.counter());
+        add("errors", &with(&short, "kind", "k1"), numbers.gauge(0, 9));
+        add("handled", &short, numbers.gauge(0, 5));
+        add("treated", &short, numbers.gauge(0, 5));
+        add("treated", &with(&short, "kind", "odd"), numbers.gauge(0, 5));
+        let fast = numbers.counter();
+        let slower = |factor: usize| {
+            let add = |(index, value): (usize, &Option<f64>)| value.map(|value| value + (index * factor) as f64);
+            fast.iter().enumerate().map(add).collect::<Vec<_>>()
+        };
+        for (bound, values) in [("0.1", slower(0)), ("0.5", slower(1)), ("+Inf", slower(3))] {
+            add("latency_bucket", &with(&short, "le", bound), values);
+        }
+    }
+    let ends = numbers.between(5, SAMPLES as i64) as usize;
+    let values = (0..SAMPLES).map(|index| (index > 0 && index < ends).then_some(1.0)).collect();
+    all.push(Series { name: "gone", labels: vec![("job", "a"), ("instance", "i1")], values });
+    all.push(Series { name: "tick", labels: vec![("job", "t")], values: vec![Some(1.0); SAMPLES] });
+    all
+}
+
+/// The names of the alerts, with their severity where they have one.
+fn alerts() -> Vec<(&'static str, bool)> {
+    let written = RULES.lines().filter_map(|line| line.split_once("{alert: "));
+    written.map(|(_, rest)| (rest.split(',').next().unwrap(), rest.contains("severity: critical"))).collect()
+}
+
+/// By alert: the labels of what fires after each minute.
+fn ours(folder: &Path, series: &[Series]) -> BTreeMap<(String, i64), Vec<Labels>> {
+    let mut rows: Vec<(i64, String)> = Vec::new();
+    for Series { name, labels, values } in series {
+        let labels: Labels = labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        for (index, value) in values.iter().enumerate() {
+            let Some(value) = value else { continue };
+            let ts = (START + index as i64 * STEP) * 1_000_000;
+            rows.push((ts, serde_json::json!({"ts": ts, "name": name, "labels": labels, "value": value}).to_string()));
+        }
+    }
+    rows.sort_by_key(|(ts, _)| *ts);
+    let lines: String = rows.into_iter().map(|(_, line)| line + "\n").collect();
+    std::fs::write(folder.join("metrics.jsonl"), lines).unwrap();
+    let printed = good(folder, &["backtest", "--rules", "imported", "--input", "metrics=metrics.jsonl"]);
+    let mut changes: BTreeMap<(String, Labels), Vec<(i64, bool)>> = BTreeMap::new();
+    for line in printed.lines() {
+        let change: Value = serde_json::from_str(line).unwrap();
+        let mut labels: Labels = serde_json::from_value(change["labels"].clone()).unwrap();
+        let name = labels.remove("alertname").unwrap();
+        let ts: Timestamp = change["ts"].as_str().unwrap().parse().unwrap();
+        let fires = change["to_state"] == "firing";
+        changes.entry((name, labels)).or_default().push((ts.0 / 1_000_000 - START, fires));
+    }
+    let mut firing: BTreeMap<(String, i64), Vec<Labels>> = BTreeMap::new();
+    for ((name, labels), changes) in changes {
+        for minute in 1..=MINUTES {
+            if changes.iter().rev().find(|(at, _)| *at <= minute * 60).is_some_and(|(_, fires)| *fires) {
+                firing.entry((name.clone(), minute)).or_default().push(labels.clone());
+            }
+        }
+    }
+    firing
+}
+
+/// What promtool says to the same; `None` without it.
+fn promtool(
+    folder: &Path,
+    series: &[Series],
+    firing: &BTreeMap<(String, i64), Vec<Labels>>,
+) -> Option<Result<(), String>> {
+    let mut tests =
+        format!("rule_files: [import.yml]\nevaluation_interval: 1m\ntests:\n- interval: {STEP}s\n  input_series:\n");
+    for Series { name, labels, values } in series {
+        let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+        let values: Vec<String> =
+            values.iter().map(|value| value.map_or("_".to_string(), |value| value.to_string())).collect();
+        writeln!(tests, "  - {{series: '{name}{{{}}}', values: '{}'}}", labels.join(","), values.join(" ")).unwrap();
+    }
+    tests.push_str("  alert_rule_test:\n");
+    for (name, critical) in alerts() {
+        for minute in 1..=MINUTES {
+            let expected = firing.get(&(name.to_string(), minute)).into_iter().flatten().map(|labels| {
+                let mut labels = labels.clone();
+                if critical {
+                    labels.insert("severity".to_string(), "critical".to_string());
+                }
+                serde_json::json!({"exp_labels": labels}).to_string()
+            });
+            let expected: Vec<String> = expected.collect();
+            writeln!(tests, "  - {{eval_time: {minute}m, alertname: {name}, exp_alerts: [{}]}}", expected.join(", "))
+                .unwrap();
+        }
+    }
+    std::fs::write(folder.join("tests.yml"), tests).unwrap();
+    match Command::new("promtool").args(["test", "rules", "tests.yml"]).current_dir(folder).output() {
+        Ok(output) if output.status.success() => Some(Ok(())),
+        Ok(output) => Some(Err(String::from_utf8_lossy(&output.stderr).into_owned())),
+        Err(_) => {
+            assert!(std::env::var_os("CI").is_none(), "promtool is not there: .ci/install brings it");
+            println!("promtool is not there: this test did not run");
+            None
+        }
+    }
+}
+
+#[test]
+fn promtool_agrees_on_every_shape_of_a_rule() {
+    let seed = std::env::var("TIDEWATCH_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    println!("TIDEWATCH_SEED={seed}");
+    let mut numbers = Numbers(seed);
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    std::fs::write(here.join("import.yml"), RULES).unwrap();
+    let imported = tidewatch(here, &["rules", "import", "import.yml", "--out", "imported"]);
+    let said = String::from_utf8(imported.stderr).unwrap();
+    // The recording rule, and nothing else.
+    assert_eq!(imported.status.code(), Some(1), "{said}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("import.yml:")).count(), 1, "{said}");
+    for round in 0..3 {
+        let series = fleet(&mut numbers);
+        let firing = ours(here, &series);
+        let fired = firing.values().map(Vec::len).sum::<usize>();
+        assert!(fired > 500, "round {round}: {fired}");
+        if let Some(agrees) = promtool(here, &series, &firing) {
+            assert_eq!(agrees, Ok(()), "round {round}");
+        }
+    }
+}
+
+#[test]
+fn what_was_changed_since_is_not_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let rules = "groups: [{name: g, rules: [{alert: Down, expr: up == 0}, {alert: Other, expr: x > 1}]}]";
+    std::fs::write(here.join("rules.yml"), rules).unwrap();
+    let import = ["rules", "import", "rules.yml", "--out", "imported"];
+    assert!(good(here, &import).is_empty());
+    good(here, &import);
+    good(here, &["check", "imported"]);
+    std::fs::write(here.join("imported/Down.sql"), "-- mine").unwrap();
+    let (code, said) = bad(here, &import);
+    assert_eq!(code, 2);
+    assert!(said.contains("Down.sql") && said.contains("--force"), "{said}");
+    good(here, &[&import[..], &["--force"]].concat());
+    assert!(good(here, &["rules", "import", "rules.yml"]).contains("CREATE ALERT \"Down\""));
+    std::fs::write(here.join("none.yml"), "route: {}").unwrap();
+    assert_eq!(bad(here, &["rules", "import", "none.yml"]).0, 2);
+    assert_eq!(bad(here, &["rules", "import", "nowhere.yml"]).0, 2);
+}
