@@ -24,7 +24,7 @@ fn optional_path(path: &Option<PathBuf>) -> String {
 }
 
 /// All of them, in the order in which they are shown.
-pub const SETTINGS: [Setting; 41] = [
+pub const SETTINGS: [Setting; 42] = [
     Setting {
         name: "data.dir",
         meaning: "where the log, the lake and the state live",
@@ -193,6 +193,15 @@ pub const SETTINGS: [Setting; 41] = [
             Ok(())
         },
         show: |config| config.scrape.interval.to_string(),
+    },
+    Setting {
+        name: "logs.file",
+        meaning: "a file that names log files and journals, whose lines become rows of log and of other tables (docs/logs.md)",
+        set: |config, text| {
+            config.logs_file = (!text.is_empty()).then(|| PathBuf::from(text));
+            Ok(())
+        },
+        show: |config| optional_path(&config.logs_file),
     },
     Setting {
         name: "webhook.url",
