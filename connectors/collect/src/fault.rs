@@ -13,6 +13,8 @@ pub enum FaultKind {
     Absent,
     /// The source is there and was damaged or refused: told every time.
     Failed,
+    /// Something that was read is not as it should be, and whoever read it is well: counted, and no reason to call it ill.
+    Remark,
 }
 
 /// One column that is NULL although it should not be, with the reason.

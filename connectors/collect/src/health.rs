@@ -68,6 +68,14 @@ impl HealthBook {
         health.message = Some(message);
     }
 
+    /// The log did not take rows, which are given again.
+    pub fn waits(&mut self, table: &'static str, message: String) {
+        let health = self.collectors.entry(table).or_default();
+        health.ok = false;
+        health.errors += 1;
+        health.message = Some(message);
+    }
+
     /// What waits on disk to be sent.
     pub fn spool(&mut self, bytes: u64) {
         self.spool_bytes = Some(bytes as i64);

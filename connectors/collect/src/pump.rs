@@ -90,8 +90,10 @@ impl Pump {
         }
         if self.health_due <= now {
             self.health_due = after(now, find("collector").map_or(Span::seconds(10), |table| table.interval));
-            if let Ok(Some(batch)) = self.health.batch(&self.host, now) {
-                self.send("collector", &batch);
+            if let Ok(Some(batch)) = self.health.batch(&self.host, now)
+                && let Err(message) = self.send("collector", &batch)
+            {
+                self.health.dropped("collector", batch.num_rows(), message);
             }
         }
         next.min(self.health_due)
@@ -111,28 +113,43 @@ impl Pump {
                 let rows = batches.iter().map(|(_, batch)| batch.num_rows()).sum();
                 self.health.ran(table, duration, rows, &collected.faults);
                 self.health.stuck(table, self.collectors[index].0.stuck());
-                for (table, batch) in batches {
-                    self.send(table, &batch);
+                if batches.is_empty() {
+                    return;
+                }
+                let refused: Vec<_> = batches
+                    .iter()
+                    .filter_map(|(table, batch)| Some((*table, batch, self.send(table, batch).err()?)))
+                    .collect();
+                let again = {
+                    let tables: Vec<&'static str> = refused.iter().map(|(table, ..)| *table).collect();
+                    self.collectors[index].0.taken(&tables)
+                };
+                for (of, batch, message) in refused {
+                    match again {
+                        true => self.health.waits(table, message),
+                        false => self.health.dropped(of, batch.num_rows(), message),
+                    }
                 }
             }
             Err(_) => self.health.broke(table, "the collector panicked".to_string()),
         }
     }
 
-    fn send(&mut self, table: &'static str, batch: &RecordBatch) {
+    /// Hands rows to the log. What can't be encoded never will be: it is counted as lost. The error is of a log that does not take them now.
+    fn send(&mut self, table: &'static str, batch: &RecordBatch) -> Result<(), String> {
         let origin = self.sequences.entry(table).or_insert_with(|| Origin {
             source: self.host.clone(),
             incarnation: self.incarnation.clone(),
             seq: 0,
         });
-        let sent = match encode_split(table, origin, batch) {
+        match encode_split(table, origin, batch) {
             Ok(records) => {
                 append_frames(self.log.as_ref(), table, &self.host, &records).map_err(|error| error.to_string())
             }
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(message) = sent {
-            self.health.dropped(table, batch.num_rows(), message);
+            Err(error) => {
+                self.health.dropped(table, batch.num_rows(), error.to_string());
+                Ok(())
+            }
         }
     }
 }

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanBuilder, Float64Builder, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
-    new_null_array,
+    ArrayRef, BooleanBuilder, Float64Builder, Int64Builder, MapBuilder, MapFieldNames, RecordBatch, StringBuilder,
+    TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::SchemaRef;
 use tidewatch_model::Timestamp;
 use tidewatch_model::table::{self, ColumnType, Table};
+use tidewatch_model::wire::json::sorted_map;
 
 /// One typed value.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +27,8 @@ pub enum Cell {
     Bool(bool),
     /// For Timestamp columns.
     Time(Timestamp),
+    /// For Map columns: names, each once, with their values.
+    Map(Vec<(String, String)>),
 }
 
 /// Why rows could not become a batch: each is a mistake in a collector, not in what it read.
@@ -162,6 +165,7 @@ impl Rows {
             Cell::Text(_) => column.column_type == ColumnType::Utf8,
             Cell::Bool(_) => column.column_type == ColumnType::Bool,
             Cell::Time(_) => column.column_type == ColumnType::Timestamp,
+            Cell::Map(_) => column.column_type == ColumnType::Map,
         };
         if fits {
             return Ok(());
@@ -178,8 +182,7 @@ enum ColumnBuilder {
     Text(StringBuilder),
     Bool(BooleanBuilder),
     Time(TimestampMicrosecondBuilder),
-    /// No collector has names and values of its own: always NULL, so many.
-    Map(usize),
+    Map(Box<MapBuilder<StringBuilder, StringBuilder>>),
 }
 
 impl ColumnBuilder {
@@ -190,7 +193,11 @@ impl ColumnBuilder {
             ColumnType::Utf8 => ColumnBuilder::Text(StringBuilder::new()),
             ColumnType::Bool => ColumnBuilder::Bool(BooleanBuilder::new()),
             ColumnType::Timestamp => ColumnBuilder::Time(TimestampMicrosecondBuilder::new().with_timezone("UTC")),
-            ColumnType::Map => ColumnBuilder::Map(0),
+            ColumnType::Map => {
+                let names = MapFieldNames { entry: "entries".into(), key: "keys".into(), value: "values".into() };
+                let (keys, values) = (StringBuilder::new(), StringBuilder::new());
+                ColumnBuilder::Map(Box::new(MapBuilder::new(Some(names), keys, values)))
+            }
         }
     }
 
@@ -202,7 +209,16 @@ impl ColumnBuilder {
             (ColumnBuilder::Text(builder), Cell::Text(value)) => builder.append_value(value),
             (ColumnBuilder::Bool(builder), Cell::Bool(value)) => builder.append_value(value),
             (ColumnBuilder::Time(builder), Cell::Time(value)) => builder.append_value(value.0),
-            (ColumnBuilder::Map(count), _) => *count += 1,
+            (ColumnBuilder::Map(builder), Cell::Map(mut pairs)) => {
+                pairs.sort();
+                for (name, value) in pairs {
+                    builder.keys().append_value(name);
+                    builder.values().append_value(value);
+                }
+                // Keys and values were appended in pairs, so this can't fail.
+                drop(builder.append(true));
+            }
+            (ColumnBuilder::Map(builder), _) => drop(builder.append(false)),
             (ColumnBuilder::Int(builder), _) => builder.append_null(),
             (ColumnBuilder::Float(builder), _) => builder.append_null(),
             (ColumnBuilder::Text(builder), _) => builder.append_null(),
@@ -218,7 +234,7 @@ impl ColumnBuilder {
             ColumnBuilder::Text(mut builder) => Arc::new(builder.finish()),
             ColumnBuilder::Bool(mut builder) => Arc::new(builder.finish()),
             ColumnBuilder::Time(mut builder) => Arc::new(builder.finish()),
-            ColumnBuilder::Map(count) => new_null_array(&ColumnType::Map.arrow(), count),
+            ColumnBuilder::Map(mut builder) => sorted_map(builder.finish()),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::collector::Collector;
 use crate::gpu::{GpuControl, gpu_collectors, gpus_on_bus};
 use crate::kernel::{KMSG, KernelCollector};
+use crate::logs::{LogCollector, LogOptions};
 use crate::pump::host_collectors;
 use crate::reading::{Roots, host_name};
 use crate::scrape::{ScrapeCollector, ScrapeOptions};
@@ -22,6 +23,8 @@ pub struct Sources {
     pub nvml_library: Option<PathBuf>,
     /// Exporters.
     pub scrape: ScrapeOptions,
+    /// Log files and journals.
+    pub logs: LogOptions,
     /// The folder that remembers over restarts what was read; without it every start is the first.
     pub state: Option<PathBuf>,
 }
@@ -53,6 +56,9 @@ impl Sources {
             let has_gpus = gpus_on_bus(roots).is_some_and(|gpus| !gpus.is_empty());
             let tables = self.scrape.typed.tables(has_gpus);
             collectors.push(Box::new(ScrapeCollector::new(self.scrape.clone(), &host, tables)));
+        }
+        if !self.logs.sources.is_empty() {
+            collectors.push(Box::new(LogCollector::new(self.logs.clone(), &host, self.state.clone())));
         }
         (collectors, control)
     }

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use tidewatch_collect::{Collector, GpuControl, Pump, Roots, ScrapeOptions, Sources, Target, TokenFile, TypedTables};
+use tidewatch_collect::{Collector, GpuControl, LogOptions, Pump, Roots, ScrapeOptions, Sources, Target, TokenFile, TypedTables};
 use tidewatch_kafka::{KafkaLog, KafkaOptions};
 use tidewatch_log::{LocalLog, LocalLogOptions, Spool, SpoolOptions};
 use tidewatch_model::limits::{LOCAL_PARTITIONS, LOG_RETENTION, LOG_RETENTION_BYTES, SYNC_INTERVAL};
@@ -75,6 +75,9 @@ struct Cli {
     /// NVIDIA's library; by default libnvidia-ml.so.1, looked for where the system has its libraries.
     #[arg(long, value_name = "PATH", env = "TIDEWATCH_AGENT_NVML_LIBRARY")]
     nvml_library: Option<PathBuf>,
+    /// A file that names log files and journals, whose lines become rows of `log` and of other tables (docs/logs.md).
+    #[arg(long, value_name = "FILE", env = "TIDEWATCH_AGENT_LOGS")]
+    logs: Option<PathBuf>,
     /// Collect twice, a second apart, print what came, and exit.
     #[arg(long)]
     once: bool,
@@ -102,12 +105,20 @@ fn main() -> ExitCode {
         typed: cli.scrape_typed.clone(),
         at_once: cli.once,
     };
+    let logs = match cli.logs.as_deref().map(LogOptions::from_file).transpose() {
+        Ok(logs) => logs.unwrap_or_default(),
+        Err(faults) => {
+            faults.iter().for_each(|fault| eprintln!("error: {fault}"));
+            return ExitCode::from(2);
+        }
+    };
     let sources = Sources {
         roots: Roots { proc: cli.procfs.clone(), sys: cli.sysfs.clone() },
         host: cli.host.clone(),
         kmsg: cli.kmsg.clone(),
         nvml_library: cli.nvml_library.clone(),
         scrape,
+        logs,
         state: (!cli.once).then(|| cli.data.clone()),
     };
     let (collectors, control) = sources.collectors();

@@ -53,6 +53,8 @@ pub struct Config {
     pub collect_kmsg: Option<PathBuf>,
     /// Exporters whose text becomes rows of `metrics`, and of the tables that are made for what they say.
     pub scrape: ScrapeOptions,
+    /// A file that names log files and journals.
+    pub logs_file: Option<PathBuf>,
     /// Where alerts are posted, in Alertmanager's webhook format.
     pub webhook_url: Option<String>,
     /// Routes and receivers, as Alertmanager has them.
@@ -122,6 +124,7 @@ impl Default for Config {
             collect_nvml_library: None,
             collect_kmsg: None,
             scrape: ScrapeOptions { interval: Span::seconds(10), ..ScrapeOptions::default() },
+            logs_file: None,
             webhook_url: None,
             alerting_file: None,
             alerting_alertmanagers: vec![],

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tidewatch_collect::{Pump, Roots, Sources};
+use tidewatch_collect::{LogOptions, Pump, Roots, Sources};
 use tidewatch_ingest::statsd::StatsdServer;
 use tidewatch_kafka::KafkaMembership;
 use tidewatch_lake::{JanitorOptions, LakeOptions, LakeScan};
@@ -151,6 +151,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     let signals = Signals::watch()?;
     let stop = signals.stop.clone();
     let tables = Watched::load(&config.tables_files).map_err(Failure::usage)?;
+    let logs = log_sources(config)?;
     let dimensions = tables.dimensions().clone();
     let mut watch = RuleWatch::new(config);
     let loaded = rule_watch::load(config, &dimensions)?;
@@ -233,7 +234,8 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     let statsd = statsd.transpose()?;
     let sql_server = config.sql_listen.map(|listen| SqlServer::start(config, listen, tell));
     let sql_server = sql_server.transpose().map_err(Failure::usage)?;
-    let collector = if config.collect_enabled { Some(collect(config, log.log(), signals.clone())?) } else { None };
+    let collector =
+        if config.collect_enabled { Some(collect(config, logs, log.log(), signals.clone())?) } else { None };
     say(
         on_screen,
         &format!(
@@ -607,14 +609,26 @@ impl LoopState<'_> {
     }
 }
 
+/// The log files and journals to read: every fault of their file at once.
+fn log_sources(config: &Config) -> Result<LogOptions, Failure> {
+    let Some(file) = config.logs_file.as_ref().filter(|_| config.collect_enabled) else {
+        return Ok(LogOptions::default());
+    };
+    LogOptions::from_file(file).map_err(|faults| {
+        let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        Failure::usage(format!("logs.file has {} faults:\n{}", lines.len(), lines.join("\n")))
+    })
+}
+
 /// This machine's collectors, on a thread of their own: one that hangs does not hold up alerts.
-fn collect(config: &Config, log: Arc<dyn Log>, signals: Signals) -> Result<JoinHandle<()>, Failure> {
+fn collect(config: &Config, logs: LogOptions, log: Arc<dyn Log>, signals: Signals) -> Result<JoinHandle<()>, Failure> {
     let sources = Sources {
         roots: Roots { proc: config.collect_procfs.clone(), sys: config.collect_sysfs.clone() },
         host: config.collect_host.clone(),
         kmsg: config.collect_kmsg.clone(),
         nvml_library: config.collect_nvml_library.clone(),
         scrape: config.scrape.clone(),
+        logs,
         state: Some(config.data_dir.clone()),
     };
     let incarnation = format!("{:016x}", OsRandom.next_u64());

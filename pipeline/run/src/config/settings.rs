@@ -227,6 +227,15 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| config.scrape.typed.to_string(),
     },
     Setting {
+        name: "logs.file",
+        meaning: "a file that names log files and journals, whose lines become rows of log and of other tables (docs/logs.md)",
+        set: |config, text| {
+            config.logs_file = (!text.is_empty()).then(|| PathBuf::from(text));
+            Ok(())
+        },
+        show: |config| optional_path(&config.logs_file),
+    },
+    Setting {
         name: "webhook.url",
         meaning: "where alerts are posted, in Alertmanager's webhook format",
         set: |config, text| {

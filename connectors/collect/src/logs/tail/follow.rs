@@ -1,0 +1,216 @@
+//! One file: how far it was read, and what of it is under way.
+
+use std::fs::{File, Metadata};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use tidewatch_model::{Span, Timestamp};
+
+use super::OddLines;
+use crate::logs::join::{Entry, Join, Joiner};
+use crate::logs::kept::{Ahead, FileId, KeptFile, Mark, TRAIL_BYTES, bytes_at};
+use crate::logs::lines::{LINE_BYTES, Lines};
+use crate::logs::presets::State;
+
+/// How long a file that left its name is read on after its last line.
+pub const ROTATED_WAIT: Span = Span::seconds(5);
+
+/// One file that is followed.
+pub struct Follow {
+    pub(super) id: FileId,
+    pub(super) path: PathBuf,
+    /// Its name in rows: the one that it had first.
+    pub source: String,
+    /// Labels that its name tells, once they were looked for.
+    pub labels: Option<Vec<(String, String)>>,
+    /// What the lines before say about the next.
+    pub state: State,
+    pub(super) file: Option<File>,
+    pub(super) head: Mark,
+    /// The last bytes that were read.
+    pub(super) trail: Vec<u8>,
+    pub(super) lines: Lines,
+    pub(super) joiner: Joiner,
+    /// The log has all before, and what is just before.
+    pub(super) done: (u64, Mark),
+    /// Rows were made of all before.
+    pub(super) given: (u64, Mark),
+    pub(super) ahead: Option<Ahead>,
+    /// Size and time of change when it was read last.
+    pub(super) seen: Option<(u64, SystemTime)>,
+    pub(super) grew: Timestamp,
+    /// It has left its name, or no pattern fits it any more.
+    pub(super) is_gone: bool,
+    pub(super) is_ended: bool,
+}
+
+impl Follow {
+    pub(super) fn new(id: FileId, path: PathBuf, file: File, start: u64, skip: bool, now: Timestamp) -> Follow {
+        let trail = bytes_at(&file, start.saturating_sub(TRAIL_BYTES), start.min(TRAIL_BYTES));
+        let place = (start, Mark::of_bytes(&trail));
+        Follow {
+            id,
+            source: path.display().to_string(),
+            path,
+            labels: None,
+            state: State::default(),
+            head: Mark::head(&file, start),
+            file: Some(file),
+            trail,
+            lines: Lines::at(start, skip),
+            joiner: Joiner::default(),
+            done: place,
+            given: place,
+            ahead: None,
+            seen: None,
+            grew: now,
+            is_gone: false,
+            is_ended: false,
+        }
+    }
+
+    pub(super) fn again(kept: KeptFile, id: FileId, path: PathBuf, file: File, now: Timestamp) -> Follow {
+        let mut follow = Follow::new(id, path, file, kept.offset, false, now);
+        (follow.source, follow.ahead) = (kept.source, kept.ahead);
+        follow
+    }
+
+    pub(super) fn kept(&self) -> KeptFile {
+        KeptFile {
+            id: self.id,
+            path: self.path.clone(),
+            source: self.source.clone(),
+            offset: self.done.0,
+            head: self.head,
+            trail: self.done.1,
+            ahead: self.ahead,
+            // What was given last may not be in the log yet.
+            ended: self.is_ended && self.done == self.given,
+        }
+    }
+
+    /// Its first line, if it is being read from further on.
+    pub fn first_line(&self) -> Option<String> {
+        let bytes = bytes_at(self.file.as_ref()?, 0, LINE_BYTES as u64);
+        let end = bytes.iter().position(|byte| *byte == b'\n')?;
+        Some(String::from_utf8_lossy(&bytes[..end]).into_owned())
+    }
+
+    /// Opens it unless nothing has changed. `false` where there is nothing to read.
+    pub(super) fn open(&mut self) -> Result<bool, String> {
+        if self.file.is_some() {
+            return Ok(true);
+        }
+        let state = |path: &Path| std::fs::metadata(path).ok().filter(|metadata| FileId::of(metadata) == self.id);
+        let moved = || self.id.find_beside(&self.path);
+        let found = state(&self.path).map(|metadata| (self.path.clone(), metadata));
+        let found = found.or_else(|| moved().and_then(|path| state(&path).map(|metadata| (path, metadata))));
+        let Some((path, metadata)) = found else {
+            self.is_gone = true;
+            return Ok(false);
+        };
+        self.path = path;
+        if self.seen.is_some() && self.seen == changed(&metadata) {
+            return Ok(false);
+        }
+        let file = File::open(&self.path).map_err(|error| error.to_string())?;
+        if FileId::of(&file.metadata().map_err(|error| error.to_string())?) == self.id {
+            self.file = Some(file);
+        }
+        Ok(self.file.is_some())
+    }
+
+    /// Whether what was read is no longer there.
+    pub(super) fn was_emptied(&mut self) -> Result<bool, String> {
+        let Some(file) = &self.file else { return Ok(false) };
+        let metadata = file.metadata().map_err(|error| error.to_string())?;
+        let place = self.lines.position();
+        let state = changed(&metadata);
+        if metadata.len() < place {
+            return Ok(true);
+        }
+        let is_same = || self.head.is_head_of(file) && Mark::of_bytes(&self.trail).is_before(file, place);
+        let other = state != self.seen && !is_same();
+        self.seen = state;
+        Ok(other)
+    }
+
+    /// After a crash first what was read before it, in a pass of its own, so that its rows are the same again: how much of it is left.
+    pub(super) fn room(&self) -> Option<usize> {
+        let position = self.lines.position();
+        self.ahead.filter(|ahead| ahead.until > position).map(|ahead| (ahead.until - position) as usize)
+    }
+
+    pub(super) fn read_chunk(
+        &mut self,
+        size: usize,
+        now: Timestamp,
+        join: &Join,
+        odd: &mut OddLines,
+        entries: &mut Vec<Entry>,
+    ) -> Result<usize, String> {
+        let Some(file) = &self.file else { return Ok(0) };
+        let mut chunk = vec![0; size];
+        let count = file.read_at(&mut chunk, self.lines.position()).map_err(|error| error.to_string())?;
+        if count == 0 {
+            return Ok(0);
+        }
+        self.grew = now;
+        self.trail.extend_from_slice(&chunk[..count]);
+        self.trail.drain(..self.trail.len().saturating_sub(TRAIL_BYTES as usize));
+        let mut lines = Vec::new();
+        self.lines.feed(&chunk[..count], now, &mut lines);
+        for line in lines {
+            odd.cut += usize::from(line.cut);
+            odd.replaced += usize::from(line.replaced);
+            self.joiner.push(join, line, now, entries);
+        }
+        Ok(count)
+    }
+
+    /// What has waited long enough, where there is no more to read. A file that left its name and is quiet has ended.
+    pub(super) fn end_when_quiet(&mut self, join: &Join, now: Timestamp, entries: &mut Vec<Entry>) {
+        if self.is_gone && now - self.grew >= ROTATED_WAIT {
+            self.flush(join, now, entries);
+            self.is_ended = true;
+            return;
+        }
+        if let Some(line) = self.lines.overdue(now) {
+            self.joiner.push(join, line, now, entries);
+        }
+        entries.extend(self.joiner.overdue(now));
+    }
+
+    pub(super) fn flush(&mut self, join: &Join, now: Timestamp, entries: &mut Vec<Entry>) {
+        if let Some(line) = self.lines.flush() {
+            self.joiner.push(join, line, now, entries);
+        }
+        entries.extend(self.joiner.flush());
+    }
+
+    /// After a pass: what was given in it.
+    pub(super) fn remember(&mut self, now: Timestamp) {
+        let position = self.lines.position();
+        if let Some(file) = self.file.as_ref().filter(|_| self.head.is_short_of(position)) {
+            self.head = Mark::head(file, position);
+        }
+        let given = self.joiner.pending_start().unwrap_or(self.lines.start());
+        if given == self.given.0 {
+            return;
+        }
+        let trail = match &self.file {
+            _ if given == position => Mark::of_bytes(&self.trail),
+            Some(file) => Mark::trail(file, given),
+            None => return,
+        };
+        self.given = (given, trail);
+        if self.ahead.is_none_or(|ahead| ahead.until < given) {
+            self.ahead = Some(Ahead { until: given, at: now });
+        }
+    }
+}
+
+fn changed(metadata: &Metadata) -> Option<(u64, SystemTime)> {
+    Some((metadata.len(), metadata.modified().ok()?))
+}
