@@ -24,7 +24,7 @@ fn optional_path(path: &Option<PathBuf>) -> String {
 }
 
 /// All of them, in the order in which they are shown.
-pub const SETTINGS: [Setting; 41] = [
+pub const SETTINGS: [Setting; 42] = [
     Setting {
         name: "data.dir",
         meaning: "where the log, the lake and the state live",
@@ -389,6 +389,15 @@ pub const SETTINGS: [Setting; 41] = [
             Ok(())
         },
         show: |config| config.lake_retention.map(|span| span.to_string()).unwrap_or_default(),
+    },
+    Setting {
+        name: "clean.rules",
+        meaning: "what is checked of rows: 'TABLE.COLUMN unit=percent range=0..1 jump=5/s action=null|clamp|drop' or 'TABLE duplicates=drop', as a list",
+        set: |config, text| {
+            config.clean_rules = text.parse()?;
+            Ok(())
+        },
+        show: |config| config.clean_rules.to_string(),
     },
     Setting {
         name: "sql.listen",
