@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use arrow::array::AsArray;
+use arrow::datatypes::Float64Type;
 use tidewatch_model::limits::READ_BYTES;
 use tidewatch_model::wire::decode;
 
@@ -23,11 +25,20 @@ fn letters(log: &dyn Log) -> BTreeMap<String, u64> {
 #[test]
 fn every_row_is_stored_or_has_a_letter_or_is_a_copy() {
     let mut world = World::new(false);
-    let cleaning: Arc<Cleaning> = Arc::new(
-        "gpu.temperature_celsius range=..60 action=drop,gpu.power_watts range=..300,gpu duplicates=drop"
-            .parse()
-            .unwrap(),
-    );
+    // Half of the temperatures are above it.
+    let mut temperatures: Vec<f64> = Vec::new();
+    let mut same = fleet();
+    for _ in 0..25 {
+        for (_, rows) in same.next_tick().unwrap().batches.iter().filter(|(table, _)| *table == "gpu") {
+            let column = rows.column_by_name("temperature_celsius").unwrap();
+            temperatures.extend(column.as_primitive::<Float64Type>().iter().flatten());
+        }
+    }
+    temperatures.sort_by(f64::total_cmp);
+    let middle = temperatures[temperatures.len() / 2];
+    let rules =
+        format!("gpu.temperature_celsius range=..{middle} action=drop,gpu.power_watts range=..0,gpu duplicates=drop");
+    let cleaning: Arc<Cleaning> = Arc::new(rules.parse().unwrap());
     let open = |world: &mut World, now: Timestamp| {
         let parts = world.parts(compiled(RULES, 6), true);
         Station::open(Parts { cleaning: cleaning.clone(), ..parts }, now).unwrap()
