@@ -1,17 +1,23 @@
-//! Bundles the rule pack: writes a list of every `rules/**/*.sql` with its test file.
+//! Bundles the rule pack: writes lists of every `rules/**/*.sql` and `views/**/*.sql` with its test file.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 fn main() {
     let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
-    println!("cargo::rerun-if-changed=rules");
+    for folder in ["rules", "views"] {
+        println!("cargo::rerun-if-changed={folder}");
+        bundle(&root, folder);
+    }
+}
+
+fn bundle(root: &Path, folder: &str) {
     let mut files = Vec::new();
-    find(&root.join("rules"), &mut files);
+    find(&root.join(folder), &mut files);
     files.sort();
     let mut code = String::from("&[\n");
     for file in files {
-        let inside = file.strip_prefix(&root).unwrap_or(&file);
+        let inside = file.strip_prefix(root).unwrap_or(&file);
         // From the crate's folder when it is compiled: another clone with the same target folder may have run this script.
         let text_of = |path: &Path| {
             format!("include_str!(concat!(env!(\"CARGO_MANIFEST_DIR\"), {:?}))", Path::new("/").join(path))
@@ -20,7 +26,7 @@ fn main() {
         let _ = writeln!(code, "    RuleFile {{ path: {inside:?}, sql: {sql}, test: {test} }},");
     }
     code.push(']');
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_default()).join("bundled.rs");
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_default()).join(format!("{folder}.rs"));
     if let Err(error) = std::fs::write(&out, code) {
         println!("cargo::error=can't write {}: {error}", out.display());
     }

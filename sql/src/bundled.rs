@@ -1,11 +1,16 @@
-//! The rule pack that ships with the binary: one alert a file, a test file beside each.
+//! The rule pack that ships with the binary: one alert a file, a test file beside each; and views, in the same way.
 
-/// One bundled rule file.
+use crate::dimension::Dimensions;
+use crate::settings::Settings;
+use crate::statement::read_statements;
+use crate::views::{View, view};
+
+/// One bundled file.
 #[derive(Debug, Clone, Copy)]
 pub struct RuleFile {
     /// Path within this crate, `rules/host/host_cpu_saturated.sql`.
     pub path: &'static str,
-    /// The `CREATE ALERT`.
+    /// The `CREATE ALERT`, or the `CREATE VIEW`.
     pub sql: &'static str,
     /// Its tests, in YAML.
     pub test: &'static str,
@@ -20,4 +25,15 @@ impl RuleFile {
 }
 
 /// Every bundled rule file, by path.
-pub const FILES: &[RuleFile] = include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
+pub const FILES: &[RuleFile] = include!(concat!(env!("OUT_DIR"), "/rules.rs"));
+
+/// Every bundled view, by path.
+pub const VIEWS: &[RuleFile] = include!(concat!(env!("OUT_DIR"), "/views.rs"));
+
+/// The bundled views whose names no table has.
+pub(crate) fn views(dimensions: &Dimensions) -> Vec<View> {
+    let settings = Settings::of(dimensions);
+    let written = VIEWS.iter().flat_map(|file| read_statements(file.path, file.sql, &settings).views);
+    let views = written.filter_map(|written| view(&written, &[], dimensions).ok());
+    views.map(View::into_bundled).collect()
+}

@@ -1,7 +1,6 @@
 //! From a rule file to rules that can be evaluated, with every fault that was found on the way.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
@@ -10,9 +9,7 @@ use datafusion::common::{DataFusionError, SchemaError, plan_err};
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{
-    self, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Query, SetExpr, Spanned, visit_expressions_mut,
-};
+use datafusion::sql::sqlparser::ast::{self, GroupByExpr, Query, SetExpr, Spanned};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -24,10 +21,10 @@ use tidewatch_model::table::{self, ColumnType, Table};
 use tidewatch_model::{NoDataPolicy, Rule, RuleShape, Severity, Span};
 use tokio::runtime::Runtime;
 
+use crate::bundled;
+use crate::calls::{add_time, write_out};
 use crate::dimension::Dimensions;
-use crate::ends::is_last;
 use crate::fault::{Fault, Level, Location, suggestion};
-use crate::increase::growth_question;
 use crate::lineage::{Knowing, knowing, unfollowed};
 use crate::options::{bounds, check_options};
 use crate::presence::{longest_interval, with_plain_intervals};
@@ -110,9 +107,16 @@ pub struct Compiler {
     runtime: Runtime,
     dimensions: Dimensions,
     settings: Settings,
+    /// The bundled views, which every rule may read.
+    views: Vec<View>,
 }
 
 impl Loaded {
+    /// Views that rules, and questions, may read.
+    pub fn views(&self) -> &[View] {
+        &self.views
+    }
+
     /// Whether any fault is an error.
     pub fn has_errors(&self) -> bool {
         self.faults.iter().any(|fault| fault.level == Level::Error)
@@ -135,7 +139,8 @@ impl Compiler {
     pub fn with(dimensions: &Dimensions) -> Result<Compiler, DataFusionError> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(DataFusionError::IoError)?;
         let settings = Settings::of(dimensions);
-        Ok(Compiler { session: rule_session(dimensions)?, runtime, dimensions: dimensions.clone(), settings })
+        let views = bundled::views(dimensions);
+        Ok(Compiler { session: rule_session(dimensions)?, runtime, dimensions: dimensions.clone(), settings, views })
     }
 
     /// Compiles the text of one file into `loaded`; see [`Compiler::load_files`].
@@ -145,7 +150,11 @@ impl Compiler {
 
     /// Compiles the texts of files, each with the file's name, into `loaded`. What other statements may name, the views and streams
     /// of all files, comes before the alerts of any. A name that is already taken there is an error.
+    /// Bundled views are there before them all; another one of the same name replaces one.
     pub fn load_files<'a>(&self, files: impl IntoIterator<Item = (&'a str, &'a str)>, loaded: &mut Loaded) {
+        if loaded.views.is_empty() {
+            loaded.views.clone_from(&self.views);
+        }
         let mut rest = Vec::new();
         for (file, text) in files {
             let Statements { alerts, views, faults } = read_statements(file, text, &self.settings);
@@ -182,7 +191,10 @@ impl Compiler {
                 Ok(view)
             });
             match checked {
-                Ok(view) => loaded.views.push(view),
+                Ok(view) => {
+                    loaded.views.retain(|known| known.name != view.name);
+                    loaded.views.push(view);
+                }
                 Err(fault) => loaded.faults.push(fault),
             }
         }
@@ -195,7 +207,13 @@ impl Compiler {
             return;
         }
         match self.compile(alert, &loaded.views, &mut loaded.faults) {
-            Ok(rule) => loaded.rules.push(rule),
+            Ok(rule) => {
+                if rule.rule.stream {
+                    // Its table is meant from here on, and not a bundled view.
+                    loaded.views.retain(|view| view.name != rule.rule.name);
+                }
+                loaded.rules.push(rule);
+            }
             Err(faults) => loaded.faults.extend(faults.into_iter().map(|fault| fault.of_rule(&alert.name))),
         }
     }
@@ -229,7 +247,7 @@ impl Compiler {
         let reads = Reads::of(&plan);
         let shape = reads.shape(&plan, bounds).map_err(here)?;
         if alert.stream {
-            if let Some(view) = views.iter().find(|view| view.name == alert.name) {
+            if let Some(view) = views.iter().find(|view| view.name == alert.name && !view.bundled) {
                 return Err(here(format!(
                     "'{}' is a view, defined at {}: expected another name for a stream",
                     alert.name, view.at
@@ -389,6 +407,7 @@ impl Compiler {
     fn plan(&self, query: &Query) -> Result<LogicalPlan, DataFusionError> {
         let mut query = query.clone();
         add_time(&mut query);
+        write_out(&mut query);
         let statement = Statement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
         self.runtime.block_on(self.session.state().statement_to_plan(statement))
     }
@@ -418,25 +437,6 @@ impl Compiler {
         let quoted = text.split(['\'', '"', '`']).nth(1).unwrap_or_default();
         Fault::error(place_of_word(alert, quoted), lower_first(&text))
     }
-}
-
-/// `increase(counter)` means `increase(counter, ts)`, and so with the other functions that need the time.
-fn add_time(query: &mut Query) {
-    let _ = visit_expressions_mut(query, |expression| {
-        if let ast::Expr::Function(call) = expression
-            && needs_time(&call.name.to_string().to_lowercase())
-            && let FunctionArguments::List(list) = &mut call.args
-            && list.args.len() == 1
-        {
-            let time = ast::Expr::Identifier(ast::Ident::new(table::TIME_COLUMN));
-            list.args.push(FunctionArg::Unnamed(FunctionArgExpr::Expr(time)));
-        }
-        ControlFlow::<()>::Continue(())
-    });
-}
-
-fn needs_time(function: &str) -> bool {
-    growth_question(function).is_some() || is_last(function).is_some()
 }
 
 /// Whether a column is one of the window's bounds, or the time that a stream's rows get from them.

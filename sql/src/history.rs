@@ -19,10 +19,13 @@ use tidewatch_model::table;
 use tokio::runtime::Runtime;
 
 use crate::bounds;
+use crate::bundled;
+use crate::calls::write_out;
 use crate::dimension::Dimensions;
 use crate::fault::suggestion;
 use crate::lake_table::LakeTable;
 use crate::session::{history_session, stream};
+use crate::views::{View, put_in};
 use futures::StreamExt;
 
 /// Why a question was not answered.
@@ -75,6 +78,8 @@ pub struct History {
     runtime: Runtime,
     partitions: usize,
     dimensions: Dimensions,
+    /// With none set, the bundled ones.
+    views: Option<Vec<View>>,
     /// Bytes that one question may hold; with a limit, questions are from outside and are looked at more closely.
     limit: Option<usize>,
     /// With one, questions are PostgreSQL's.
@@ -100,6 +105,7 @@ impl History {
             runtime,
             partitions: partitions.max(1),
             dimensions: Dimensions::default(),
+            views: None,
             limit: None,
             overlay: None,
         })
@@ -115,6 +121,21 @@ impl History {
     #[must_use]
     pub fn bounded(self, bytes: usize) -> History {
         History { limit: Some(bytes), ..self }
+    }
+
+    /// With these views, of which the bundled ones are some.
+    #[must_use]
+    pub fn with_views(self, views: &[View]) -> History {
+        History { views: Some(views.to_vec()), ..self }
+    }
+
+    /// The views that a question may name: a table of the same name goes before one.
+    fn views(&self) -> Vec<View> {
+        let mut views = self.views.clone().unwrap_or_else(|| bundled::views(&self.dimensions));
+        views.retain(|view| {
+            !view.bundled || (table::find(&view.name).is_none() && self.dimensions.rows(&view.name).is_none())
+        });
+        views
     }
 
     /// All tables that can be asked, and their columns.
@@ -200,13 +221,16 @@ impl History {
         if self.overlay.is_some() {
             context.state_ref().write().config_mut().options_mut().sql_parser.dialect = Dialect::PostgreSQL;
         }
-        self.register_tables(&context, sql)?;
+        let mut statement = self.statement(sql)?;
+        write_in(&mut statement, &self.views()).map_err(refused)?;
+        self.register_tables(&context, &statement)?;
         if let Some(overlay) = &self.overlay {
             overlay(&context).map_err(question)?;
         }
         let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        let frame = context.sql_with_options(sql, options).await.map_err(|error| self.explain(&error))?;
-        let mut plan = frame.into_unoptimized_plan();
+        let planned = context.state().statement_to_plan(statement).await;
+        let planned = planned.and_then(|plan| options.verify_plan(&plan).map(|()| plan));
+        let mut plan = planned.map_err(|error| self.explain(&error))?;
         if self.limit.is_some() {
             bounds::check_plan(&plan).map_err(refused)?;
         }
@@ -224,21 +248,27 @@ impl History {
         Ok((context, plan))
     }
 
-    /// Registers the tables that the statement names; a registry table without rows is an empty one.
-    fn register_tables(&self, context: &SessionContext, sql: &str) -> Result<(), QueryError> {
+    /// Reads the one statement of a question.
+    fn statement(&self, sql: &str) -> Result<Statement, QueryError> {
         if self.limit.is_some() {
             bounds::check_text(sql).map_err(refused)?;
         }
         let dialect: &dyn SqlDialect = if self.overlay.is_some() { &PostgreSqlDialect {} } else { &GenericDialect {} };
         let mut parser = DFParserBuilder::new(sql).with_dialect(dialect).build().map_err(question)?;
-        let statements = parser.parse_statements().map_err(question)?;
-        if statements.len() != 1 {
-            return Err(QueryError::Question("42601", format!("expected one statement, found {}", statements.len())));
-        }
+        let mut statements = parser.parse_statements().map_err(question)?;
+        let count = statements.len();
+        let one = statements.pop_front().filter(|_| count == 1);
+        let statement =
+            one.ok_or_else(|| QueryError::Question("42601", format!("expected one statement, found {count}")))?;
         if self.limit.is_some() {
-            bounds::check_statement(&statements[0]).map_err(refused)?;
+            bounds::check_statement(&statement).map_err(refused)?;
         }
-        let asked = context.state().resolve_table_references(&statements[0]).map_err(question)?;
+        Ok(statement)
+    }
+
+    /// Registers the tables that the statement names; a registry table without rows is an empty one.
+    fn register_tables(&self, context: &SessionContext, statement: &Statement) -> Result<(), QueryError> {
+        let asked = context.state().resolve_table_references(statement).map_err(question)?;
         let own = asked.iter().filter(|reference| reference.schema().is_none_or(|schema| schema == "public"));
         let mut names: Vec<String> = own.map(|reference| reference.table().to_string()).collect();
         let is_of_catalog = |reference: &TableReference| {
@@ -249,7 +279,7 @@ impl History {
             return Err(refused("df_settings is not for questions from outside".to_string()));
         }
         if asked.iter().any(is_of_catalog)
-            || matches!(&statements[0], Statement::Statement(asked) if asked.to_string().starts_with("SHOW"))
+            || matches!(statement, Statement::Statement(asked) if asked.to_string().starts_with("SHOW"))
         {
             // A catalog lists all tables; their rows are not looked for.
             for (name, schema) in self.tables().filter(|(name, _)| !names.contains(name)) {
@@ -283,8 +313,22 @@ impl History {
         let name = missing.rsplit('.').next().unwrap_or(missing);
         let known =
             table::all().into_iter().map(|table| table.name).chain(self.dimensions.tables().map(|(name, _)| name));
-        let near = suggestion(name, known);
+        let views = self.views();
+        let near = suggestion(name, known.chain(views.iter().map(|view| view.name.as_str())));
         QueryError::Question("42P01", format!("unknown table '{name}'{near}"))
+    }
+}
+
+/// Puts views into a statement, and writes out what its calls mean.
+fn write_in(statement: &mut Statement, views: &[View]) -> Result<(), String> {
+    match statement {
+        Statement::Statement(asked) => {
+            put_in(asked.as_mut(), views)?;
+            write_out(asked.as_mut());
+            Ok(())
+        }
+        Statement::Explain(explained) => write_in(&mut explained.statement, views),
+        _ => Ok(()),
     }
 }
 

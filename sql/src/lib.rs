@@ -7,6 +7,7 @@
 mod bounds;
 pub mod bundled;
 mod calendar;
+mod calls;
 mod compile;
 mod dimension;
 mod ends;
@@ -30,16 +31,19 @@ mod options;
 mod packed;
 mod panes;
 mod percentile;
+mod preprocess;
 mod presence;
 mod ratio;
 mod reads;
 mod recovery;
+mod robust;
 mod rows_table;
 mod session;
 mod settings;
 mod shape;
 mod shared;
 mod sketch;
+mod smoothing;
 mod spelling;
 mod stall;
 mod stand_in;
@@ -59,6 +63,7 @@ pub use listener::{Listener, Watched};
 pub use options::{LATER_OPTIONS, OPTIONS};
 pub use session::CATALOG;
 pub use sketch::RELATIVE_ERROR as PERCENTILE_ERROR;
+pub use views::View;
 
 #[cfg(test)]
 mod tests;

@@ -27,9 +27,11 @@ use crate::histogram::histogram_quantile;
 use crate::increase::growths;
 use crate::meter::metered;
 use crate::percentile::approx_percentile;
+use crate::preprocess::of_numbers;
 use crate::presence::schema_of;
 use crate::ratio::ratio;
 use crate::rows_table::{RowsTable, Source, windowed_schema};
+use crate::smoothing::of_values;
 use crate::stall;
 use crate::stand_in::stand_ins;
 use crate::window_call::{CallKind, window_call};
@@ -110,12 +112,13 @@ fn session_state(partitions: usize, runtime: RuntimeEnv) -> Result<SessionState>
     config.options_mut().execution.time_zone = Some("UTC".to_string());
     let builder = SessionStateBuilder::new().with_default_features().with_config(config);
     let context = SessionContext::new_with_state(builder.with_runtime_env(Arc::new(runtime)).build());
-    for aggregate in stand_ins().into_iter().chain(ends()).chain(growths()) {
+    for aggregate in stand_ins().into_iter().chain(ends()).chain(growths()).chain(of_values()) {
         context.register_udaf(aggregate);
     }
     context.register_udaf(approx_percentile());
     context.register_udaf(histogram_quantile());
     context.register_udf(ratio());
+    of_numbers().into_iter().for_each(|function| context.register_udf(function));
     Ok(context.state())
 }
 

@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use tidewatch_model::table::{self, TIME_COLUMN};
 
+use crate::calls::add_time;
 use crate::dimension::Dimensions;
 use crate::fault::{Fault, Location};
 use crate::rows_table::{WINDOW_END, WINDOW_START};
@@ -23,7 +24,16 @@ pub struct View {
     pub name: String,
     /// Where it was written.
     pub at: Location,
+    /// Whether it ships with the binary: another of its name goes before it.
+    pub bundled: bool,
     query: Box<Query>,
+}
+
+impl View {
+    /// The same as one that ships with the binary.
+    pub(crate) fn into_bundled(self) -> View {
+        View { bundled: true, ..self }
+    }
 }
 
 /// Reads a view; `known` are those before it.
@@ -33,7 +43,7 @@ pub fn view(written: &WrittenView, known: &[View], dimensions: &Dimensions) -> R
     if table::find(name).is_some() || dimensions.rows(name).is_some() {
         return Err(fault(format!("'{name}' is a table: expected another name for a view")));
     }
-    if let Some(first) = known.iter().find(|view| view.name == *name) {
+    if let Some(first) = known.iter().find(|view| view.name == *name && !view.bundled) {
         return Err(fault(format!("view '{name}' is defined twice: first at {}", first.at)));
     }
     let select = plain_select(&written.query).ok_or_else(|| {
@@ -52,7 +62,8 @@ pub fn view(written: &WrittenView, known: &[View], dimensions: &Dimensions) -> R
     }
     let mut query = written.query.clone();
     put_in(&mut query, known).map_err(fault)?;
-    Ok(View { name: name.clone(), at: written.at.clone(), query })
+    add_time(&mut query);
+    Ok(View { name: name.clone(), at: written.at.clone(), bundled: false, query })
 }
 
 /// A SELECT from one place, without groups.
@@ -66,8 +77,8 @@ fn plain_select(query: &Query) -> Option<&Select> {
     (is_plain && is_table && is_row_wise).then_some(select)
 }
 
-/// Replaces names of views by what they stand for.
-pub fn put_in(query: &mut Query, views: &[View]) -> Result<(), String> {
+/// Replaces names of views by what they stand for, in a query or a statement.
+pub fn put_in<Q: Visit + VisitMut>(query: &mut Q, views: &[View]) -> Result<(), String> {
     if views.is_empty() {
         return Ok(());
     }

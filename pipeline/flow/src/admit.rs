@@ -1,18 +1,24 @@
 //! Admission: rows as they arrived become rows of a registry table, or are turned away with a reason.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float64Array, MapArray, RecordBatch, StructArray, UInt32Array,
-    new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, MapArray, RecordBatch, StructArray, UInt32Array, new_null_array,
 };
 use arrow::compute::{cast, filter_record_batch, not, take};
-use arrow::datatypes::{DataType, Float64Type, SchemaRef, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use tidewatch_model::Timestamp;
 use tidewatch_model::limits::{FUTURE_SKEW, LATE_ROWS};
-use tidewatch_model::table::{ColumnType, TIME_COLUMN, Table};
+use tidewatch_model::table::{TIME_COLUMN, Table};
+
+use crate::clean::{Cleaned, Cleaner, Refused, Rules};
+
+/// The row's ts is too far ahead of the clock.
+pub const FUTURE: &str = "future";
+/// The row's ts is too far behind the clock.
+pub const LATE: &str = "late";
 
 /// Why a whole frame was turned away: a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,13 +48,11 @@ pub enum AdmitError {
 /// What was turned away or changed, by reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AdmitCounts {
-    /// NaN made NULL in columns where NaN is a fault.
-    pub nan_to_null: u64,
-    /// Rows too far in the future.
-    pub future_rows: u64,
-    /// Rows too old.
-    pub late_rows: u64,
-    /// Values in columns that the table does not have, by column.
+    /// Values that were changed.
+    pub cleaned: Cleaned,
+    /// Rows that were not taken.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// Columns that the table does not have.
     pub unknown_columns: Vec<String>,
 }
 
@@ -59,6 +63,8 @@ pub struct Admitted {
     pub rows: RecordBatch,
     /// Rows with an impossible time, as they would have been, if there are any.
     pub rejected: Option<RecordBatch>,
+    /// Rows that cleaning did not take, as they would have been.
+    pub refused: Vec<Refused>,
     /// What was counted.
     pub counts: AdmitCounts,
 }
@@ -69,12 +75,34 @@ pub struct Admit {
     table: &'static Table,
     schema: SchemaRef,
     last: HashMap<String, (String, u64)>,
+    cleaner: Cleaner,
 }
 
 impl Admit {
-    /// To this table.
+    /// To this table, with the rules of cleaning that hold where nothing is configured.
     pub fn new(table: &'static Table) -> Self {
-        Admit { table, schema: table.schema(), last: HashMap::new() }
+        Admit::with(table, Rules::of(table))
+    }
+
+    /// To this table, with these rules of cleaning.
+    pub fn with(table: &'static Table, rules: Rules) -> Self {
+        Admit { table, schema: table.schema(), last: HashMap::new(), cleaner: Cleaner::new(table, rules) }
+    }
+
+    /// The same, and nothing remembered.
+    pub fn anew(&self) -> Admit {
+        Admit { table: self.table, schema: self.schema.clone(), last: HashMap::new(), cleaner: self.cleaner.anew() }
+    }
+
+    /// Whether what becomes of a row depends on rows before it.
+    pub fn remembers(&self) -> bool {
+        self.cleaner.remembers()
+    }
+
+    /// Remembers the rows of the last call of [`Admit::admit`], once all that is to be done with them is done; without it the next call
+    /// is as if that one had not been.
+    pub fn keep(&mut self) {
+        self.cleaner.keep();
     }
 
     /// Remembers the last frame of each source, as committed before a restart.
@@ -93,11 +121,12 @@ impl Admit {
     }
 
     /// Brings rows to the table's schema: columns by name, missing ones NULL, dictionaries as plain text, map keys
-    /// sorted, NaN as NULL where it is a fault. With `now`, rows that are too far ahead or behind are taken out.
+    /// sorted. With `now`, rows that are too far ahead or behind are taken out. The others are cleaned: NaN is NULL where it is a fault,
+    /// and what the rules say.
     ///
     /// # Errors
     /// A column of another type.
-    pub fn admit(&self, batch: &RecordBatch, now: Option<Timestamp>) -> Result<Admitted, AdmitError> {
+    pub fn admit(&mut self, batch: &RecordBatch, now: Option<Timestamp>) -> Result<Admitted, AdmitError> {
         let mut counts = AdmitCounts::default();
         let schema = self.schema.clone();
         let unknown = batch
@@ -112,41 +141,36 @@ impl Admit {
         for field in schema.fields() {
             let column = match batch.column_by_name(field.name()) {
                 None => new_null_array(field.data_type(), batch.num_rows()),
-                Some(found) => self.column(field.name(), field.data_type(), found, &mut counts)?,
+                Some(found) => self.column(field.name(), field.data_type(), found)?,
             };
             columns.push(column);
         }
         let rows = RecordBatch::try_new(schema, columns).map_err(|error| self.wrong(&error))?;
-        self.by_time(rows, now, counts)
+        let (rows, rejected) = self.by_time(rows, now, &mut counts)?;
+        let wrong =
+            |error: ArrowError| AdmitError::Rows { table: self.table.name.to_string(), message: error.to_string() };
+        let (rows, refused) = self.cleaner.clean(rows, &mut counts.cleaned).map_err(wrong)?;
+        for part in &refused {
+            *counts.refused.entry(part.reason).or_default() += part.rows.num_rows() as u64;
+        }
+        Ok(Admitted { rows, rejected, refused, counts })
     }
 
-    fn column(
-        &self,
-        name: &str,
-        wanted: &DataType,
-        found: &ArrayRef,
-        counts: &mut AdmitCounts,
-    ) -> Result<ArrayRef, AdmitError> {
-        let plain = match found.data_type() {
+    fn column(&self, name: &str, wanted: &DataType, found: &ArrayRef) -> Result<ArrayRef, AdmitError> {
+        match found.data_type() {
             DataType::Dictionary(_, value) if value.as_ref() == wanted => {
-                cast(found, wanted).map_err(|error| self.wrong(&error))?
+                cast(found, wanted).map_err(|error| self.wrong(&error))
             }
             DataType::Map(_, _) if matches!(wanted, DataType::Map(_, _)) => {
-                sort_keys(found.as_map(), wanted).map_err(|error| self.wrong(&error))?
+                sort_keys(found.as_map(), wanted).map_err(|error| self.wrong(&error))
             }
-            kind if kind == wanted => found.clone(),
-            kind => {
-                return Err(AdmitError::ColumnType {
-                    table: self.table.name.to_string(),
-                    column: name.to_string(),
-                    expected: wanted.to_string(),
-                    found: kind.to_string(),
-                });
-            }
-        };
-        match self.table.column(name).map(|column| column.column_type) {
-            Some(ColumnType::Float64) => Ok(without_nan(&plain, counts)),
-            _ => Ok(plain),
+            kind if kind == wanted => Ok(found.clone()),
+            kind => Err(AdmitError::ColumnType {
+                table: self.table.name.to_string(),
+                column: name.to_string(),
+                expected: wanted.to_string(),
+                found: kind.to_string(),
+            }),
         }
     }
 
@@ -154,36 +178,27 @@ impl Admit {
         &self,
         rows: RecordBatch,
         now: Option<Timestamp>,
-        mut counts: AdmitCounts,
-    ) -> Result<Admitted, AdmitError> {
-        let Some(now) = now else { return Ok(Admitted { rejected: None, rows, counts }) };
+        counts: &mut AdmitCounts,
+    ) -> Result<(RecordBatch, Option<RecordBatch>), AdmitError> {
+        let Some(now) = now else { return Ok((rows, None)) };
         let (oldest, newest) = (now.saturating_sub(LATE_ROWS).0, now.saturating_add(FUTURE_SKEW).0);
         let times = rows.column(0).as_primitive::<TimestampMicrosecondType>();
-        counts.late_rows = times.values().iter().filter(|ts| **ts < oldest).count() as u64;
-        counts.future_rows = times.values().iter().filter(|ts| **ts > newest).count() as u64;
-        if counts.late_rows + counts.future_rows == 0 {
-            return Ok(Admitted { rejected: None, rows, counts });
+        let late = times.values().iter().filter(|ts| **ts < oldest).count() as u64;
+        let future = times.values().iter().filter(|ts| **ts > newest).count() as u64;
+        if late + future == 0 {
+            return Ok((rows, None));
         }
+        counts.refused.extend([(LATE, late), (FUTURE, future)].into_iter().filter(|(_, rows)| *rows > 0));
         let good: BooleanArray = times.values().iter().map(|ts| Some(*ts >= oldest && *ts <= newest)).collect();
         let kept = filter_record_batch(&rows, &good).map_err(|error| self.wrong(&error))?;
         let bad = not(&good).map_err(|error| self.wrong(&error))?;
         let rejected = filter_record_batch(&rows, &bad).map_err(|error| self.wrong(&error))?;
-        Ok(Admitted { rows: kept, rejected: Some(rejected), counts })
+        Ok((kept, Some(rejected)))
     }
 
     fn wrong(&self, error: &ArrowError) -> AdmitError {
         AdmitError::Rows { table: self.table.name.to_string(), message: error.to_string() }
     }
-}
-
-fn without_nan(column: &ArrayRef, counts: &mut AdmitCounts) -> ArrayRef {
-    let values = column.as_primitive::<Float64Type>();
-    let nan = values.iter().flatten().filter(|value| value.is_nan()).count() as u64;
-    if nan == 0 {
-        return column.clone();
-    }
-    counts.nan_to_null += nan;
-    Arc::new(values.iter().map(|value| value.filter(|value| !value.is_nan())).collect::<Float64Array>())
 }
 
 /// The same map with each row's keys in order, in the registry's type.
@@ -215,8 +230,8 @@ pub fn newest(rows: &RecordBatch) -> Option<Timestamp> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use arrow::array::{DictionaryArray, Int64Array, StringArray, TimestampMicrosecondArray};
-    use arrow::datatypes::Int32Type;
+    use arrow::array::{DictionaryArray, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
+    use arrow::datatypes::{Float64Type, Int32Type};
     use tidewatch_model::Span;
     use tidewatch_model::table;
     use tidewatch_model::wire::json::{TimeUnitChoice, decode_lines};
@@ -239,12 +254,13 @@ mod tests {
 
     #[test]
     fn rows_take_the_tables_form() {
-        let admit = Admit::new(table::find("host").unwrap());
+        let mut admit = Admit::new(table::find("host").unwrap());
         let admitted = admit.admit(&batch(&[1, 2]), None).unwrap();
         assert_eq!(admitted.rows.schema(), table::find("host").unwrap().schema());
         assert_eq!(admitted.rows.column_by_name("host").unwrap().as_string::<i32>().value(0), "n1");
         assert_eq!(admitted.rows.column_by_name("load1").unwrap().null_count(), 1);
-        assert_eq!((admitted.counts.nan_to_null, admitted.counts.unknown_columns), (1, vec!["odd".to_string()]));
+        assert_eq!(admitted.counts.cleaned, BTreeMap::from([(("load1", "nan"), 1)]));
+        assert_eq!(admitted.counts.unknown_columns, ["odd".to_string()]);
     }
 
     #[test]
@@ -254,7 +270,7 @@ mod tests {
             decode_lines(steps, b"{\"ts\":1,\"job\":\"a\",\"rank\":0,\"loss\":\"NaN\"}", TimeUnitChoice::Micros);
         let admitted = Admit::new(steps).admit(&rows, None).unwrap();
         assert!(admitted.rows.column_by_name("loss").unwrap().as_primitive::<Float64Type>().value(0).is_nan());
-        assert_eq!(admitted.counts.nan_to_null, 0);
+        assert!(admitted.counts.cleaned.is_empty());
     }
 
     #[test]
@@ -263,7 +279,7 @@ mod tests {
         let times = [now.0, (now + Span::minutes(6)).0, (now - Span::hours(25)).0, (now - Span::hours(23)).0];
         let admitted = Admit::new(table::find("host").unwrap()).admit(&batch(&times), Some(now)).unwrap();
         assert_eq!((admitted.rows.num_rows(), admitted.rejected.map(|rows| rows.num_rows())), (2, Some(2)));
-        assert_eq!((admitted.counts.future_rows, admitted.counts.late_rows), (1, 1));
+        assert_eq!(admitted.counts.refused, BTreeMap::from([(FUTURE, 1), (LATE, 1)]));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 pub mod admit;
 pub mod alerting;
+pub mod clean;
 mod humanize;
 pub mod lifecycle;
 pub mod outbox;

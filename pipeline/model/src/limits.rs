@@ -35,6 +35,11 @@ pub const WINDOW_OVERLAP: i64 = 3_600;
 pub const FUTURE_SKEW: Span = Span::minutes(5);
 /// A row older than this is a dead letter.
 pub const LATE_ROWS: Span = Span::hours(24);
+/// Series of a partition that cleaning remembers, and as many that had no row since it last had to forget some; of further ones the
+/// first row is believed, and a copy of a row is not known as one.
+pub const CLEAN_SERIES: usize = 50_000;
+/// Rows of a series among which a copy is looked for.
+pub const CLEAN_ROWS: usize = 4;
 /// A partition without rows for this long does not hold the watermark back.
 pub const IDLE_TIMEOUT: Span = Span::seconds(30);
 /// Groups that one rule remembers; further ones are not watched, counted, and said so.

@@ -13,6 +13,7 @@ use tidewatch_model::Span;
 use tidewatch_sql::suggestion;
 use toml::de::{DeTable, DeValue};
 
+use crate::cleaning::Cleaning;
 use crate::dimension_files::TableFile;
 use crate::mapping::{From, Mapping};
 pub use settings::redact;
@@ -89,6 +90,8 @@ pub struct Config {
     pub lake_flush_interval: Span,
     /// How long the lake's days are kept; `None` keeps them for ever.
     pub lake_retention: Option<Span>,
+    /// What is checked of rows before they are taken.
+    pub clean_rules: Cleaning,
     /// Where PostgreSQL's protocol is spoken; `None` nowhere.
     pub sql_listen: Option<SocketAddr>,
     /// Where StatsD's datagrams are taken; `None` is nowhere.
@@ -142,6 +145,7 @@ impl Default for Config {
             lake_window: Span::hours(1),
             lake_flush_interval: Span::seconds(15),
             lake_retention: None,
+            clean_rules: Cleaning::default(),
             sql_listen: None,
             statsd_listen: None,
             sql_workers: 2,

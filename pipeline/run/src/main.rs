@@ -8,6 +8,7 @@ mod alert_rows;
 mod alerting_file;
 mod answer_file;
 mod api;
+mod cleaning;
 mod client;
 mod command;
 mod config;

@@ -11,6 +11,9 @@ use tidewatch_model::table;
 use crate::config::Config;
 use crate::station::{Source, Taken, read_record};
 
+/// Records before those of a file that are read first where cleaning remembers rows.
+const WARM_RECORDS: u64 = 1_000;
+
 /// What came of it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Repaired {
@@ -53,23 +56,36 @@ fn rows_of(log: &dyn Log, Hurt { entry, before, .. }: &Hurt, config: &Config) ->
         .as_ref()
         .map_or_else(|| topic.strip_prefix("tidewatch.").unwrap_or(topic), |mapping| mapping.table.name);
     let table = table::find(name).ok_or_else(|| format!("topic {topic}: expected one of ours or of kafka.topics"))?;
-    let mut source = Source::new(table, mapping, partition);
-    source.admit.restore(before.iter().map(|(name, seq)| (name.clone(), (seq.incarnation.clone(), seq.seq))));
-    let (mut next, mut rows) = (entry.from, Vec::new());
+    let mut source = Source::new(table, mapping, partition, &config.clean_rules);
+    // What cleaning decided of the entry's rows depends on those before them.
+    let mut next = entry.from;
+    if source.admit.remembers() {
+        let start = log.range(topic, partition).map_err(|error| error.to_string())?.start;
+        next = entry.from.saturating_sub(WARM_RECORDS).max(start).min(entry.from);
+    }
+    let mut rows = Vec::new();
+    let mut restored = false;
     while next < entry.to {
         let read = log.read(topic, partition, next, READ_BYTES).map_err(|error| error.to_string())?;
         if read.next <= next {
             return Err(format!("{topic}/{partition}: the log gives nothing at offset {next}"));
         }
-        for (_, record) in read.records.iter().filter(|(offset, _)| (next..entry.to).contains(offset)) {
+        for (offset, record) in read.records.iter().filter(|(offset, _)| (next..entry.to).contains(offset)) {
+            if *offset >= entry.from && !std::mem::replace(&mut restored, true) {
+                let last = before.iter().map(|(name, seq)| (name.clone(), (seq.incarnation.clone(), seq.seq)));
+                source.admit.restore(last);
+            }
             // What is too old now was not when it was committed.
             let (header, taken) = read_record(&mut source, record, entry.committed_at);
-            if let Taken::Rows { rows: taken, .. } = taken {
+            if let Taken::Rows { rows: taken, .. } = taken
+                && *offset >= entry.from
+            {
                 rows.push(taken);
             }
             if let Some(header) = header {
                 source.admit.remember(header.source, header.incarnation, header.seq);
             }
+            source.admit.keep();
         }
         next = read.next;
     }

@@ -50,6 +50,19 @@ fn collect(path: &Path, ending: &str, found: &mut Vec<PathBuf>) -> Result<(), Fa
 /// # Errors
 /// A path that can't be read; faults within the files are in the result.
 pub fn load(paths: &[PathBuf], with_bundled: bool, dimensions: &Dimensions) -> Result<Loaded, Failure> {
+    load_with(paths, None, with_bundled, dimensions)
+}
+
+/// The same, and a text with the name that its faults are to have.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with(
+    paths: &[PathBuf],
+    text: Option<(String, String)>,
+    with_bundled: bool,
+    dimensions: &Dimensions,
+) -> Result<Loaded, Failure> {
     let compiler = Compiler::with(dimensions).map_err(Failure::no)?;
     let mut loaded = Loaded::default();
     let mut texts = Vec::new();
@@ -58,6 +71,7 @@ pub fn load(paths: &[PathBuf], with_bundled: bool, dimensions: &Dimensions) -> R
             std::fs::read_to_string(&file).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
         texts.push((file.display().to_string(), text));
     }
+    texts.extend(text);
     compiler.load_files(texts.iter().map(|(file, text)| (file.as_str(), text.as_str())), &mut loaded);
     if with_bundled {
         let own: Vec<String> = loaded.rules.iter().map(|rule| rule.rule.name.clone()).collect();

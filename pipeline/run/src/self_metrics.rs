@@ -96,6 +96,14 @@ impl Status for Shown {
             .iter()
             .map(|(outcome, count)| (vec![("outcome", outcome.to_string())], *count as f64))
             .collect();
+        let cleaned = stats.cleaned_values.iter().map(|((table, column, reason), count)| {
+            let labels = vec![("table", table.clone()), ("column", column.to_string()), ("reason", reason.to_string())];
+            (labels, *count as f64)
+        });
+        let refused = stats.refused_rows.iter().map(|((table, reason), count)| {
+            (vec![("table", table.clone()), ("reason", reason.to_string())], *count as f64)
+        });
+        let (cleaned, refused) = (cleaned.collect(), refused.collect());
         let alerts = vec![
             (vec![("state", "pending".to_string())], pending as f64),
             (vec![("state", "firing".to_string())], firing as f64),
@@ -114,6 +122,18 @@ impl Status for Shown {
                 "rows too far ahead of or behind the clock, dead letters",
                 Counter,
                 by("table", &stats.odd_time_rows),
+            ),
+            metric(
+                "tidewatch_cleaned_values_total",
+                "values that cleaning changed, and why: nan and infinite are NULL now, range and jump as clean.rules says, unit was converted",
+                Counter,
+                cleaned,
+            ),
+            metric(
+                "tidewatch_refused_rows_total",
+                "rows that were not taken, and why; all but copies of rows that were (duplicate) are dead letters",
+                Counter,
+                refused,
             ),
             metric(
                 "tidewatch_late_rows_total",

@@ -11,6 +11,7 @@ use arrow::compute::{cast, concat, take};
 use arrow::datatypes::DataType;
 use datafusion::common::{Result, ScalarValue};
 
+use super::held;
 use super::kernel::{Kernel, Run};
 use super::over::{Asked, OverCall, Place};
 use super::plan::Make;
@@ -47,6 +48,7 @@ impl OverCall {
     pub fn begin(&self) -> Box<dyn Over> {
         match &self.asked {
             Asked::Aggregate(call, question) => call.function.with(Begin(*question)),
+            Asked::Held { function, .. } => Box::new(held::Held::new(*function)),
             Asked::Value { place, default, .. } => {
                 Box::new(Values { place: *place, default: default.clone(), partitions: vec![] })
             }

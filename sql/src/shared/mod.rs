@@ -11,6 +11,7 @@ mod cube;
 mod frame;
 mod grouping;
 pub mod growth;
+mod held;
 mod kernel;
 pub mod ordered;
 pub mod over;

@@ -11,8 +11,11 @@ use tidewatch_model::Span;
 use tidewatch_model::limits::{OVER_ROWS_BACK, WINDOW_SIZE};
 use tidewatch_model::table::TIME_COLUMN;
 
-use super::plan::{Call, Function, States, call_of};
+use super::held::OfFrame;
+use super::plan::{Call, Function, States, call_of, simplified};
 use crate::moments::Question;
+use crate::robust::Decay;
+use crate::smoothing::{DECAY, EWMA, MAD};
 
 /// An OVER: rules with equal ones share it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -32,6 +35,15 @@ pub struct OverCall {
 pub enum Asked {
     /// An aggregate with a kernel.
     Aggregate(Call<States>, Question),
+    /// A function that needs their values themselves.
+    Held {
+        /// Which.
+        function: OfFrame,
+        /// Of what.
+        arguments: Vec<Expr>,
+        /// FILTER.
+        filter: Option<Expr>,
+    },
     /// The value of one of them.
     Value {
         /// Of what.
@@ -85,6 +97,10 @@ impl fmt::Display for OverCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.asked {
             Asked::Aggregate(call, _) => write!(f, "{call}")?,
+            Asked::Held { function, arguments, filter } => {
+                write!(f, "{function}({})", arguments[0])?;
+                filter.iter().try_for_each(|filter| write!(f, " FILTER (WHERE {filter})"))?;
+            }
             Asked::Value { argument, place: Place::FromStart(0), .. } => write!(f, "first_value({argument})")?,
             Asked::Value { argument, place: Place::FromStart(rows), .. } => {
                 write!(f, "nth_value({argument}, {})", rows + 1)?
@@ -167,6 +183,12 @@ pub fn over_call(over: &WindowFunction, rows: &DFSchema) -> Result<std::result::
             let WindowFunctionDefinition::AggregateUDF(function) = &over.fun else {
                 return no("it is not kept as rows come");
             };
+            if let Some(held) = held_call(over, rows)? {
+                return match held {
+                    Ok(asked) => Ok(Ok(OverCall { asked, partition, frame, data_type })),
+                    Err(reason) => no(&reason),
+                };
+            }
             let (args, filter) = (params.args.clone(), params.filter.clone());
             let params =
                 AggregateFunctionParams { args, distinct: false, filter, order_by: vec![], null_treatment: None };
@@ -181,6 +203,31 @@ pub fn over_call(over: &WindowFunction, rows: &DFSchema) -> Result<std::result::
             Ok(Ok(OverCall { asked: Asked::Aggregate(call, question), partition, frame, data_type }))
         }
     }
+}
+
+/// A function that needs the values of its frame; `None` when it is none.
+fn held_call(over: &WindowFunction, rows: &DFSchema) -> Result<Option<std::result::Result<Asked, String>>> {
+    let params = &over.params;
+    let name = over.fun.name();
+    if !["median", MAD, EWMA].contains(&name) {
+        return Ok(None);
+    }
+    let arguments =
+        params.args.iter().map(|argument| simplified(argument.clone(), rows)).collect::<Result<Vec<_>>>()?;
+    let filter = params.filter.as_deref().map(|filter| simplified(filter.clone(), rows)).transpose()?;
+    let Some(value) = arguments.first() else { return Ok(None) };
+    let (function, arguments) = match (name, value.get_type(rows)?, arguments.get(1)) {
+        ("median", DataType::Float64, _) => (OfFrame::Median { whole: false }, arguments),
+        ("median", DataType::Int64, _) => (OfFrame::Median { whole: true }, arguments),
+        (MAD, DataType::Float64, _) => (OfFrame::Deviation, arguments),
+        (EWMA, DataType::Float64, Some(Expr::Literal(decay, _))) => match Decay::of(decay) {
+            Some(decay) => (OfFrame::Smoothed(decay), vec![value.clone(), arguments[2].clone()]),
+            None => return Ok(Some(Err(DECAY.to_string()))),
+        },
+        (EWMA, _, _) => return Ok(Some(Err(DECAY.to_string()))),
+        (_, other, _) => return Ok(Some(Err(format!("over {other}: expected CAST(x AS DOUBLE)")))),
+    };
+    Ok(Some(Ok(Asked::Held { function, arguments, filter })))
 }
 
 fn whole_number(value: &ScalarValue) -> Option<u64> {
@@ -236,6 +283,7 @@ impl OverCall {
     pub fn arguments(&self) -> &[Expr] {
         match &self.asked {
             Asked::Aggregate(call, _) => &call.arguments,
+            Asked::Held { arguments, .. } => arguments,
             Asked::Value { argument, .. } => std::slice::from_ref(argument),
         }
     }
@@ -244,6 +292,7 @@ impl OverCall {
     pub fn filter(&self) -> Option<&Expr> {
         match &self.asked {
             Asked::Aggregate(call, _) => call.filter.as_ref(),
+            Asked::Held { filter, .. } => filter.as_ref(),
             Asked::Value { .. } => None,
         }
     }

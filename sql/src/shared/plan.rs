@@ -385,7 +385,7 @@ fn is_label(condition: &Expr, identity: &HashSet<&str>) -> bool {
     condition.column_refs().iter().all(|column| identity.contains(column.name.as_str()))
 }
 
-fn simplified(expression: Expr, schema: &DFSchema) -> Result<Expr> {
+pub(super) fn simplified(expression: Expr, schema: &DFSchema) -> Result<Expr> {
     let context = SimplifyContext::builder().with_schema(Arc::new(schema.clone())).build();
     ExprSimplifier::new(context).simplify(expression)
 }

@@ -144,6 +144,29 @@ fn what_the_manifests_rule_out_is_not_opened() {
     assert_eq!(opened("SELECT count(*), min(ts), max(ts) FROM host"), 0, "the manifests know");
 }
 
+#[test]
+fn questions_may_name_views() {
+    let mut loaded = crate::Loaded::default();
+    let text = "CREATE VIEW busy AS SELECT ts, host, load1, ewma(load1, 0.5) OVER (PARTITION BY host ORDER BY ts ROWS 3 PRECEDING) AS mean FROM host WHERE load1 >= 0;";
+    crate::Compiler::new().unwrap().load("rules.sql", text, &mut loaded);
+    let times =
+        [(0, 1, Some(2)), (1, 1, Some(4)), (2, 1, Some(100)), (3, 1, Some(3)), (4, 1, Some(5)), (5, 1, Some(-1))];
+    let history = History::new(Arc::new(shelf(&[times.to_vec()])), 1).unwrap();
+    let unknown = history.query("SELECT count(*) FROM busy", |_| Ok(())).unwrap_err();
+    assert_eq!(unknown.to_string(), "unknown table 'busy'");
+    let history = history.with_views(loaded.views());
+    assert!(answer(&history, "SELECT count(*) AS n FROM busy").contains("| 5 |"));
+    assert!(answer(&history, "SELECT round(mean, 3) FROM busy ORDER BY ts LIMIT 2").contains("3.333"));
+    assert!(answer(&history, "EXPLAIN SELECT count(*) FROM busy AS b WHERE b.load1 > 3").contains("load1"));
+    let spike = "SELECT max(calm) AS n FROM (SELECT hampel(load1, 3) OVER (PARTITION BY host ORDER BY ts ROWS BETWEEN 2 PRECEDING AND 2 FOLLOWING) AS calm FROM busy)";
+    assert!(answer(&history, spike).contains("| 5.0 |"), "{}", answer(&history, spike));
+    let near = history.query("SELECT count(*) FROM bussy", |_| Ok(())).unwrap_err();
+    assert_eq!(near.to_string(), "unknown table 'bussy'; did you mean 'busy'?");
+    // The bundled ones need nobody to name them.
+    let bare = History::new(Arc::new(shelf(&[vec![]])), 1).unwrap();
+    assert!(answer(&bare, "SELECT count(power_median_watts) AS n FROM gpu_smooth").contains("| 0 |"));
+}
+
 /// What DataFusion says itself, in a session where nothing is rewritten.
 #[test]
 fn truncated_times_are_those_of_the_calendar() {

@@ -16,8 +16,10 @@ use super::{Everything, GpuRow, SECOND, advance_until, compile, gpu_batch, load,
 use crate::ends::ends;
 use crate::increase::growths;
 use crate::percentile::approx_percentile;
+use crate::preprocess::of_numbers;
 use crate::rows_table::windowed_schema;
 use crate::session::history_session;
+use crate::smoothing::of_values;
 use crate::values::result_rows;
 use crate::{Engine, Feed};
 
@@ -108,6 +110,13 @@ fn written() -> impl Strategy<Value = Written> {
         "last(power_watts, ts) - first(power_watts, ts)",
         "CASE WHEN last(host, ts) = 'n2' THEN 80 ELSE 0 END",
         "approx_distinct(gpu_uuid)",
+        "mad(temperature_celsius)",
+        "mad(power_watts) FILTER (WHERE temperature_celsius > 10)",
+        "ewma(temperature_celsius, 0.3, ts)",
+        "ewma(power_watts, INTERVAL '7 seconds', ts)",
+        "clamp(avg(temperature_celsius), 10, 60)",
+        "100 * minmax(avg(temperature_celsius), min(temperature_celsius), max(temperature_celsius))",
+        "10 * zscore(max(temperature_celsius), avg(temperature_celsius), stddev(temperature_celsius))",
     ]);
     let conditions = prop::sample::select(vec![
         "",
@@ -258,7 +267,8 @@ fn from_datafusion(rule: &Written, rows: &[(GpuRow, i64)], odd: bool) -> Fired {
     let batch = expanded(rule.spec, &rows.iter().map(|(row, _)| row.clone()).collect::<Vec<_>>());
     let context = if odd { history_session(1, None).unwrap() } else { SessionContext::new() };
     let own = growths().into_iter().chain(ends()).chain([approx_percentile()]);
-    own.for_each(|aggregate| context.register_udaf(aggregate));
+    own.chain(of_values()).for_each(|aggregate| context.register_udaf(aggregate));
+    of_numbers().into_iter().for_each(|function| context.register_udf(function));
     let table = MemTable::try_new(batch.schema(), vec![vec![batch]]).unwrap();
     context.register_table("expanded", Arc::new(table)).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

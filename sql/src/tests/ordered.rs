@@ -6,15 +6,15 @@ use std::sync::Arc;
 use arrow::array::BooleanArray;
 use arrow::compute::filter_record_batch;
 use datafusion::datasource::MemTable;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::Parser;
 use proptest::prelude::*;
 use tidewatch_model::{Timestamp, table};
 
 use super::oracle::{Fired, Journey, cases, close, rows, same};
 use super::{GpuRow, SECOND, advance, compile, gpu_batch, load, push, row, show};
-use crate::ends::ends;
-use crate::increase::growths;
+use crate::calls::write_out;
 use crate::panes::times;
-use crate::percentile::approx_percentile;
 use crate::session::history_session;
 use crate::values::result_rows;
 use crate::{Engine, Feed};
@@ -126,7 +126,14 @@ fn what_can_not_run_as_rows_come_is_refused() {
         ("lead(power_watts) OVER (ORDER BY ts)", "it looks into the future"),
         ("row_number() OVER (ORDER BY ts ROWS 5 PRECEDING)", "row_number: it is not kept as rows come"),
         ("avg(power_watts) OVER (ORDER BY ts DESC ROWS 5 PRECEDING)", "expected ORDER BY ts, ascending"),
-        ("median(power_watts) OVER (ORDER BY ts ROWS 5 PRECEDING)", "OVER of median: it has no kernel"),
+        ("corr(power_watts, temperature_celsius) OVER (ORDER BY ts ROWS 5 PRECEDING)", "it has no kernel"),
+        (
+            "median(CAST(power_watts AS REAL)) OVER (ORDER BY ts ROWS 5 PRECEDING)",
+            "over Float32: expected CAST(x AS DOUBLE)",
+        ),
+        ("ewma(power_watts, 1.5) OVER (ORDER BY ts ROWS 5 PRECEDING)", "a number above 0 and at most 1"),
+        ("ewma(power_watts, power_watts) OVER (ORDER BY ts ROWS 5 PRECEDING)", "a number above 0 and at most 1"),
+        ("hampel(power_watts, 3) OVER (ORDER BY ts)", "its frame has no bound"),
         (
             "avg(power_watts) OVER (ORDER BY ts RANGE BETWEEN INTERVAL '1 day' PRECEDING AND CURRENT ROW)",
             "a frame of 1d is over the limit of 2h",
@@ -227,6 +234,12 @@ fn written() -> impl Strategy<Value = Written> {
         "approx_percentile(temperature_celsius, 0.9)",
         "first(power_watts, ts)",
         "last(temperature_celsius, ts)",
+        "median(temperature_celsius)",
+        "median(CASE WHEN temperature_celsius > 20 THEN 7 WHEN temperature_celsius <= 20 THEN -4 END)",
+        "mad(power_watts)",
+        "mad(temperature_celsius) FILTER (WHERE power_watts > 20)",
+        "ewma(temperature_celsius, 0.3, ts)",
+        "ewma(power_watts, INTERVAL '7 seconds', ts)",
     ]);
     let by_rows = prop::sample::select(vec![
         "avg(temperature_celsius)",
@@ -240,6 +253,12 @@ fn written() -> impl Strategy<Value = Written> {
         "lag(temperature_celsius)",
         "lag(power_watts, 3)",
         "lag(power_watts, 2, 77.5)",
+        "median(temperature_celsius)",
+        "mad(power_watts)",
+        "ewma(temperature_celsius, 0.3, ts)",
+        "ewma(power_watts, INTERVAL '7 seconds', ts)",
+        "hampel(temperature_celsius, 1.5)",
+        "clamp(median(power_watts) OVER (PARTITION BY host ORDER BY ts ROWS 3 PRECEDING), 5, 60) + median(power_watts)",
     ]);
     let range = (aggregates, (0..40i64, 0..40i64))
         .prop_map(|(call, (one, other))| (call, Ok((one.max(other), one.min(other)))));
@@ -282,15 +301,13 @@ fn from_datafusion(sql: &str, rows: &[(GpuRow, i64)]) -> Fired {
     plain.sort_by_key(|row| row.ts);
     let batch = gpu_batch(&plain);
     let context = history_session(1, None).unwrap();
-    growths()
-        .into_iter()
-        .chain(ends())
-        .chain([approx_percentile()])
-        .for_each(|aggregate| context.register_udaf(aggregate));
     let table = MemTable::try_new(batch.schema(), vec![vec![batch]]).unwrap();
     context.register_table("rows", Arc::new(table)).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let batches = runtime.block_on(async { context.sql(sql).await.unwrap().collect().await.unwrap() });
+    let mut parsed = Parser::parse_sql(&GenericDialect {}, sql).unwrap();
+    write_out(&mut parsed[0]);
+    let sql = parsed[0].to_string();
+    let batches = runtime.block_on(async { context.sql(&sql).await.unwrap().collect().await.unwrap() });
     let identity: Vec<String> = table::find("gpu").unwrap().identity().map(str::to_string).collect();
     let found = result_rows(&batches, &identity, Some("ts")).unwrap();
     found.into_iter().map(|row| ((row.ts.unwrap(), row.key), row.values)).collect()

@@ -3,7 +3,7 @@
 use tidewatch_model::Timestamp;
 
 use super::{SECOND, advance, gpu_batch, load, push, row, show};
-use crate::{Engine, Feed, Level};
+use crate::{Compiler, Engine, Feed, Level, bundled};
 
 const VIEWS: &str = "CREATE VIEW clean AS SELECT ts, host, gpu_uuid, temperature_celsius * 1.8 + 32 AS fahrenheit, power_watts FROM gpu AS g WHERE temperature_celsius BETWEEN 0 AND 200;
     CREATE OR REPLACE VIEW warm AS SELECT ts, host, fahrenheit FROM clean WHERE fahrenheit > 100;";
@@ -110,6 +110,50 @@ fn wrong_views_are_named() {
         let found: Vec<String> = load(text).faults.iter().map(ToString::to_string).collect();
         assert!(found.iter().any(|fault| fault.contains(expected)), "{text}: {found:#?}");
     }
+}
+
+#[test]
+fn views_may_look_back() {
+    let text = "CREATE VIEW calm AS SELECT ts, host, gpu_uuid, median(temperature_celsius) OVER w AS middle, hampel(temperature_celsius, 3) OVER w AS kept,
+            ewma(temperature_celsius, 0.5) OVER w AS mean
+        FROM gpu WINDOW w AS (PARTITION BY host, gpu_uuid ORDER BY ts ROWS BETWEEN 2 PRECEDING AND CURRENT ROW);
+        CREATE ALERT x AS SELECT host, gpu_uuid, middle, kept, mean FROM calm WHERE middle > 10";
+    let loaded = load(text);
+    assert!(!loaded.has_errors(), "{:?}", loaded.faults);
+    let mut engine = Engine::new(loaded.rules).unwrap();
+    let rows = [row(1, "n1", 5.0), row(2, "n1", 90.0), row(3, "n1", 7.0), row(4, "n1", 80.0), row(5, "n1", 20.0)];
+    push(&mut engine, &gpu_batch(&rows), Feed::Live);
+    assert_eq!(
+        show(&advance(&mut engine, Timestamp(20 * SECOND), false)),
+        [
+            "1: g0,n1 clear",
+            // 5 and 90: 42.5 each from the middle, and within 3 * 1.4826 * 42.5.
+            "2: g0,n1 firing middle=47.5 kept=90 mean=61.666666666666664",
+            "3: g0,n1 clear",
+            "4: g0,n1 firing middle=80 kept=80 mean=60.57142857142857",
+            // 7, 80 and 20: the middle is 20.
+            "5: g0,n1 firing middle=20 kept=20 mean=35.285714285714285",
+        ]
+    );
+}
+
+#[test]
+fn bundled_views_are_there_and_can_be_replaced() {
+    let mut loaded = crate::Loaded::default();
+    let files = bundled::VIEWS.iter().map(|file| (file.path, file.sql));
+    Compiler::new().unwrap().load_files(files, &mut loaded);
+    assert!(loaded.faults.is_empty(), "{:?}", loaded.faults);
+    assert_eq!(loaded.views().len(), bundled::VIEWS.len());
+    for file in bundled::VIEWS {
+        let name = file.rule_name();
+        let loaded = load(&format!("CREATE ALERT x AS SELECT * FROM {name} WHERE ts > '2030-01-01T00:00:00Z'"));
+        assert_eq!(loaded.rules.len(), 1, "{name}: {:?}", loaded.faults);
+    }
+    let own = "CREATE VIEW gpu_smooth AS SELECT ts, host, power_watts AS smooth FROM gpu;
+        CREATE ALERT x AS SELECT host, smooth FROM gpu_smooth WHERE smooth > 1";
+    let loaded = load(own);
+    assert!(loaded.faults.is_empty(), "{:?}", loaded.faults);
+    assert_eq!(loaded.views().iter().filter(|view| view.name == "gpu_smooth").count(), 1);
 }
 
 #[test]

@@ -7,11 +7,14 @@ use std::path::PathBuf;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 use clap::ValueEnum;
+use tidewatch_flow::admit::Admit;
+use tidewatch_model::table::Table;
 use tidewatch_model::wire::json::TimeUnitChoice;
 use tidewatch_model::{Span, Timestamp, Transition};
 use tidewatch_sql::{Feed, Level};
 
 use crate::alert_rows::transition_object;
+use crate::cleaning::Cleaning;
 use crate::dimension_files::TableFlags;
 use crate::failure::Failure;
 use crate::input::{Input, Mapping};
@@ -34,6 +37,10 @@ pub struct Args {
     /// A column's name in the files and here: [table.]from=to. Repeatable.
     #[arg(long)]
     map: Vec<String>,
+    /// What is checked of rows from elsewhere, as in clean.rules, such as 'gpu.power_watts jump=2000/s'. Rows of our lake were checked when
+    /// they came. Repeatable.
+    #[arg(long)]
+    clean: Vec<String>,
     /// Leave out rows before this instant (RFC 3339).
     #[arg(long)]
     from: Option<Timestamp>,
@@ -105,6 +112,8 @@ fn read_inputs(args: &Args) -> Result<Vec<(&'static str, RecordBatch)>, Failure>
         EpochUnit::Millis => TimeUnitChoice::Millis,
         EpochUnit::Micros => TimeUnitChoice::Micros,
     };
+    let cleaning: Cleaning =
+        args.clean.join(",").parse().map_err(|error: String| Failure::usage(format!("--clean: {error}")))?;
     let mut tables = Vec::new();
     let mut seen = BTreeSet::new();
     for flag in &args.input {
@@ -119,12 +128,25 @@ fn read_inputs(args: &Args) -> Result<Vec<(&'static str, RecordBatch)>, Failure>
         if !unknown.is_empty() {
             eprintln!("{flag}: columns that the table does not have are left out: {}", unknown.join(", "));
         }
+        let rows = cleaned(input.table, &rows, &cleaning)?;
         let times = times(&rows);
         let from = args.from.map_or(0, |from| times.partition_point(|ts| *ts < from.0));
         let to = args.to.map_or(times.len(), |to| times.partition_point(|ts| *ts < to.0));
         tables.push((input.table.name, rows.slice(from, to.saturating_sub(from))));
     }
     Ok(tables)
+}
+
+/// The rows as admission takes them: the same as live, but for the clock. What it did is said.
+fn cleaned(table: &'static Table, rows: &RecordBatch, cleaning: &Cleaning) -> Result<RecordBatch, Failure> {
+    let admitted = Admit::with(table, cleaning.rules(table)).admit(rows, None).map_err(Failure::no)?;
+    for ((column, reason), values) in &admitted.counts.cleaned {
+        eprintln!("{}.{column}: {values} values were cleaned: {reason}", table.name);
+    }
+    for (reason, rows) in &admitted.counts.refused {
+        eprintln!("{}: {rows} rows were left out: {reason}", table.name);
+    }
+    Ok(admitted.rows)
 }
 
 fn times(rows: &RecordBatch) -> &[i64] {

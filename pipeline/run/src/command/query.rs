@@ -64,12 +64,15 @@ pub struct Asking {
 pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     let dimensions = dimension_files::load(&config.tables_files).map_err(Failure::usage)?;
     let progress = Arc::new(WatchedScan::new(Arc::new(lake_access::open_scan(config)?)));
-    // Rules make streams known, which are tables too. What is wrong with the rules is no matter here.
+    // Rules make streams known, which are tables too, and have views. What is wrong with the rules is no matter here.
     let mut with_rules = config.clone();
     with_rules.rules_paths.extend(args.rules.iter().cloned());
-    drop(rule_watch::load(&with_rules, &dimensions));
+    let loaded = rule_watch::load(&with_rules, &dimensions);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let history = History::new(progress.clone(), threads).map_err(failure)?.with_dimensions(dimensions);
+    let mut history = History::new(progress.clone(), threads).map_err(failure)?.with_dimensions(dimensions);
+    if let Ok(loaded) = &loaded {
+        history = history.with_views(loaded.views());
+    }
     let asking = Asking { history, progress };
     let sql = match args.sql.as_deref() {
         None if std::io::stdin().is_terminal() && args.out.is_none() => return prompt::run(&asking),

@@ -116,11 +116,14 @@ pub fn yield_to_others() {
 /// With what was read of the lake before: its entries are many, and never change.
 fn open(config: &Config, args: &Args, scan: &mut Option<Arc<LakeScan>>) -> Result<History, Failure> {
     let dimensions = dimension_files::load(&config.tables_files).map_err(Failure::usage)?;
-    drop(rule_watch::load(config, &dimensions));
+    let loaded = rule_watch::load(config, &dimensions);
     let known = scan.take().map_or_else(|| lake_access::open_scan(config).map(Arc::new), Ok)?;
     *scan = Some(known.clone());
     let history = History::new(known, threads()).map_err(Failure::no)?;
-    let history = history.with_dimensions(dimensions).bounded((args.memory as f64 * QUESTIONS_SHARE) as usize);
+    let mut history = history.with_dimensions(dimensions).bounded((args.memory as f64 * QUESTIONS_SHARE) as usize);
+    if let Ok(loaded) = &loaded {
+        history = history.with_views(loaded.views());
+    }
     if !args.postgres {
         return Ok(history);
     }

@@ -27,13 +27,17 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let mut outcome = Outcome { passed: 0, failures: vec![], dimensions };
     if args.paths.is_empty() {
         for file in bundled::FILES {
-            outcome.file(file.path, file.test, |_| Ok(compile(file.path, file.sql)));
+            outcome.file(file.path, file.test, |_| Ok(compile(&[(file.path, file.sql)])));
+        }
+        for file in bundled::VIEWS {
+            // Every rule sees the bundled views.
+            outcome.file(file.path, file.test, |parsed| Ok(compile(&[(&test_name(file.path), &parsed.rules)])));
         }
     }
     for path in rule_files::files_with(&args.paths, ".test.yaml")? {
         let text =
             std::fs::read_to_string(&path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
-        outcome.file(&path.display().to_string(), &text, |names| load_beside(&path, names, &args.tables));
+        outcome.file(&path.display().to_string(), &text, |parsed| load_beside(&path, parsed, &args.tables));
     }
     let summary = format!("{} passed, {} failed", outcome.passed, outcome.failures.len());
     for failure in &outcome.failures {
@@ -54,12 +58,12 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn file(&mut self, name: &str, text: &str, rules: impl FnOnce(&[String]) -> Result<Loaded, String>) {
+    fn file(&mut self, name: &str, text: &str, rules: impl FnOnce(&TestFile) -> Result<Loaded, String>) {
         let parsed: TestFile = match serde_yaml_ng::from_str(text) {
             Ok(parsed) => parsed,
             Err(error) => return self.failures.push(format!("{name}: {error}")),
         };
-        let loaded = match rules(&parsed.rule_files) {
+        let loaded = match rules(&parsed) {
             Ok(loaded) => loaded,
             Err(message) => return self.failures.push(format!("{name}: {message}")),
         };
@@ -81,21 +85,27 @@ impl Outcome {
     }
 }
 
-fn compile(path: &str, sql: &str) -> Loaded {
+fn compile(files: &[(&str, &str)]) -> Loaded {
     let mut loaded = Loaded::default();
     if let Ok(compiler) = Compiler::new() {
-        compiler.load(path, sql, &mut loaded);
+        compiler.load_files(files.iter().copied(), &mut loaded);
     }
     loaded
 }
 
-/// The rule files that a test file names, beside it.
-fn load_beside(test: &Path, names: &[String], tables: &TableFlags) -> Result<Loaded, String> {
+/// The name of the test file of a bundled one.
+fn test_name(path: &str) -> String {
+    format!("{}.test.yaml", path.strip_suffix(".sql").unwrap_or(path))
+}
+
+/// The rule files that a test file names, beside it, and the rules that it has itself.
+fn load_beside(test: &Path, parsed: &TestFile, tables: &TableFlags) -> Result<Loaded, String> {
     let folder = test.parent().unwrap_or(Path::new("."));
-    let paths: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
-    if paths.is_empty() {
-        return Err("rule_files: expected at least one".to_string());
+    let paths: Vec<PathBuf> = parsed.rule_files.iter().map(|name| folder.join(name)).collect();
+    if paths.is_empty() && parsed.rules.trim().is_empty() {
+        return Err("rule_files: expected at least one, or rules".to_string());
     }
     let dimensions = tables.load().map_err(|failure| failure.message)?;
-    rule_files::load(&paths, false, &dimensions).map_err(|failure| failure.message)
+    let own = (!parsed.rules.trim().is_empty()).then(|| (test.display().to_string(), parsed.rules.clone()));
+    rule_files::load_with(&paths, own, false, &dimensions).map_err(|failure| failure.message)
 }

@@ -179,6 +179,7 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         cluster: log.is_cluster(),
         part: Part::Whole,
         mappings: config.kafka_topics.iter().cloned().map(Arc::new).collect(),
+        cleaning: Arc::new(config.clean_rules.clone()),
         from: config.kafka_from,
         store: store.clone(),
         random: Arc::new(OsRandom),

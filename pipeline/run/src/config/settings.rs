@@ -432,6 +432,15 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| config.lake_retention.map(|span| span.to_string()).unwrap_or_default(),
     },
     Setting {
+        name: "clean.rules",
+        meaning: "what is checked of rows: 'TABLE.COLUMN unit=percent range=0..1 jump=5/s action=null|clamp|drop' or 'TABLE duplicates=drop', as a list",
+        set: |config, text| {
+            config.clean_rules = text.parse()?;
+            Ok(())
+        },
+        show: |config| config.clean_rules.to_string(),
+    },
+    Setting {
         name: "sql.listen",
         meaning: "where 'up' serves the history over PostgreSQL's protocol, such as 127.0.0.1:5433; empty nowhere",
         set: |config, text| {

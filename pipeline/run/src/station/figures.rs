@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tidewatch_flow::clean::{NAN, UNIT};
 use tidewatch_model::{Span, Timestamp};
 
 use super::{FIGURES_INTERVAL, Station, StationError};
@@ -25,6 +26,14 @@ impl Station {
         figures.extend(of("tidewatch_rule_failures_total", "rule", &self.stats.rule_failures));
         figures.extend(of("tidewatch_engine_overflow_rows_total", "table", &self.stats.overflow_rows));
         figures.extend(of("tidewatch_lag_records", "table", &self.stats.lag));
+        // What says itself that it is no value, and what only came in another unit, is no fault that people are to look for.
+        let mut cleaned: BTreeMap<String, u64> = BTreeMap::new();
+        for ((table, column, reason), values) in &self.stats.cleaned_values {
+            if ![NAN, UNIT].contains(reason) {
+                *cleaned.entry(format!("{table}.{column}")).or_default() += values;
+            }
+        }
+        figures.extend(of("tidewatch_cleaned_values_total", "column", &cleaned));
         let outcomes: BTreeMap<String, u64> =
             self.stats.notices.iter().map(|(outcome, count)| (outcome.to_string(), *count)).collect();
         figures.extend(of("tidewatch_notices_total", "outcome", &outcomes));

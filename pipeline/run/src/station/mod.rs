@@ -8,6 +8,8 @@ mod aside;
 mod caretaker;
 #[cfg(test)]
 mod change_tests;
+#[cfg(test)]
+mod clean_tests;
 mod figures;
 mod follow;
 mod letters;
@@ -40,6 +42,7 @@ use tidewatch_model::{Alert, Notice, Rule, Span, Timestamp, Transition};
 use tidewatch_sql::{CompiledRule, Dimensions, EngineError, QueryError};
 
 use crate::api::RuleHealth;
+use crate::cleaning::Cleaning;
 use crate::judge::Judge;
 use crate::mapping::{From, Mapping};
 use crate::said::{Acks, Silences};
@@ -127,6 +130,8 @@ pub struct Parts {
     pub part: Part,
     /// Other people's topics.
     pub mappings: Vec<Arc<Mapping>>,
+    /// What is checked of rows.
+    pub cleaning: Arc<Cleaning>,
     /// Where our topics' partitions are begun that the lake has nothing of.
     pub from: From,
     /// The rules of telling.
@@ -188,6 +193,7 @@ pub struct Station {
     origin: Origin,
     tenure: Tenure,
     mappings: Vec<Arc<Mapping>>,
+    cleaning: Arc<Cleaning>,
     from: From,
     /// Keys of states that predecessors left: deleted once a state of our own stands.
     left_behind: Vec<Vec<u8>>,
@@ -331,6 +337,7 @@ impl Station {
             origin: Origin { source: "engine".to_string(), incarnation, seq: 0 },
             tenure,
             mappings: parts.mappings,
+            cleaning: parts.cleaning,
             from: parts.from,
             left_behind: vec![],
             log: parts.log,

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tidewatch_flow::admit::Admit;
 use tidewatch_flow::watermark::Watermark;
 use tidewatch_model::Timestamp;
 use tidewatch_model::limits::READ_BYTES;
@@ -73,7 +72,7 @@ impl Station {
             let begin = self.log.offset_for_time(&source.topic, source.partition, from)?;
             readers.push(Source {
                 next: begin.clamp(range.start, range.end).min(source.next),
-                admit: Admit::new(source.table),
+                admit: source.admit.anew(),
                 decoder: wire::Decoder::default(),
                 topic: source.topic.clone(),
                 mapping: source.mapping.clone(),
@@ -164,6 +163,7 @@ impl Station {
             if let Some(header) = header {
                 reader.admit.remember(header.source, header.incarnation, header.seq);
             }
+            reader.admit.keep();
             if let Taken::Rows { rows, .. } = taken {
                 self.judge.prefill(reader.table.name, &rows)?;
             }

@@ -4,7 +4,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use tidewatch_flow::admit::{Admit, newest};
+use tidewatch_flow::admit::{Admit, AdmitCounts, Admitted, newest};
+use tidewatch_flow::clean::{DUPLICATE, JUMP, Refused};
 use tidewatch_lake::{Counts, Progress, SourceSeq};
 use tidewatch_model::Timestamp;
 use tidewatch_model::limits::READ_BYTES;
@@ -15,6 +16,7 @@ use tidewatch_sql::Feed;
 
 use super::letters::dead_letter;
 use super::{Station, StationError};
+use crate::cleaning::Cleaning;
 use crate::mapping::Mapping;
 
 /// A partition, and how far it was read.
@@ -56,7 +58,7 @@ pub struct Source {
 
 impl Source {
     /// A partition of a table's topic, or of one that others write, of which nothing was read.
-    pub fn new(table: &'static Table, mapping: Option<Arc<Mapping>>, partition: u32) -> Source {
+    pub fn new(table: &'static Table, mapping: Option<Arc<Mapping>>, partition: u32, cleaning: &Cleaning) -> Source {
         Source {
             table,
             topic: mapping.as_ref().map_or_else(|| table.topic(), |mapping| mapping.topic.clone()),
@@ -69,7 +71,7 @@ impl Source {
             judge_from: 0,
             lag: 0,
             unread: false,
-            admit: Admit::new(table),
+            admit: Admit::with(table, cleaning.rules(table)),
             decoder: wire::Decoder::default(),
             caught_up: false,
             last: None,
@@ -86,8 +88,8 @@ pub enum Taken {
         rows: RecordBatch,
         /// Parts of it that can't be taken, as records, with the reason.
         rejected: Vec<(Record, String)>,
-        /// Rows among them whose time is odd.
-        odd: u64,
+        /// What was turned away or changed.
+        counts: AdmitCounts,
     },
     /// It was read before.
     Duplicate,
@@ -186,13 +188,13 @@ impl Station {
             progress.sources.push((header.source.clone(), seq));
         }
         match taken {
-            Taken::Rows { rows, rejected, odd } => {
+            Taken::Rows { rows, rejected, counts } => {
                 for (letter, reason) in rejected.iter().filter(|_| for_lake) {
                     dead_letter(self.log.as_ref(), &source.topic, source.partition, offset, letter, reason)?;
                     progress.counts.dead_letters = 1;
                 }
-                if odd > 0 && for_lake {
-                    *self.stats.odd_time_rows.entry(source.table.name.to_string()).or_default() += odd;
+                if for_lake {
+                    self.stats.count(source.table.name, &counts);
                 }
                 let lane = source.lane;
                 let (topic, partition, table) = (source.topic.clone(), source.partition, source.table.name);
@@ -219,6 +221,7 @@ impl Station {
         if let Some(header) = header {
             source.admit.remember(header.source, header.incarnation, header.seq);
         }
+        source.admit.keep();
         if for_lake {
             self.lake.advance(&source.topic, source.partition, &progress, now)?;
         }
@@ -285,8 +288,8 @@ impl Station {
 
 /// What a record is, and its header when that can be read and the frame was not seen before.
 pub fn read_record(source: &mut Source, record: &Record, now: Timestamp) -> (Option<Header>, Taken) {
-    if let Some(mapping) = &source.mapping {
-        return (None, read_mapped(source, mapping, record, now));
+    if let Some(mapping) = source.mapping.clone() {
+        return (None, read_mapped(source, &mapping, record, now));
     }
     let (header, batch) = match source.decoder.decode(record) {
         Ok(decoded) => decoded,
@@ -305,12 +308,12 @@ pub fn read_record(source: &mut Source, record: &Record, now: Timestamp) -> (Opt
         Ok(admitted) => admitted,
         Err(error) => return (Some(header), Taken::Dead(error.to_string())),
     };
-    let odd = admitted.rejected.as_ref().map_or(0, RecordBatch::num_rows) as u64;
     let origin =
         wire::Origin { source: header.source.clone(), incarnation: header.incarnation.clone(), seq: header.seq };
     let letter = |rows: RecordBatch| wire::encode(source.table.name, &origin, &rows).unwrap_or_else(|_| record.clone());
-    let rejected = admitted.rejected.map(|rows| (letter(rows), odd_times(odd))).into_iter().collect();
-    (Some(header), Taken::Rows { rows: admitted.rows, rejected, odd })
+    let Admitted { rows, rejected, refused, counts } = admitted;
+    let rejected = left_out(rejected, refused).map(|(rows, reason)| (letter(rows), reason)).collect();
+    (Some(header), Taken::Rows { rows, rejected, counts })
 }
 
 /// Tells one record from another.
@@ -320,12 +323,23 @@ fn in_few_bytes(record: &Record) -> u64 {
     hasher.finish()
 }
 
-fn odd_times(rows: u64) -> String {
-    format!("{rows} rows are more than 24h behind or 5m ahead of the clock")
+/// The rows that are kept as dead letters, with the reason. A copy of a row that was taken is not.
+fn left_out(odd: Option<RecordBatch>, refused: Vec<Refused>) -> impl Iterator<Item = (RecordBatch, String)> {
+    let of_time = odd.map(|rows| {
+        let reason = format!("{} rows are more than 24h behind or 5m ahead of the clock", rows.num_rows());
+        (rows, reason)
+    });
+    let impossible =
+        refused.into_iter().filter(|part| part.reason != DUPLICATE).map(|Refused { rows, column, reason }| {
+            let what = if reason == JUMP { "changes faster than" } else { "is outside of what" };
+            let reason = format!("{} rows whose {column} {what} clean.rules allows", rows.num_rows());
+            (rows, reason)
+        });
+    of_time.into_iter().chain(impossible)
 }
 
 /// What a message of other people is.
-fn read_mapped(source: &Source, mapping: &Mapping, record: &Record, now: Timestamp) -> Taken {
+fn read_mapped(source: &mut Source, mapping: &Mapping, record: &Record, now: Timestamp) -> Taken {
     let taken = match mapping.read(record) {
         Ok(taken) => taken,
         Err(reason) => return Taken::Dead(reason),
@@ -334,8 +348,8 @@ fn read_mapped(source: &Source, mapping: &Mapping, record: &Record, now: Timesta
         Ok(admitted) => admitted,
         Err(error) => return Taken::Dead(error.to_string()),
     };
-    let odd = admitted.rejected.as_ref().map_or(0, RecordBatch::num_rows) as u64;
     let mut rejected: Vec<(Record, String)> = taken.rejected.into_iter().collect();
-    rejected.extend(admitted.rejected.map(|rows| (mapping.write(&rows, record), odd_times(odd))));
-    Taken::Rows { rows: admitted.rows, rejected, odd }
+    let left_out = left_out(admitted.rejected, admitted.refused);
+    rejected.extend(left_out.map(|(rows, reason)| (mapping.write(&rows, record), reason)));
+    Taken::Rows { rows: admitted.rows, rejected, counts: admitted.counts }
 }

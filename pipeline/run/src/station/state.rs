@@ -255,7 +255,7 @@ impl Station {
             false => next.clamp(range.start, range.end),
         };
         let lag = range.end.saturating_sub(next);
-        let source = Source::new(table, mapping, partition);
+        let source = Source::new(table, mapping, partition, &self.cleaning);
         Ok(Source { lane, next, stored, lake_from, judge_from, lag, ..source })
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tidewatch_flow::admit::{AdmitCounts, FUTURE, LATE};
 use tidewatch_model::Timestamp;
 
 /// What happened since the start, for people and metrics.
@@ -13,6 +14,10 @@ pub struct Stats {
     pub dead_letters: BTreeMap<String, u64>,
     /// Rows too far ahead or behind, by table.
     pub odd_time_rows: BTreeMap<String, u64>,
+    /// Values that cleaning changed, by table, column and reason.
+    pub cleaned_values: BTreeMap<(String, &'static str, &'static str), u64>,
+    /// Rows that were not taken, by table and reason.
+    pub refused_rows: BTreeMap<(String, &'static str), u64>,
     /// Rows that came after the windows that wanted them, by table.
     pub late_rows: BTreeMap<String, u64>,
     /// Bytes that the engine holds of rows and windows, by table.
@@ -68,6 +73,19 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Counts what admission turned away or changed.
+    pub fn count(&mut self, table: &str, counts: &AdmitCounts) {
+        for ((column, reason), values) in &counts.cleaned {
+            *self.cleaned_values.entry((table.to_string(), column, reason)).or_default() += values;
+        }
+        for (reason, rows) in &counts.refused {
+            *self.refused_rows.entry((table.to_string(), reason)).or_default() += rows;
+            if [FUTURE, LATE].contains(reason) {
+                *self.odd_time_rows.entry(table.to_string()).or_default() += rows;
+            }
+        }
+    }
+
     /// Takes another part's figures into the sum: counts add up, and the slowest watermark counts.
     pub fn add(&mut self, other: &Stats) {
         let sum = |into: &mut BTreeMap<String, u64>, from: &BTreeMap<String, u64>| {
@@ -76,6 +94,12 @@ impl Stats {
         sum(&mut self.rows, &other.rows);
         sum(&mut self.dead_letters, &other.dead_letters);
         sum(&mut self.odd_time_rows, &other.odd_time_rows);
+        for (place, count) in &other.cleaned_values {
+            *self.cleaned_values.entry(place.clone()).or_default() += count;
+        }
+        for (place, count) in &other.refused_rows {
+            *self.refused_rows.entry(place.clone()).or_default() += count;
+        }
         sum(&mut self.late_rows, &other.late_rows);
         sum(&mut self.engine_bytes, &other.engine_bytes);
         sum(&mut self.overflow_rows, &other.overflow_rows);

@@ -99,6 +99,7 @@ impl World {
             cluster: false,
             part: Part::Whole,
             mappings: vec![],
+            cleaning: Arc::default(),
             from: From::Earliest,
             policy: Policy::built_in(vec![Target { name: "ops".to_string(), send_resolved: true }]),
             silences: self.silences(),
