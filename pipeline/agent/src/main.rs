@@ -12,7 +12,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use tidewatch_collect::{Collector, GpuControl, LogOptions, Pump, Roots, ScrapeOptions, Sources, Target, TokenFile, TypedTables};
+use tidewatch_collect::{
+    Collector, GpuControl, LogOptions, Pump, Roots, ScrapeOptions, Sources, Target, TokenFile, TypedTables,
+};
 use tidewatch_kafka::{KafkaLog, KafkaOptions};
 use tidewatch_log::{LocalLog, LocalLogOptions, Spool, SpoolOptions};
 use tidewatch_model::limits::{LOCAL_PARTITIONS, LOG_RETENTION, LOG_RETENTION_BYTES, SYNC_INTERVAL};

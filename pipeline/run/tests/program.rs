@@ -3,9 +3,9 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used)]
 
-mod process;
 #[path = "program/import.rs"]
 mod import;
+mod process;
 #[path = "program/questions.rs"]
 mod questions;
 #[path = "program/rows.rs"]
