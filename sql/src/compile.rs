@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, SchemaError, plan_err};
 use datafusion::execution::context::SessionContext;
@@ -295,6 +295,13 @@ impl Compiler {
             across: is_across(&strategy),
             table_kind: reads.kind(),
             shape,
+            spread: plan
+                .schema()
+                .fields()
+                .iter()
+                .filter(|field| is_map(field, &key))
+                .map(|field| field.name().clone())
+                .collect(),
             key,
             options: written.options,
             lower_is_worse,
@@ -603,4 +610,9 @@ fn remark_on_expression(alert: &WrittenAlert, tables: &[&Table], expression: &Ex
         }
         _ => None,
     }
+}
+
+/// Whether a column of the key is a map.
+fn is_map(field: &Field, key: &[String]) -> bool {
+    key.contains(field.name()) && matches!(field.data_type(), DataType::Map(..))
 }

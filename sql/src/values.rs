@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use crate::recovery::holds;
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, MapArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::{cast, prep_null_mask_filter};
 use arrow::datatypes::{
     DataType, Float64Type, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, SchemaRef,
@@ -13,7 +13,7 @@ use arrow::datatypes::{
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use tidewatch_model::limits::{VALUE_BYTES, VALUES_BYTES};
-use tidewatch_model::value::{cut, cut_label};
+use tidewatch_model::value::{cut, cut_label, map_text};
 use tidewatch_model::{Key, Rule, Span, Timestamp, Value, Values};
 
 /// One row of a rule's result.
@@ -38,6 +38,12 @@ pub fn result_rows(batches: &[RecordBatch], key: &[String], time: Option<&str>) 
         for row in 0..batch.num_rows() {
             let mut result = ResultRow { ts: None, key: Key::new(), values: Values::new() };
             for (field, column) in schema.fields().iter().zip(&columns) {
+                if let (Column::Map(map), true) = (column, key.contains(field.name())) {
+                    if map.is_valid(row) {
+                        result.key.insert(field.name().clone(), map_of(map, row));
+                    }
+                    continue;
+                }
                 let value = bounded(column.value(row), per_value);
                 if time == Some(field.name()) {
                     result.ts = column.instant(row);
@@ -102,6 +108,14 @@ enum Column {
     Float(arrow::array::Float64Array),
     Time(arrow::array::TimestampMicrosecondArray),
     Text(Vec<Option<String>>),
+    Map(MapArray),
+}
+
+/// A map as text.
+fn map_of(map: &MapArray, row: usize) -> String {
+    let entries = map.value(row);
+    let (names, values) = (entries.column(0).as_string::<i32>(), entries.column(1).as_string::<i32>());
+    map_text(names.iter().zip(values).filter_map(|(name, value)| Some((name?, value?))))
 }
 
 impl Column {
@@ -136,6 +150,9 @@ impl Column {
                 };
                 Column::Text(intervals.map(|interval| interval.map(|interval| span(interval).to_string())).collect())
             }
+            DataType::Map(..) => {
+                Column::Map(cast(array, &tidewatch_model::table::ColumnType::Map.arrow())?.as_map().clone())
+            }
             _ => {
                 let formatter = ArrayFormatter::try_new(array, &FormatOptions::default())?;
                 let text = (0..array.len()).map(|row| array.is_valid(row).then(|| formatter.value(row).to_string()));
@@ -152,6 +169,7 @@ impl Column {
             Column::Float(array) if array.is_valid(row) => Value::Float(array.value(row)),
             Column::Time(array) if array.is_valid(row) => Timestamp(array.value(row)).into(),
             Column::Text(text) => text[row].clone().map_or(Value::Null, Value::Text),
+            Column::Map(map) if map.is_valid(row) => Value::Text(map_of(map, row)),
             _ => Value::Null,
         }
     }

@@ -7,9 +7,9 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidewatch_model::alert::{Labels, Swings, event_id, fingerprint};
-use tidewatch_model::limits::{ANNOTATION_BYTES, GONE_AFTER, RESOLVED_KEPT};
+use tidewatch_model::limits::{ANNOTATION_BYTES, GONE_AFTER, LABELS, RESOLVED_KEPT};
 use tidewatch_model::table::TableKind;
-use tidewatch_model::value::cut;
+use tidewatch_model::value::{cut, cut_label, entries_of};
 use tidewatch_model::{
     Alert, AlertState, Evaluation, Finding, GroupState, NoDataPolicy, Outcome, Reason, Rule, RuleShape, Severity, Span,
     Timestamp, Transition, Value, Values,
@@ -244,6 +244,16 @@ fn within(
 
 fn labels_of(rule: &Rule, finding: &Finding) -> Labels {
     let mut labels: Labels = finding.key.clone();
+    for name in &rule.spread {
+        // One that was cut stays what it is.
+        let Some(entries) = labels.get(name).and_then(|text| entries_of(text)) else { continue };
+        labels.remove(name);
+        // A column of the key speaks for the entry of its name, also when it says that there is none.
+        let spread = entries.into_iter().filter(|(label, _)| !rule.key.contains(label) || rule.spread.contains(label));
+        for (label, value) in spread.take(LABELS) {
+            labels.entry(label).or_insert_with(|| cut_label(value));
+        }
+    }
     labels.extend(rule.options.labels.clone());
     labels.insert("alertname".to_string(), rule.name.clone());
     labels
@@ -256,6 +266,7 @@ fn same_identity(rule: &Rule, alert: &Alert) -> bool {
         name == "alertname"
             || name == OVERFLOW && rule.options.limit.is_some()
             || rule.key.contains(name)
+            || !rule.spread.is_empty()
             || rule.options.labels.contains_key(name)
     };
     columns(&alert.key) == columns(&rule.key)
@@ -314,7 +325,7 @@ fn one_group(rule: &Rule, alerts: &mut BTreeMap<String, Alert>, finding: &Findin
         (_, Some(alert)) if out_of_order(alert) => vec![],
         (GroupState::Firing(values), Some(alert)) => matched(rule, alert, values.clone(), at),
         (GroupState::Firing(values), None) => {
-            begin(rule, alerts, labels, fingerprint, values.clone(), Reason::ConditionMet, at)
+            begin_group(rule, alerts, finding, labels, values.clone(), Reason::ConditionMet, at)
         }
         (GroupState::Clear, Some(alert)) => missed(rule, alert, Reason::ConditionCleared, at),
         (GroupState::Held, Some(alert)) => not_recovered(rule, alert, at),
@@ -323,12 +334,32 @@ fn one_group(rule: &Rule, alerts: &mut BTreeMap<String, Alert>, finding: &Findin
             (NoDataPolicy::Ignore, _) => vec![],
             // Nothing says that it is less urgent than it was.
             (NoDataPolicy::Alert, Some(alert)) => matched_as(rule, alert, Values::new(), alert.severity, at),
-            (NoDataPolicy::Alert, None) => begin(rule, alerts, labels, fingerprint, Values::new(), Reason::NoData, at),
+            (NoDataPolicy::Alert, None) => {
+                begin_group(rule, alerts, finding, labels, Values::new(), Reason::NoData, at)
+            }
             (NoDataPolicy::Resolve, Some(alert)) => missed(rule, alert, Reason::NoData, at),
             (NoDataPolicy::Keep, Some(alert)) => went_silent(alert, at),
             (NoDataPolicy::Resolve | NoDataPolicy::Keep, None) => vec![],
         },
     }
+}
+
+/// A new episode of a group.
+fn begin_group(
+    rule: &Rule,
+    alerts: &mut BTreeMap<String, Alert>,
+    finding: &Finding,
+    labels: Labels,
+    values: Values,
+    reason: Reason,
+    at: Instant,
+) -> Vec<Transition> {
+    let id = fingerprint(&labels);
+    let transitions = begin(rule, alerts, labels, id.clone(), values, reason, at);
+    if let Some(alert) = alerts.get_mut(&id).filter(|_| !rule.spread.is_empty()) {
+        alert.group.clone_from(&finding.key);
+    }
+    transitions
 }
 
 /// A new episode: pending, or firing at once without `for`.

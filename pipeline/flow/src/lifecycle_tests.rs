@@ -23,6 +23,7 @@ pub(super) fn rule(hold: i64, keep: i64, no_data: NoDataPolicy) -> Rule {
         across: false,
         table_kind: TableKind::Sample,
         shape: RuleShape::Window(WindowSpec { slide: minute, size: minute }),
+        spread: vec![],
         key: vec!["host".to_string()],
         options: RuleOptions {
             severity: Severity::Warning,
@@ -513,4 +514,31 @@ proptest! {
             }
         }
     }
+}
+
+/// A map in the key is labels: each of its entries, but where another column of the key has its name, also one that is NULL.
+#[test]
+fn the_entries_of_a_map_are_labels() {
+    let spread = Rule {
+        key: vec!["labels".to_string(), "zone".to_string()],
+        spread: vec!["labels".to_string()],
+        ..rule(0, 0, NoDataPolicy::Resolve)
+    };
+    let text = r#"{"alertname":"theirs","job":"a","zone":"z"}"#;
+    let key: Key = [("labels".to_string(), text.to_string())].into();
+    let mut book = AlertBook::default();
+    let mut step = |minute: i64, state: GroupState| {
+        let outcome = Outcome::Groups(vec![Finding { key: key.clone(), state }]);
+        let found = book.advance(&spread, &Evaluation { outcome, ..evaluation(minute, '.') });
+        (found.len(), book.alerts().next().cloned())
+    };
+    let (count, alert) = step(1, GroupState::Firing(vec![]));
+    let alert = alert.unwrap();
+    let shown: Vec<String> = alert.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!((count, shown), (1, vec!["alertname=hot".to_string(), "job=a".to_string()]));
+    assert_eq!(alert.group, key);
+    assert_eq!(step(2, GroupState::Clear).0, 1, "the same alert is over");
+    // What was cut is a label as it is.
+    let cut: Key = [("labels".to_string(), "{\"job\":\"aaa".to_string())].into();
+    assert_eq!(labels_of(&spread, &Finding { key: cut, state: GroupState::Clear })["labels"], "{\"job\":\"aaa");
 }

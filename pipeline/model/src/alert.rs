@@ -75,6 +75,9 @@ pub struct Alert {
     /// Names of the rule's key columns when it made this alert: a rule with others makes other alerts.
     #[serde(default)]
     pub key: Vec<String>,
+    /// What the engine calls its group, where that can't be read off the labels; else empty.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub group: BTreeMap<String, String>,
     /// alertname, key and the rule's static labels: the identity.
     pub labels: Labels,
     /// Where it stands.
@@ -192,6 +195,7 @@ impl Alert {
             rule: labels.get("alertname").cloned().unwrap_or_default(),
             rule_version: String::new(),
             key: vec![],
+            group: BTreeMap::new(),
             labels,
             state: AlertState::Inactive,
             severity,

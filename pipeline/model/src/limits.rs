@@ -71,6 +71,8 @@ pub const RULE_BYTES: usize = 32 << 10;
 pub const LABELS: usize = 30;
 /// The value of a label; a longer one is cut and gets a hash of the whole, so that two stay two.
 pub const LABEL_BYTES: usize = 1 << 10;
+/// The longest map, as JSON, whose entries become labels.
+pub const MAP_BYTES: usize = 16 << 10;
 /// A text among an alert's values; a longer one is cut.
 pub const VALUE_BYTES: usize = 4 << 10;
 /// All of an alert's values together.

@@ -119,6 +119,9 @@ pub struct Rule {
     pub shape: RuleShape,
     /// The columns that identify an alert, as the SELECT names them.
     pub key: Vec<String>,
+    /// Those of them that are maps: each of their entries is a label, but where another column of the key has its name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spread: Vec<String>,
     /// The checked options.
     pub options: RuleOptions,
     /// Whether lower numbers are worse: its condition asks for less than something.

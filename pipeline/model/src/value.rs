@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::alert::hex;
-use crate::limits::LABEL_BYTES;
+use crate::limits::{LABEL_BYTES, MAP_BYTES};
 use crate::time::Timestamp;
 
 /// The identity of a group within a rule: label name to label value, sorted by name. A NULL is an absent label.
@@ -86,6 +86,25 @@ pub fn cut(text: String, bytes: usize) -> String {
     }
     let end = text.floor_char_boundary(bytes.saturating_sub('…'.len_utf8()));
     format!("{}…", &text[..end])
+}
+
+/// A map as the value of an identity: JSON, its keys sorted, or what [`cut_label`] leaves of one that is too long to be told.
+///
+/// ```
+/// use tidewatch_model::value::{entries_of, map_text};
+/// let text = map_text([("job", "a"), ("host", "n1")]);
+/// assert_eq!(text, r#"{"host":"n1","job":"a"}"#);
+/// assert_eq!(entries_of(&text).unwrap()["job"], "a");
+/// ```
+pub fn map_text<'a>(entries: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let entries: BTreeMap<&str, &str> = entries.into_iter().collect();
+    let text = serde_json::to_string(&entries).unwrap_or_default();
+    if text.len() > MAP_BYTES { cut_label(text) } else { text }
+}
+
+/// The entries of such a text; `None` of one that was cut.
+pub fn entries_of(text: &str) -> Option<BTreeMap<String, String>> {
+    serde_json::from_str(text).ok()
 }
 
 /// The value of a label: [`cut`], with a hash of the whole behind it when something was cut, since labels are identity.

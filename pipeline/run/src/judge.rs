@@ -245,6 +245,9 @@ impl Listener for Verdicts {
 
 /// The part of an alert's labels that is the group's key.
 fn key_of(rule: &Rule, alert: &Alert) -> Key {
+    if !alert.group.is_empty() {
+        return alert.group.clone();
+    }
     alert
         .labels
         .iter()
