@@ -126,7 +126,14 @@ impl Gpus {
                             0.01
                         }
                     }
-                    Role::Serving => demand.2,
+                    // Replicas that were stopped for the night hold nothing.
+                    Role::Serving => {
+                        if *load > 0.0 {
+                            demand.2
+                        } else {
+                            0.01
+                        }
+                    }
                     Role::Training => {
                         if phase == Phase::Idle {
                             0.01

@@ -172,7 +172,7 @@ impl Serving {
             self.scale(service, wanted, now, since, marks);
             let up = self.replicas.iter().filter(|replica| replica.service == service && replica.up).count();
             // All requests of ten seconds, over those that take them.
-            let surge = if has(Kind::Burst) { 1.8 } else { 1.0 };
+            let surge = if has(Kind::Burst) { 1.35 } else { 1.0 };
             let asked = 10.0 * about.peak * all as f64 * traffic * surge * (1.0 + 0.08 * self.dice.noise());
             let failing = match () {
                 () if has(Kind::ServeErrors) => 0.6,
