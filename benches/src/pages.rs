@@ -3,7 +3,7 @@
 //!
 //! `cargo build --release --workspace && target/release/pages healthy|faults|cost [GPUS [INTERVAL [DURATION [OUT]]]]`, at the root of
 //! the repository, whose sql/rules and sql/pack are read: a healthy day, one with 200 faults, or what each rule costs. OUT gets
-//! each alert as a line of JSON.
+//! each change of an alert as a line. PAGES_RULES=WORD leaves only files of rules whose text has the word, such as gpu_event.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)]
 
@@ -63,6 +63,9 @@ fn pack() -> Files {
     let mut found = Vec::new();
     for folder in ["sql/rules", "sql/pack"] {
         files(Path::new(folder), &mut found);
+    }
+    if let Ok(word) = std::env::var("PAGES_RULES") {
+        found.retain(|(_, text)| text.contains(&word));
     }
     found
 }
@@ -244,7 +247,8 @@ fn print_alerts(fired: &[&Fired]) {
 /// Whether an alert is about a fault: it names one of what the fault names, in its time.
 fn is_about(alert: &Fired, fault: &FaultTruth) -> bool {
     let named = |name: &str, value: &str| fault.labels.get(name).is_some_and(|other| other == value);
-    alert.at >= fault.start
+    // A fault shows from the tick on in which it begins.
+    alert.at >= fault.start.floor(LOOK)
         && alert.at <= fault.end + GRACE
         && alert.labels.iter().any(|(name, value)| named(name, value))
 }
@@ -264,7 +268,7 @@ fn print_faults(truth: &[FaultTruth], fired: &[Fired]) {
             let (injected, delays) = found.entry((&fault.kind, rule)).or_default();
             *injected += 1;
             match first {
-                Some(at) => delays.push((at - fault.start).as_seconds()),
+                Some(at) => delays.push((at - fault.start).as_seconds().max(0.0)),
                 None => println!(
                     "missed: {rule} for {} from {} to {}, {:?}",
                     fault.kind, fault.start, fault.end, fault.labels

@@ -325,7 +325,10 @@ impl Gpus {
                 Kind::GpuOffBus if within(happening.from + 5) => vec![Some(("vanished", None))],
                 Kind::GpuOffBus if happening.until <= end => vec![Some(("recovered", None))],
                 Kind::Uncorrectable if within(happening.from) => vec![code(48), code(63)],
-                Kind::XidStorm if within(now - (now - happening.from) % 60) => vec![code(31)],
+                // Once a minute, also where a tick is longer than a second.
+                Kind::XidStorm if within(happening.from + (now - happening.from + 59).div_euclid(60) * 60) => {
+                    vec![code(31)]
+                }
                 _ => continue,
             };
             for (kind, code) in told.into_iter().flatten() {

@@ -196,7 +196,8 @@ impl Serving {
                 replica.requests += done;
                 replica.errors += failed;
                 replica.tokens += done * 350.0;
-                let waits = replica.waiting * 0.6;
+                // Who comes now waits until those before are done.
+                let waits = replica.waiting / (carried / 10.0);
                 for metric in 0..3 {
                     let mean = about.seconds[metric] * (1.0 + 0.4 * load) * if warm || metric == 0 { 1.0 } else { 4.0 };
                     let median = mean + if metric == 2 { 0.0 } else { waits * 0.5 };
