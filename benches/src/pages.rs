@@ -80,7 +80,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(files: &Files, day: &Day) -> Bench {
+    fn new(files: &[(String, String)], day: &Day) -> Bench {
         let mut dimensions = Dimensions::default();
         for (table, rows) in day.dimensions().unwrap() {
             dimensions.set(table, rows).unwrap();
@@ -306,7 +306,7 @@ fn cost(options: &DayOptions) {
         ticks.push(tick.unwrap());
     }
     let counted = ticks.len() * 5 / 6;
-    let one = |files: &Files| -> f64 {
+    let one = |files: &[(String, String)]| -> f64 {
         let mut bench = Bench::new(files, &of_day);
         let (warm, rest) = ticks.split_at(counted);
         warm.iter().for_each(|tick| drop(bench.feed(tick.ts, &tick.batches)));
@@ -317,7 +317,7 @@ fn cost(options: &DayOptions) {
     let all = pack();
     println!("all: {:.3} ms a second", 1e3 * one(&all));
     let mut costs: Vec<(f64, &str)> =
-        all.iter().map(|file| (1e3 * one(&vec![file.clone()]), file.0.as_str())).collect();
+        all.iter().map(|file| (1e3 * one(std::slice::from_ref(file)), file.0.as_str())).collect();
     costs.sort_by(|one, other| other.0.total_cmp(&one.0));
     for (milliseconds, path) in costs {
         println!("{milliseconds:>8.3} ms a second  {path}");
