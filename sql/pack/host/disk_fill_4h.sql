@@ -1,6 +1,7 @@
 -- A file system fills up: a fifth is left, and as it went on for two hours nothing is left in four: the next checkpoints die,
--- and the job with them. A line must fit (r2): a single large file is a step, and a step is no trend. An hour of rows must be
--- there. Threshold: node-mixin (20 % and 4 hours); its window of six hours is longer than rules look back over samples.
+-- and the job with them. A line must fit (r2): a single large file is a step, and a step is no trend. The two hours must be full
+-- of rows: within one, checkpoints that are deleted every two hours look as if they never were. Threshold: node-mixin (20 % and
+-- 4 hours); its window of six hours is longer than rules look back over samples.
 CREATE ALERT disk_fill_4h
 WITH (severity = 'critical',
       for = '30 minutes',
@@ -13,5 +14,5 @@ GROUP BY window_start, window_end, host, device
 HAVING last(ratio(available_bytes, size_bytes)) < setting('disk_fill_4h_ratio')
    AND last(available_bytes) + 3600 * setting('disk_fill_4h_hours') * regr_slope(available_bytes, extract(epoch FROM ts)) < 0
    AND regr_r2(available_bytes, extract(epoch FROM ts)) > 0.8
-   AND max(extract(epoch FROM ts)) - min(extract(epoch FROM ts)) >= 3600
+   AND max(extract(epoch FROM ts)) - min(extract(epoch FROM ts)) >= 6600
    AND max(size_bytes) >= setting('disk_fill_4h_size_bytes');

@@ -35,7 +35,9 @@ WITH held AS (
 SELECT h.job, h.gpus, s.step, CAST((extract(epoch FROM h.window_end) - extract(epoch FROM h.held_at)) / 60 AS BIGINT) AS minutes,
        CASE WHEN h.gpus >= setting('train_silent_critical_gpus') THEN 'critical' ELSE 'warning' END AS severity
 FROM held h JOIN stepped s ON s.job = h.job JOIN told t ON t.job = h.job
-WHERE extract(epoch FROM h.window_end) - extract(epoch FROM greatest(h.held_at, s.heard_at)) > setting('train_silent_seconds')
+-- What has just been started again has no row of its GPUs yet.
+WHERE extract(epoch FROM h.window_end) - extract(epoch FROM greatest(h.held_at, s.heard_at, coalesce(t.started_at, h.held_at))) > setting('train_silent_seconds')
   -- At the window's left edge an end is forgotten before the GPUs: after 23 hours it is told no more.
   AND h.held_at > h.window_start + INTERVAL '1 hour'
-  AND coalesce(t.ended_at < t.started_at OR t.ended_at < s.heard_at - INTERVAL '1 minute', true);
+  -- The start of a job that ran for more than a day is known no more.
+  AND NOT coalesce(t.ended_at >= coalesce(t.started_at, h.window_start) AND t.ended_at >= s.heard_at - INTERVAL '1 minute', false);

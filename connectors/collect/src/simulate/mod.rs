@@ -2,6 +2,7 @@
 //! give the same rows, bit for bit.
 
 mod columns;
+pub mod day;
 mod incidents;
 mod physics;
 
