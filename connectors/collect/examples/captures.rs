@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 
 use tidewatch_collect::rows::{Cell, Rows};
-use tidewatch_collect::{Collector, KernelCollector, Roots, host_collectors};
+use tidewatch_collect::{Collector, Roots, Sources};
 use tidewatch_model::{Span, Timestamp};
 
 /// 2026-11-01T00:00:00Z.
@@ -21,6 +21,11 @@ const START: Timestamp = Timestamp::from_seconds(1_793_491_200);
 const REPEATED: i64 = 3_600;
 /// The machines.
 const HOSTS: [&str; 4] = ["h100-xid-119", "h100-kmsg", "h100-ib", "nvidia"];
+
+/// The collector of a table.
+fn of_table(sources: &Sources, table: &str) -> Box<dyn Collector> {
+    sources.collectors().0.into_iter().find(|collector| collector.table() == table).unwrap()
+}
 
 type Tables = BTreeMap<&'static str, Rows>;
 
@@ -37,10 +42,16 @@ fn kernel(tables: &mut Tables, host: &'static str, messages: &[(i64, String)], u
         messages.iter().enumerate().map(|(seq, (at, text))| format!("6,{},{at},-;{text}\n", seq + 1)).collect();
     fs::write(folder.path().join("kmsg"), kmsg).unwrap();
     // A state of another boot: every message is new.
-    fs::write(folder.path().join("state"), "another 1\n").unwrap();
+    fs::write(folder.path().join("kmsg.state"), "another 1\n").unwrap();
     let roots = Roots { proc: folder.path().to_path_buf(), sys: folder.path().to_path_buf() };
-    let (source, state) = (folder.path().join("kmsg"), folder.path().join("state"));
-    let mut collector = KernelCollector::new(roots, host, &source, Some(state), None);
+    let sources = Sources {
+        roots,
+        host: Some(host.to_string()),
+        kmsg: Some(folder.path().join("kmsg")),
+        state: Some(folder.path().to_path_buf()),
+        ..Sources::default()
+    };
+    let mut collector = of_table(&sources, "kernel_event");
     let now = START + Span::seconds(last / 1_000_000 + 1);
     let Some(batch) = collector.collect(now).batch else {
         println!("{host}: {} messages, none of them means anything", messages.len());
@@ -99,11 +110,11 @@ fn ports(recorded: &Path) {
     fs::create_dir(folder.path().join("class")).unwrap();
     fs::rename(folder.path().join(devices), folder.path().join("class/infiniband")).unwrap();
     let roots = Roots { proc: folder.path().to_path_buf(), sys: folder.path().to_path_buf() };
-    let mut collectors: Vec<Box<dyn Collector>> =
-        host_collectors(&roots, HOSTS[2]).into_iter().filter(|collector| collector.table() == "ib").collect();
+    let sources = Sources { roots, host: Some(HOSTS[2].to_string()), ..Sources::default() };
+    let mut collector = of_table(&sources, "ib");
     let mut read = 0;
     for second in (0..REPEATED).step_by(10) {
-        if let Some(batch) = collectors[0].collect(START + Span::seconds(second)).batch {
+        if let Some(batch) = collector.collect(START + Span::seconds(second)).batch {
             read = batch.num_rows();
             write(&batch, "ib");
         }

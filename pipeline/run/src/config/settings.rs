@@ -195,16 +195,6 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| config.scrape.interval.to_string(),
     },
     Setting {
-        name: "statsd.listen",
-        meaning: "where 'up' takes StatsD's datagrams, such as 127.0.0.1:8125; empty nowhere. Whoever can reach it can write metrics",
-        set: |config, text| {
-            let address = || text.parse().map_err(|_| format!("'{text}' is not an address such as 127.0.0.1:8125"));
-            config.statsd_listen = if text.is_empty() { None } else { Some(address()?) };
-            Ok(())
-        },
-        show: |config| config.statsd_listen.map(|address| address.to_string()).unwrap_or_default(),
-    },
-    Setting {
         name: "scrape.tokens",
         meaning: "files of bearer tokens for the targets of a job, JOB=FILE, comma separated; read at every scrape",
         set: |config, text| {
@@ -234,6 +224,16 @@ pub const SETTINGS: &[Setting] = &[
             Ok(())
         },
         show: |config| optional_path(&config.logs_file),
+    },
+    Setting {
+        name: "statsd.listen",
+        meaning: "where 'up' takes StatsD's datagrams, such as 127.0.0.1:8125; empty nowhere. Whoever can reach it can write metrics",
+        set: |config, text| {
+            let address = || text.parse().map_err(|_| format!("'{text}' is not an address such as 127.0.0.1:8125"));
+            config.statsd_listen = if text.is_empty() { None } else { Some(address()?) };
+            Ok(())
+        },
+        show: |config| config.statsd_listen.map(|address| address.to_string()).unwrap_or_default(),
     },
     Setting {
         name: "webhook.url",

@@ -13,10 +13,12 @@ use super::*;
 /// The rows of dead letters, by reason.
 fn letters(log: &dyn Log) -> BTreeMap<String, u64> {
     let mut found = BTreeMap::new();
-    for (_, record) in log.read("tidewatch.gpu.dlq", 0, 0, READ_BYTES).unwrap().records {
+    for (_, mut record) in log.read("tidewatch.gpu.dlq", 0, 0, READ_BYTES).unwrap().records {
         let reason = record.headers.iter().find(|(name, _)| name == "tidewatch-dlq-error").unwrap();
         let reason = String::from_utf8(reason.1.clone()).unwrap();
         let reason = reason.split_once(" rows ").unwrap().1.to_string();
+        // Without what a letter says of itself it is a frame.
+        record.headers.retain(|(name, _)| !name.starts_with("tidewatch-dlq"));
         *found.entry(reason).or_default() += decode(&record).unwrap().1.num_rows() as u64;
     }
     found
