@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use crate::recovery::holds;
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, MapArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, MapArray, RecordBatch, RecordBatchOptions, StringArray};
 use arrow::compute::{cast, prep_null_mask_filter};
 use arrow::datatypes::{
     DataType, Float64Type, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, SchemaRef,
@@ -38,10 +38,9 @@ pub fn result_rows(batches: &[RecordBatch], key: &[String], time: Option<&str>) 
         for row in 0..batch.num_rows() {
             let mut result = ResultRow { ts: None, key: Key::new(), values: Values::new() };
             for (field, column) in schema.fields().iter().zip(&columns) {
-                if let (Column::Map(map), true) = (column, key.contains(field.name())) {
-                    if map.is_valid(row) {
-                        result.key.insert(field.name().clone(), map_of(map, row));
-                    }
+                if let (Column::Map(maps), true) = (column, key.contains(field.name())) {
+                    // Not cut: it is no label, its entries are.
+                    result.key.extend(maps.text(row).map(|text| (field.name().clone(), text)));
                     continue;
                 }
                 let value = bounded(column.value(row), per_value);
@@ -108,14 +107,30 @@ enum Column {
     Float(arrow::array::Float64Array),
     Time(arrow::array::TimestampMicrosecondArray),
     Text(Vec<Option<String>>),
-    Map(MapArray),
+    Map(Maps),
 }
 
-/// A map as text.
-fn map_of(map: &MapArray, row: usize) -> String {
-    let entries = map.value(row);
-    let (names, values) = (entries.column(0).as_string::<i32>(), entries.column(1).as_string::<i32>());
-    map_text(names.iter().zip(values).filter_map(|(name, value)| Some((name?, value?))))
+/// Maps whose keys and values are texts, whatever Arrow calls them.
+struct Maps {
+    map: MapArray,
+    names: StringArray,
+    values: StringArray,
+}
+
+impl Maps {
+    fn new(map: &MapArray) -> Result<Maps, ArrowError> {
+        let text = |array: &ArrayRef| Ok::<_, ArrowError>(cast(array, &DataType::Utf8)?.as_string::<i32>().clone());
+        Ok(Maps { names: text(map.keys())?, values: text(map.values())?, map: map.clone() })
+    }
+
+    /// A map as text, unless it is NULL.
+    fn text(&self, row: usize) -> Option<String> {
+        let offsets = self.map.value_offsets();
+        let entries = (offsets[row] as usize..offsets[row + 1] as usize)
+            .filter(|at| self.names.is_valid(*at) && self.values.is_valid(*at))
+            .map(|at| (self.names.value(at), self.values.value(at)));
+        self.map.is_valid(row).then(|| map_text(entries))
+    }
 }
 
 impl Column {
@@ -150,9 +165,7 @@ impl Column {
                 };
                 Column::Text(intervals.map(|interval| interval.map(|interval| span(interval).to_string())).collect())
             }
-            DataType::Map(..) => {
-                Column::Map(cast(array, &tidewatch_model::table::ColumnType::Map.arrow())?.as_map().clone())
-            }
+            DataType::Map(..) => Column::Map(Maps::new(array.as_map())?),
             _ => {
                 let formatter = ArrayFormatter::try_new(array, &FormatOptions::default())?;
                 let text = (0..array.len()).map(|row| array.is_valid(row).then(|| formatter.value(row).to_string()));
@@ -169,7 +182,7 @@ impl Column {
             Column::Float(array) if array.is_valid(row) => Value::Float(array.value(row)),
             Column::Time(array) if array.is_valid(row) => Timestamp(array.value(row)).into(),
             Column::Text(text) => text[row].clone().map_or(Value::Null, Value::Text),
-            Column::Map(map) if map.is_valid(row) => Value::Text(map_of(map, row)),
+            Column::Map(maps) => maps.text(row).map_or(Value::Null, Value::Text),
             _ => Value::Null,
         }
     }
