@@ -1,11 +1,11 @@
-//! Bundles the rule pack: writes lists of every `rules/**/*.sql` and `views/**/*.sql` with its test file.
+//! Bundles the rules: writes lists of every `rules/**/*.sql`, `pack/**/*.sql` and `views/**/*.sql` with its test file.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 fn main() {
     let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
-    for folder in ["rules", "views"] {
+    for folder in ["rules", "pack", "views"] {
         println!("cargo::rerun-if-changed={folder}");
         bundle(&root, folder);
     }

@@ -24,8 +24,11 @@ impl RuleFile {
     }
 }
 
-/// Every bundled rule file, by path.
+/// Every rule file that runs wherever nobody says otherwise, by path.
 pub const FILES: &[RuleFile] = include!(concat!(env!("OUT_DIR"), "/rules.rs"));
+
+/// Every file of the pack, by path: rules for those who have the rows.
+pub const PACK: &[RuleFile] = include!(concat!(env!("OUT_DIR"), "/pack.rs"));
 
 /// Every bundled view, by path.
 pub const VIEWS: &[RuleFile] = include!(concat!(env!("OUT_DIR"), "/views.rs"));

@@ -107,7 +107,7 @@ enum Column {
     Float(arrow::array::Float64Array),
     Time(arrow::array::TimestampMicrosecondArray),
     Text(Vec<Option<String>>),
-    Map(Maps),
+    Map(Box<Maps>),
 }
 
 /// Maps whose keys and values are texts, whatever Arrow calls them.
@@ -165,7 +165,7 @@ impl Column {
                 };
                 Column::Text(intervals.map(|interval| interval.map(|interval| span(interval).to_string())).collect())
             }
-            DataType::Map(..) => Column::Map(Maps::new(array.as_map())?),
+            DataType::Map(..) => Column::Map(Box::new(Maps::new(array.as_map())?)),
             _ => {
                 let formatter = ArrayFormatter::try_new(array, &FormatOptions::default())?;
                 let text = (0..array.len()).map(|row| array.is_valid(row).then(|| formatter.value(row).to_string()));

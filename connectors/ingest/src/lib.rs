@@ -18,8 +18,14 @@ pub use series::{Decoded, Point, Series, Times};
 pub const BODY_BYTES: usize = 32 << 20;
 /// Samples, or lines, of one request.
 pub const SAMPLES: usize = 100_000;
-/// Bytes of the names and labels of one request, after references are followed.
-pub const LABEL_BYTES: usize = 32 << 20;
+/// Bytes of the names and labels of one request, after references are followed, counted for each value.
+pub const LABEL_BYTES: usize = 64 << 20;
+/// Bytes of the name and the labels of one series.
+pub const SERIES_BYTES: usize = 64 << 10;
+/// Numbers, labels, spans or buckets that belong to one thing.
+pub const NUMBERS: usize = 20_000;
+/// Texts that a request refers to.
+pub const SYMBOLS: usize = 500_000;
 
 /// Why nothing of a request can be taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! Reading protobuf's wire format in place: a message is bytes, its fields come one by one, and nothing is allocated for what a
 //! sender merely claims. <https://protobuf.dev/programming-guides/encoding/>
 
-use crate::IngestError;
+use crate::{IngestError, NUMBERS};
 
 /// A message, and where in the body it begins.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +50,10 @@ impl<'a> Message<'a> {
 
 fn wrong(at: usize, problem: &str) -> IngestError {
     IngestError::Malformed(format!("not the protobuf message that was expected: byte {at}: {problem}"))
+}
+
+fn too_many() -> IngestError {
+    IngestError::TooLarge(format!("more than {NUMBERS} numbers in one list"))
 }
 
 /// The fields of a message.
@@ -164,15 +168,24 @@ impl<'a> Value<'a> {
         self.number().map(f64::from_bits)
     }
 
+    /// A number of a list that is not packed.
+    fn alone(self, into: &mut Vec<u64>) -> Result<(), IngestError> {
+        if into.len() >= NUMBERS {
+            return Err(too_many());
+        }
+        into.push(self.number()?);
+        Ok(())
+    }
+
     /// Numbers of eight bytes each, packed or alone.
     ///
     /// # Errors
     /// Not so many whole ones.
     pub fn fixed64s(self, into: &mut Vec<u64>) -> Result<(), IngestError> {
-        let Value::Bytes(message) = self else {
-            into.push(self.number()?);
-            return Ok(());
-        };
+        let Value::Bytes(message) = self else { return self.alone(into) };
+        if message.bytes.len() / 8 + into.len() > NUMBERS {
+            return Err(too_many());
+        }
         let chunks = message.bytes.chunks_exact(8);
         if !chunks.remainder().is_empty() {
             return Err(wrong(message.base, "expected numbers of eight bytes"));
@@ -186,12 +199,12 @@ impl<'a> Value<'a> {
     /// # Errors
     /// One that does not end.
     pub fn varints(self, into: &mut Vec<u64>) -> Result<(), IngestError> {
-        let Value::Bytes(message) = self else {
-            into.push(self.number()?);
-            return Ok(());
-        };
+        let Value::Bytes(message) = self else { return self.alone(into) };
         let mut fields = message.fields();
         while fields.at < message.bytes.len() {
+            if into.len() >= NUMBERS {
+                return Err(too_many());
+            }
             into.push(fields.varint()?);
         }
         Ok(())

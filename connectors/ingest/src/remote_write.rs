@@ -8,7 +8,7 @@ use tidewatch_model::Timestamp;
 use crate::histogram::{Exponential, bound};
 use crate::protobuf::{Message, Value, zigzag};
 use crate::series::{Gathering, Point, value};
-use crate::{Decoded, IngestError, Times};
+use crate::{Decoded, IngestError, NUMBERS, SERIES_BYTES, SYMBOLS, Times};
 
 /// Which message a body holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +50,9 @@ pub fn decode(body: &[u8], version: Version, times: Times) -> Result<Decoded, In
     if version == Version::Two {
         for field in message.fields() {
             if let (4, value) = field? {
+                if symbols.len() >= SYMBOLS {
+                    return Err(IngestError::TooLarge(format!("more than {SYMBOLS} symbols in one request")));
+                }
                 symbols.push(value.text()?);
             }
         }
@@ -80,10 +83,13 @@ fn one(message: Message<'_>, gathering: &mut Gathering) -> Result<(), IngestErro
                     _ => {}
                 }
             }
+            if pairs.len() >= NUMBERS {
+                return Err(IngestError::TooLarge(format!("more than {NUMBERS} labels of one series")));
+            }
             pairs.push((name, value));
         }
     }
-    take(message, (2, 4), labels(&pairs, gathering)?, gathering)
+    take(message, (2, 4), labels(&pairs), gathering)
 }
 
 fn two(message: Message<'_>, symbols: &[&str], gathering: &mut Gathering) -> Result<(), IngestError> {
@@ -97,7 +103,7 @@ fn two(message: Message<'_>, symbols: &[&str], gathering: &mut Gathering) -> Res
     let pairs: Option<Vec<(&str, &str)>> =
         references.chunks(2).map(|pair| Some((symbol(pair.first()?)?, symbol(pair.get(1)?)?))).collect();
     let found = match pairs {
-        Some(pairs) => labels(&pairs, gathering)?,
+        Some(pairs) => labels(&pairs),
         None => Err("labels_refs: a reference to no symbol, or a name without a value".to_string()),
     };
     take(message, (2, 3), found, gathering)
@@ -107,25 +113,27 @@ fn two(message: Message<'_>, symbols: &[&str], gathering: &mut Gathering) -> Res
 type Labels = (String, BTreeMap<String, String>);
 
 /// The labels, or what is wrong with them.
-fn labels(pairs: &[(&str, &str)], gathering: &mut Gathering) -> Result<Result<Labels, String>, IngestError> {
-    gathering.spend_bytes(pairs.iter().map(|(name, value)| name.len() + value.len()).sum())?;
+fn labels(pairs: &[(&str, &str)]) -> Result<Labels, String> {
+    if pairs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > SERIES_BYTES {
+        return Err(format!("a series whose labels have more than {} KiB", SERIES_BYTES >> 10));
+    }
     let mut name = None;
     let mut labels = BTreeMap::new();
     for (label, value) in pairs {
         let before = match *label {
-            "" => return Ok(Err("a label without a name".to_string())),
+            "" => return Err("a label without a name".to_string()),
             "__name__" => name.replace((*value).to_string()).is_some(),
             // An empty label is none.
             _ => !value.is_empty() && labels.insert((*label).to_string(), (*value).to_string()).is_some(),
         };
         if before {
-            return Ok(Err(format!("label '{label}' is there twice")));
+            return Err(format!("label '{label}' is there twice"));
         }
     }
-    Ok(match name.filter(|name| !name.is_empty()) {
+    match name.filter(|name| !name.is_empty()) {
         Some(name) => Ok((name, labels)),
         None => Err("a series without a name (__name__)".to_string()),
-    })
+    }
 }
 
 /// Takes the samples and histograms of a series, which are these fields of its message.
@@ -167,8 +175,7 @@ fn take(
             _ => {}
         }
     }
-    gathering.push(name, labels, points);
-    Ok(())
+    gathering.push(name, labels, points)
 }
 
 fn at(millis: i64) -> Timestamp {
@@ -203,6 +210,9 @@ fn native(
                         (2, value) => length = value.number()?,
                         _ => {}
                     }
+                }
+                if spans.len() >= NUMBERS {
+                    return Err(IngestError::TooLarge(format!("more than {NUMBERS} spans of one histogram")));
                 }
                 spans.push((offset, length));
             }
@@ -272,24 +282,21 @@ pub(crate) fn classic(
     gathering: &mut Gathering,
 ) -> Result<(), IngestError> {
     gathering.spend_rows(cumulative.len() + 3)?;
-    let own: usize = labels.iter().map(|(name, value)| name.len() + value.len()).sum();
-    gathering.spend_bytes((cumulative.len() + 3) * (own + name.len() + 24))?;
     let mut add = |suffix: &str, labels: BTreeMap<String, String>, value: Option<f64>| {
-        gathering.push(format!("{name}{suffix}"), labels, vec![Point { ts, value }]);
+        gathering.push(format!("{name}{suffix}"), labels, vec![Point { ts, value }])
     };
     if let Some(count) = count {
         let infinite = [(f64::INFINITY, count)];
         for (le, below) in cumulative.iter().filter(|(le, _)| le.is_finite()).chain(&infinite) {
             let mut labels = labels.clone();
             labels.insert("le".to_string(), bound(*le));
-            add("_bucket", labels, Some(*below));
+            add("_bucket", labels, Some(*below))?;
         }
     }
     if let Some(sum) = sum {
-        add("_sum", labels.clone(), value(sum));
+        add("_sum", labels.clone(), value(sum))?;
     }
-    add("_count", labels.clone(), count);
-    Ok(())
+    add("_count", labels.clone(), count)
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ impl Gathering {
         Gathering { decoded: Decoded::default(), times, rows: 0, bytes: 0 }
     }
 
-    /// Says that so many bytes of labels are about to be kept.
+    /// Says that so many bytes are about to be kept.
     pub fn spend_bytes(&mut self, bytes: usize) -> Result<(), IngestError> {
         self.bytes += bytes;
         match self.bytes > LABEL_BYTES {
@@ -109,17 +109,29 @@ impl Gathering {
     pub fn has_good_time(&mut self, what: &str, ts: Timestamp) -> bool {
         let good = self.times.contains(ts);
         if !good {
-            self.reject(1, || format!("{what}: the time {ts} is more than 24h behind the clock or 5m ahead of it"));
+            self.reject(1, || format!("{what}: the time {ts} is more than 24h behind the clock, or ahead of it"));
         }
         good
     }
 
-    /// Adds a series that has points.
-    pub fn push(&mut self, name: String, labels: BTreeMap<String, String>, points: Vec<Point>) {
+    /// Adds a series that has points. Each of them will be a row with all of its labels.
+    pub fn push(
+        &mut self,
+        name: String,
+        labels: BTreeMap<String, String>,
+        points: Vec<Point>,
+    ) -> Result<(), IngestError> {
+        self.spend_bytes(size_of(&name, &labels).saturating_mul(points.len()))?;
         if !points.is_empty() {
             self.decoded.series.push(Series { name, labels, points });
         }
+        Ok(())
     }
+}
+
+/// Bytes of a name and its labels.
+pub(crate) fn size_of(name: &str, labels: &BTreeMap<String, String>) -> usize {
+    name.len() + labels.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
 }
 
 /// A value as it is kept: NaN is none.

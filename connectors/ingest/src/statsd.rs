@@ -25,12 +25,15 @@ use tidewatch_model::{Span, Timestamp};
 
 use crate::histogram::Exponential;
 use crate::remote_write::classic;
-use crate::series::{Gathering, Point, Series, Times};
+use crate::series::{Gathering, Point, Series, Times, size_of};
 
 /// Names with different tags; what is new beyond them is refused.
 const SERIES: usize = 100_000;
-/// Different values that a set counts between two rows.
-const MEMBERS: usize = 10_000;
+/// Bytes of their names and tags, and of those of one of them.
+const KEY_BYTES: usize = 32 << 20;
+const LONGEST_KEY: usize = 1 << 10;
+/// Different values that all sets together count between two rows.
+const MEMBERS: usize = 1_000_000;
 /// After so long without a line a series ends.
 const IDLE: Span = Span::hours(1);
 /// Buckets of a histogram that are kept: of `2^(1/4)` each they span 2^64.
@@ -51,6 +54,8 @@ enum Kept {
 #[derive(Debug, Default)]
 pub struct Statsd {
     kept: BTreeMap<(String, Labels), (Kept, Timestamp)>,
+    key_bytes: usize,
+    members: usize,
 }
 
 /// One line in its parts.
@@ -80,8 +85,8 @@ fn parse(text: &str) -> Result<Line<'_>, String> {
     let (mut rate, mut labels) = (1.0, Labels::new());
     for part in parts {
         if let Some(text) = part.strip_prefix('@') {
-            let read: Option<f64> = text.parse().ok().filter(|rate| *rate > 0.0 && *rate <= 1.0);
-            rate = read.ok_or_else(|| format!("'{text}': expected a rate above 0 and at most 1"))?;
+            let read: Option<f64> = text.parse().ok().filter(|rate| *rate >= 1e-6 && *rate <= 1.0);
+            rate = read.ok_or_else(|| format!("'{text}': expected a rate from 0.000001 to 1"))?;
         } else if let Some(tags) = part.strip_prefix('#') {
             for tag in tags.split(',').filter(|tag| !tag.is_empty()) {
                 let (name, value) = tag.split_once(':').unwrap_or((tag, "true"));
@@ -127,17 +132,24 @@ impl Statsd {
                 read.collect::<Result<Vec<f64>, String>>()?
             }
         };
+        if let Some(less) = numbers.iter().find(|number| kind == "c" && **number < 0.0) {
+            return Err(format!("'{less}': a counter only grows"));
+        }
+        let size = size_of(&name, &labels);
+        if size > LONGEST_KEY {
+            return Err(format!("a name with tags of {size} bytes: expected at most {LONGEST_KEY}"));
+        }
         let key = (name, labels);
-        if !self.kept.contains_key(&key) && self.kept.len() >= SERIES {
-            return Err(format!("'{}': there are {SERIES} series already", key.0));
+        if !self.kept.contains_key(&key) {
+            if self.kept.len() >= SERIES || self.key_bytes + size > KEY_BYTES {
+                return Err(format!("'{}': there are too many series already", key.0));
+            }
+            self.key_bytes += size;
         }
         let (kept, last) = self.kept.entry(key).or_insert((empty, now));
         *last = now;
         match (kept, kind) {
             (Kept::Counter(total), "c") => {
-                if let Some(less) = numbers.iter().find(|number| **number < 0.0) {
-                    return Err(format!("'{less}': a counter only grows"));
-                }
                 *total += numbers.iter().sum::<f64>() / rate;
             }
             (Kept::Gauge(value), "g") => {
@@ -159,10 +171,10 @@ impl Statsd {
                 }
             }
             (Kept::Set(members), "s") => {
-                if members.len() < MEMBERS {
-                    let mut hasher = DefaultHasher::new();
-                    values.hash(&mut hasher);
-                    members.insert(hasher.finish());
+                let mut hasher = DefaultHasher::new();
+                values.hash(&mut hasher);
+                if self.members < MEMBERS && members.insert(hasher.finish()) {
+                    self.members += 1;
                 }
             }
             (_, kind) => return Err(format!("type {kind}: the name had lines of another type before")),
@@ -174,6 +186,7 @@ impl Statsd {
     pub fn series(&mut self, now: Timestamp) -> Vec<Series> {
         let mut gathered = Vec::new();
         let mut ended = Vec::new();
+        self.members = 0;
         for (key, (kept, last)) in &mut self.kept {
             let (name, labels) = key;
             let over = now - *last >= IDLE;
@@ -199,7 +212,10 @@ impl Statsd {
                 ended.push(key.clone());
             }
         }
-        ended.iter().for_each(|key| drop(self.kept.remove(key)));
+        for key in ended {
+            self.key_bytes -= size_of(&key.0, &key.1);
+            self.kept.remove(&key);
+        }
         gathered
     }
 }
@@ -260,7 +276,8 @@ impl StatsdServer {
                     }
                 }
                 let now = clock.now();
-                if now >= due {
+                // A clock that was put back must not make it wait.
+                if now >= due || now < due - interval {
                     due = now.floor(interval) + interval;
                     complained = false;
                     sink(statsd.series(now));
@@ -348,7 +365,7 @@ mod tests {
             ("a:x|c", "'x' is no number"),
             ("a:inf|g", "'inf' is no number"),
             ("a:1|q", "'q': expected a type c, g, ms, h, d or s"),
-            ("a:1|c|@2", "'2': expected a rate above 0 and at most 1"),
+            ("a:1|c|@2", "'2': expected a rate from 0.000001 to 1"),
             ("a:1|s", "type s: the name had lines of another type before"),
             ("b:-1|c", "'-1': a counter only grows"),
         ] {

@@ -245,12 +245,15 @@ fn within(
 fn labels_of(rule: &Rule, finding: &Finding) -> Labels {
     let mut labels: Labels = finding.key.clone();
     for name in &rule.spread {
-        // One that was cut stays what it is.
-        let Some(entries) = labels.get(name).and_then(|text| entries_of(text)) else { continue };
-        labels.remove(name);
+        // One that was cut stays what it is, and one of too many entries is a label that tells it from every other.
+        let Some(text) = labels.remove(name) else { continue };
+        let Some(entries) = entries_of(&text).filter(|entries| entries.len() <= LABELS) else {
+            labels.insert(name.clone(), cut_label(text));
+            continue;
+        };
         // A column of the key speaks for the entry of its name, also when it says that there is none.
         let spread = entries.into_iter().filter(|(label, _)| !rule.key.contains(label) || rule.spread.contains(label));
-        for (label, value) in spread.take(LABELS) {
+        for (label, value) in spread {
             labels.entry(label).or_insert_with(|| cut_label(value));
         }
     }
@@ -262,11 +265,14 @@ fn labels_of(rule: &Rule, finding: &Finding) -> Labels {
 /// Whether an alert made by an earlier form of the rule is one that this form could make.
 fn same_identity(rule: &Rule, alert: &Alert) -> bool {
     let columns = |key: &[String]| key.iter().cloned().collect::<BTreeSet<_>>();
+    if !alert.group.is_empty() {
+        let group = Finding { key: alert.group.clone(), state: GroupState::Unknown };
+        return columns(&alert.key) == columns(&rule.key) && alert.labels == labels_of(rule, &group);
+    }
     let known = |name: &String| {
         name == "alertname"
             || name == OVERFLOW && rule.options.limit.is_some()
             || rule.key.contains(name)
-            || !rule.spread.is_empty()
             || rule.options.labels.contains_key(name)
     };
     columns(&alert.key) == columns(&rule.key)

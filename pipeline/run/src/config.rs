@@ -16,6 +16,7 @@ use toml::de::{DeTable, DeValue};
 use crate::cleaning::Cleaning;
 use crate::dimension_files::TableFile;
 use crate::mapping::{From, Mapping};
+use crate::rule_files::Bundled;
 pub use settings::redact;
 use settings::{SETTINGS, Setting};
 
@@ -27,7 +28,7 @@ pub struct Config {
     /// Folders or files with rules, besides the bundled ones.
     pub rules_paths: Vec<PathBuf>,
     /// Whether the bundled rules run.
-    pub rules_bundled: bool,
+    pub rules_bundled: Bundled,
     /// Dimension tables: their names and files.
     pub tables_files: Vec<TableFile>,
     /// Where HTTP listens.
@@ -113,7 +114,7 @@ impl Default for Config {
         Config {
             data_dir: PathBuf::from("tidewatch-data"),
             rules_paths: vec![],
-            rules_bundled: true,
+            rules_bundled: Bundled::Core,
             tables_files: vec![],
             http_address: SocketAddr::from(([127, 0, 0, 1], 7575)),
             http_token_file: None,
@@ -364,7 +365,7 @@ mod tests {
             "tidewatch.toml:5:1: lake.window: 1s is outside of 10s to 1d",
             "tidewatch.toml:7:1: unknown setting 'bogus.x'",
             "environment: TIDEWATCH_HTTP__PORT: unknown setting 'http.port'",
-            "environment: TIDEWATCH_RULES__BUNDLED: 'perhaps' is not true or false",
+            "environment: TIDEWATCH_RULES__BUNDLED: 'perhaps' is not true, all or false",
         ];
         assert_eq!(faults.len(), expected.len(), "{faults:#?}");
         for line in expected {

@@ -299,8 +299,8 @@ fn format_of(payload: &[u8]) -> otlp::Format {
 fn taken(rows: RecordBatch, rejected: u64, problems: &[String], record: &Record) -> Result<Taken, String> {
     let reason = format!("{rejected} values were not taken: {}", problems.join("; "));
     match (rows.num_rows(), rejected) {
-        (0, 0) => Err("no row".to_string()),
-        (0, _) => Err(reason),
+        (0, 1..) => Err(reason),
+        // None at all is fine: Prometheus sends what metrics mean without a value.
         (_, 0) => Ok(Taken { rows, rejected: None }),
         (count, _) => {
             Ok(Taken { rows, rejected: Some((record.clone(), format!("{reason}; the {count} others were"))) })

@@ -1,11 +1,66 @@
 //! Finding rules: the bundled ones, files, and folders of `.sql` files.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use tidewatch_flow::template;
-use tidewatch_sql::{Compiler, Dimensions, Fault, Level, Loaded, Location, bundled};
+use tidewatch_sql::bundled::{self, RuleFile};
+use tidewatch_sql::{Compiler, Dimensions, Fault, Level, Loaded, Location};
 
 use crate::failure::Failure;
+
+/// Which of the bundled rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bundled {
+    /// None.
+    None,
+    /// Those of sql/rules, for every machine.
+    Core,
+    /// Those of sql/pack too: training, serving, data jobs, InfiniBand.
+    All,
+}
+
+impl Bundled {
+    /// All of them, or those for every machine, where no path is given.
+    pub fn unless(paths: &[PathBuf], all: bool) -> Bundled {
+        match (paths, all) {
+            (_, true) => Bundled::All,
+            ([], false) => Bundled::Core,
+            _ => Bundled::None,
+        }
+    }
+
+    /// Their files.
+    pub fn files(self) -> impl Iterator<Item = &'static RuleFile> {
+        let core = if self == Bundled::None { &[] } else { bundled::FILES };
+        let pack = if self == Bundled::All { bundled::PACK } else { &[] };
+        core.iter().chain(pack)
+    }
+}
+
+impl FromStr for Bundled {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Bundled, String> {
+        match text {
+            "false" => Ok(Bundled::None),
+            "true" => Ok(Bundled::Core),
+            "all" => Ok(Bundled::All),
+            other => Err(format!("'{other}' is not true, all or false")),
+        }
+    }
+}
+
+impl fmt::Display for Bundled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Bundled::None => "false",
+            Bundled::Core => "true",
+            Bundled::All => "all",
+        })
+    }
+}
 
 /// Every `.sql` file that the paths name, folders searched through, sorted.
 ///
@@ -49,7 +104,7 @@ fn collect(path: &Path, ending: &str, found: &mut Vec<PathBuf>) -> Result<(), Fa
 ///
 /// # Errors
 /// A path that can't be read; faults within the files are in the result.
-pub fn load(paths: &[PathBuf], with_bundled: bool, dimensions: &Dimensions) -> Result<Loaded, Failure> {
+pub fn load(paths: &[PathBuf], with_bundled: Bundled, dimensions: &Dimensions) -> Result<Loaded, Failure> {
     load_with(paths, None, with_bundled, dimensions)
 }
 
@@ -60,7 +115,7 @@ pub fn load(paths: &[PathBuf], with_bundled: bool, dimensions: &Dimensions) -> R
 pub fn load_with(
     paths: &[PathBuf],
     text: Option<(String, String)>,
-    with_bundled: bool,
+    with_bundled: Bundled,
     dimensions: &Dimensions,
 ) -> Result<Loaded, Failure> {
     let compiler = Compiler::with(dimensions).map_err(Failure::no)?;
@@ -73,12 +128,10 @@ pub fn load_with(
     }
     texts.extend(text);
     compiler.load_files(texts.iter().map(|(file, text)| (file.as_str(), text.as_str())), &mut loaded);
-    if with_bundled {
-        let own: Vec<String> = loaded.rules.iter().map(|rule| rule.rule.name.clone()).collect();
-        // A rule of one's own replaces the bundled one of the same name.
-        for file in bundled::FILES.iter().filter(|file| !own.iter().any(|name| name == file.rule_name())) {
-            compiler.load(file.path, file.sql, &mut loaded);
-        }
+    let own: Vec<String> = loaded.rules.iter().map(|rule| rule.rule.name.clone()).collect();
+    // A rule of one's own replaces the bundled one of the same name.
+    for file in with_bundled.files().filter(|file| !own.iter().any(|name| name == file.rule_name())) {
+        compiler.load(file.path, file.sql, &mut loaded);
     }
     check_templates(&mut loaded);
     Ok(loaded)

@@ -136,7 +136,7 @@ mod tests {
         let config = Config {
             data_dir: folder.path().join("data"),
             rules_paths: vec![file.clone()],
-            rules_bundled: false,
+            rules_bundled: rule_files::Bundled::None,
             ..Config::default()
         };
         let dimensions = Dimensions::default();

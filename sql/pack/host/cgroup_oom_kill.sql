@@ -1,5 +1,6 @@
 -- The kernel killed a process of a job, pod or service for memory: which one, host_oom_kill can't say. A rank that is killed takes
--- its whole job along, or leaves it hanging. Of a pod its own group speaks, which outlives the container that died. Any is told.
+-- its whole job along, or leaves it hanging. Of a pod its own group speaks, which outlives the container that died. Any is told,
+-- but where the job's group is gone before the next look at it, ten seconds later: then host_oom_kill alone speaks.
 CREATE ALERT cgroup_oom_kill
 WITH (severity = 'warning',
       summary = '{{ kills }} processes of {{ cgroup }} on {{ host }} were killed for memory')

@@ -59,7 +59,7 @@ pub fn absent(expr: &Expr, slide: Duration, recorded: &Recorded) -> Option<Resul
             String::new()
         };
         let sql = format!(
-            "SELECT 1 AS value\nFROM {}\nGROUP BY window_start, window_end\nHAVING count(*) FILTER (WHERE {}{within}) = 0",
+            "SELECT 1 AS value\nFROM {}\nGROUP BY window_start, window_end\nHAVING count(value) FILTER (WHERE {}{within}) = 0",
             hop(slide, size),
             read.conditions().join(" AND ")
         );

@@ -124,7 +124,7 @@ impl Leaf {
                 slope(&call),
                 self.end(),
                 number(ahead),
-                call("avg(extract(epoch FROM ts))")
+                call("avg(CASE WHEN value IS NOT NULL THEN extract(epoch FROM ts) END)")
             )),
             Function::Increase | Function::Rate | Function::Delta => self.growth(name, &call),
         }

@@ -105,7 +105,7 @@ fn what_is_absent_is_asked_of_all_rows() {
     let text = "groups: [{name: g, rules: [{alert: A, expr: 'absent(up{job=\"a\"})', labels: {severity: critical, team: t}}]}]";
     let sql = &import("r.yml", text).rules[0].sql;
     assert!(sql.contains("\"label.job\" = 'a',\n      \"label.team\" = 't'"), "{sql}");
-    assert!(sql.contains("HAVING count(*) FILTER (WHERE name = 'up' AND labels['job'] = 'a') = 0"), "{sql}");
+    assert!(sql.contains("HAVING count(value) FILTER (WHERE name = 'up' AND labels['job'] = 'a') = 0"), "{sql}");
     assert!(select("(count(up == 0) or vector(0)) < 1").contains("name IN ('up', 'tidewatch_lake_failures_total')"));
     assert!(!select("(count(up == 0) or vector(0)) > 1").contains("tidewatch_lake_failures_total"));
 }

@@ -1,6 +1,7 @@
 //! What is remembered over restarts: how far each file was read, and by what it is known again.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::os::unix::fs::{DirEntryExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -167,6 +168,10 @@ pub fn read(path: &Path) -> Result<Option<Kept>, String> {
 /// The disk's.
 pub fn write(path: &Path, text: &str) -> Result<(), String> {
     let staged = path.with_extension("new");
-    let written = std::fs::write(&staged, text).and_then(|()| std::fs::rename(&staged, path));
+    // It must not be empty after a loss of power: whoever reads it would begin at the end of each file.
+    let written = File::create(&staged)
+        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+        .and_then(|()| std::fs::rename(&staged, path))
+        .and_then(|()| path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all()));
     written.map_err(|error| format!("{}: {error}", path.display()))
 }

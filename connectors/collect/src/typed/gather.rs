@@ -8,7 +8,7 @@ use tidewatch_model::{Span, Timestamp};
 use super::TypedSample;
 
 /// How long nothing more has to come of a scrape until it is whole.
-const WAIT: Span = Span::seconds(5);
+const WAIT: Span = Span::seconds(15);
 /// Samples that wait. Beyond, the oldest scrapes are taken for whole.
 const SAMPLES: usize = 200_000;
 /// How far ahead of our clock a sample may be: whatever is older than one that was taken comes too late.

@@ -135,7 +135,7 @@ impl Typed {
         }
     }
 
-    /// The rows of the scrapes of which nothing has come for five seconds. To be asked for every second or so.
+    /// The rows of the scrapes of which nothing has come for fifteen seconds. To be asked for every second or so.
     ///
     /// # Errors
     /// Those of `rows`.

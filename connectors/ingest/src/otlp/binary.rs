@@ -70,6 +70,13 @@ fn resource(reader: &mut Reader, resource: &mut Resource, number: u64, value: Va
     Ok(())
 }
 
+fn scope(_: &mut Reader, scope: &mut Scope, number: u64, value: Value<'_>) -> Read<()> {
+    if number == 1 {
+        scope.name = value.text()?.to_string();
+    }
+    Ok(())
+}
+
 fn resource_metrics(reader: &mut Reader, of: &mut ResourceMetrics, number: u64, value: Value<'_>) -> Read<()> {
     match number {
         1 => of.resource = reader.part(value, resource)?,
@@ -80,8 +87,10 @@ fn resource_metrics(reader: &mut Reader, of: &mut ResourceMetrics, number: u64, 
 }
 
 fn scope_metrics(reader: &mut Reader, of: &mut ScopeMetrics, number: u64, value: Value<'_>) -> Read<()> {
-    if number == 2 {
-        of.metrics.push(reader.part(value, metric)?);
+    match number {
+        1 => of.scope = reader.part(value, scope)?,
+        2 => of.metrics.push(reader.part(value, metric)?),
+        _ => {}
     }
     Ok(())
 }
@@ -228,14 +237,7 @@ fn resource_logs(reader: &mut Reader, of: &mut ResourceLogs, number: u64, value:
 
 fn scope_logs(reader: &mut Reader, of: &mut ScopeLogs, number: u64, value: Value<'_>) -> Read<()> {
     match number {
-        1 => {
-            of.scope = reader.part(value, |_, scope: &mut Scope, number, value| {
-                if number == 1 {
-                    scope.name = value.text()?.to_string();
-                }
-                Ok(())
-            })?;
-        }
+        1 => of.scope = reader.part(value, scope)?,
         2 => of.log_records.push(reader.part(value, log_record)?),
         _ => {}
     }

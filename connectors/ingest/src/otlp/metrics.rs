@@ -10,8 +10,8 @@ use super::parts::{DELTA, KeyValue, Metric, MetricsRequest, Resource};
 use super::{Format, from_json};
 use crate::histogram::Exponential;
 use crate::remote_write::classic;
-use crate::series::{Gathering, Point, value};
-use crate::{Decoded, IngestError, Times};
+use crate::series::{Gathering, Point, size_of, value};
+use crate::{Decoded, IngestError, SERIES_BYTES, Times};
 
 /// Attributes of the sender that become labels of each of its series. All of them are labels of its `target_info`.
 const PROMOTED: [&str; 8] = [
@@ -42,8 +42,11 @@ pub fn decode_metrics(body: &[u8], format: Format, times: Times) -> Result<Decod
     for of in request.resource_metrics {
         let own = own_labels(&of.resource);
         let mut newest = None;
-        for metric in of.scope_metrics.into_iter().flat_map(|scope| scope.metrics) {
-            newest = newest.max(Metrics { own: &own, gathering: &mut gathering }.take(metric)?);
+        for scope in of.scope_metrics {
+            for metric in scope.metrics {
+                let taking = Metrics { own: &own, scope: &scope.scope.name, gathering: &mut gathering }.take(metric);
+                newest = newest.max(taking?);
+            }
         }
         if let Some(ts) = newest {
             target_info(&of.resource, own, ts, &mut gathering)?;
@@ -77,10 +80,8 @@ fn target_info(resource: &Resource, own: Labels, ts: Timestamp, gathering: &mut 
         }
     }
     labels.retain(|_, value| !value.is_empty());
-    gathering.spend_bytes(labels.iter().map(|(name, value)| name.len() + value.len()).sum())?;
     gathering.spend_rows(1)?;
-    gathering.push("target_info".to_string(), labels, vec![Point { ts, value: Some(1.0) }]);
-    Ok(())
+    gathering.push("target_info".to_string(), labels, vec![Point { ts, value: Some(1.0) }])
 }
 
 fn at(nanos: u64) -> Timestamp {
@@ -90,6 +91,8 @@ fn at(nanos: u64) -> Timestamp {
 /// Takes the metrics of one sender.
 struct Metrics<'a> {
     own: &'a Labels,
+    /// The instrumentation: two of them may have a metric of the same name.
+    scope: &'a str,
     gathering: &'a mut Gathering,
 }
 
@@ -220,10 +223,25 @@ impl Metrics<'_> {
         if !self.gathering.has_good_time(name, ts) {
             return Ok(None);
         }
+        let mut labels = Labels::new();
+        for pair in attributes {
+            let (name, value) = (label_name(&pair.key), pair.value.text());
+            if !value.is_empty() && !name.is_empty() {
+                // Two that become one name stand beside each other, as Prometheus has it.
+                let joined = labels.entry(name).or_default();
+                joined.push_str(if joined.is_empty() { "" } else { ";" });
+                joined.push_str(&value);
+            }
+        }
         // The sender's own win: who sends is not a matter of a point.
-        let mut labels: Labels = attributes.iter().map(|pair| (label_name(&pair.key), pair.value.text())).collect();
-        labels.retain(|name, value| !value.is_empty() && !name.is_empty());
         labels.extend(self.own.iter().map(|(name, value)| (name.clone(), value.clone())));
+        if !self.scope.is_empty() {
+            labels.insert("otel_scope_name".to_string(), self.scope.to_string());
+        }
+        if size_of(name, &labels) > SERIES_BYTES {
+            self.gathering.reject(1, || format!("a series whose labels have more than {} KiB", SERIES_BYTES >> 10));
+            return Ok(None);
+        }
         Ok(Some((ts, labels)))
     }
 
@@ -234,9 +252,7 @@ impl Metrics<'_> {
 
     fn add(&mut self, name: String, labels: Labels, point: Point) -> Result<(), IngestError> {
         self.gathering.spend_rows(1)?;
-        self.gathering.spend_bytes(labels.iter().map(|(name, value)| name.len() + value.len()).sum())?;
-        self.gathering.push(name, labels, vec![point]);
-        Ok(())
+        self.gathering.push(name, labels, vec![point])
     }
 }
 

@@ -40,8 +40,11 @@ const MESSAGES: usize = 400_000;
 
 /// The JSON of a request, after it was counted what it would become.
 fn from_json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, IngestError> {
-    if body.iter().filter(|byte| **byte == b'{').count() > MESSAGES {
-        return Err(IngestError::TooLarge(format!("more than {MESSAGES} objects in one request")));
+    let count = |wanted: u8| body.iter().filter(|byte| **byte == wanted).count();
+    if count(b'{') > MESSAGES || count(b',') > 4 * MESSAGES {
+        return Err(IngestError::TooLarge(format!(
+            "more than {MESSAGES} objects, or four times as many values, in one request"
+        )));
     }
     serde_json::from_slice(body).map_err(|error| IngestError::Malformed(format!("not the JSON of OTLP: {error}")))
 }

@@ -20,6 +20,7 @@ pub struct ResourceMetrics {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ScopeMetrics {
+    pub scope: Scope,
     pub metrics: Vec<Metric>,
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tidewatch_model::{Span, Timestamp};
 
 use super::interval::TimeInterval;
+use super::matcher::{Comparison, Matcher};
 use super::mute::InhibitRule;
 use super::route::{GroupBy, Route};
 
@@ -50,7 +51,7 @@ impl Policy {
         Policy {
             trees: vec![route],
             receivers: BTreeMap::from([(BUILT_IN.to_string(), targets)]),
-            inhibit_rules: vec![],
+            inhibit_rules: silent_host().into_iter().collect(),
             intervals: BTreeMap::new(),
         }
     }
@@ -80,5 +81,42 @@ impl Policy {
     }
 }
 
+/// Of a machine that is silent nobody needs to hear that its GPUs, ports and file systems are as well: `host_silent` tells of it.
+fn silent_host() -> Option<InhibitRule> {
+    let alerts = |comparison, names: &str| Some(vec![Matcher::new("alertname", comparison, names).ok()?]);
+    Some(InhibitRule {
+        sources: alerts(Comparison::Equal, "host_silent")?,
+        targets: alerts(Comparison::Regex, "(gpu|ib|net|disk|host|collector|cgroup)_.*")?,
+        equal: vec!["host".to_string()],
+    })
+}
+
 /// The receiver of the built-in route, and its way.
 pub const BUILT_IN: &str = "(built-in)";
+
+#[cfg(test)]
+mod tests {
+    use tidewatch_model::alert::Labels;
+
+    use super::super::mute::Inhibitor;
+    use super::*;
+
+    #[test]
+    fn of_a_silent_machine_one_alert_is_told() {
+        let policy = Policy::built_in(vec![]);
+        let labels = |name: &str, host: &str| {
+            Labels::from(
+                [("alertname", name), ("host", host)].map(|(name, value)| (name.to_string(), value.to_string())),
+            )
+        };
+        let silent = labels("host_silent", "n1");
+        let inhibitor = Inhibitor::new(&policy.inhibit_rules, [("1", &silent)].into_iter());
+        let is_mute = |labels: &Labels| inhibitor.source_of(labels).into_iter().next().is_some();
+        assert!(is_mute(&labels("gpu_missing", "n1")) && is_mute(&labels("disk_full", "n1")));
+        for told in
+            [&silent, &labels("gpu_missing", "n2"), &labels("train_stall", "n1"), &labels("tidewatch_input_lag", "n1")]
+        {
+            assert!(!is_mute(told), "{told:?}");
+        }
+    }
+}

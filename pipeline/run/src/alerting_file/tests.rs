@@ -289,3 +289,33 @@ fn notices_go_to_a_topic() {
     scripted.fail_appends([std::io::ErrorKind::StorageFull]);
     assert!(matches!(notifier.notify(&notice), Delivery::Retry { perhaps: true, .. }));
 }
+
+/// The file of routes that we ship is understood whole, and every bundled rule has one class.
+#[test]
+fn every_bundled_rule_has_its_class() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/alerting.yml");
+    let (file, faults) = load(&path).unwrap();
+    assert_eq!(faults.iter().map(ToString::to_string).collect::<Vec<_>>(), Vec::<String>::new());
+    let policy = file.unwrap().policy;
+    let class = |name: &str| {
+        let labels = Labels::from([("alertname".to_string(), name.to_string())]);
+        let found: Vec<&str> = policy.trees[0].matching(&labels).iter().map(|route| route.receiver.as_str()).collect();
+        found.join(" ")
+    };
+    for (name, expected) in [
+        ("gpu_xid_critical", "hardware"),
+        ("host_silent", "operations"),
+        ("train_straggler", "performance"),
+        ("train_stall", "service"),
+        ("serve_latency_p99", "service"),
+        ("tidewatch_input_lag", "tidewatch"),
+    ] {
+        assert_eq!(class(name), expected);
+    }
+    let mut counts = BTreeMap::new();
+    for file in crate::rule_files::Bundled::All.files() {
+        *counts.entry(class(file.rule_name())).or_insert(0) += 1;
+    }
+    assert_eq!(counts.len(), 5, "{counts:?}");
+    assert!(counts.values().all(|count| *count >= 10), "{counts:?}");
+}

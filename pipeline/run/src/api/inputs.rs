@@ -1,6 +1,6 @@
 //! What other systems send: Prometheus' remote write, OTLP's metrics and logs, StatsD. It is acknowledged when the log has it.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,16 +10,23 @@ use tidewatch_collect::rows::RowsError;
 use tidewatch_collect::{Typed, TypedSample, TypedTables};
 use tidewatch_ingest::otlp::{self, Format};
 use tidewatch_ingest::remote_write::{self, Version};
-use tidewatch_ingest::{Decoded, Encoding, IngestError, Series, unpack};
+use tidewatch_ingest::{Decoded, Encoding, IngestError, Series, Times, unpack};
+use tidewatch_model::Span;
 use tidewatch_model::ports::{Clock, Log, Random};
 use tidewatch_serve::{Answer, ApiRequest};
 
 use super::own::refused;
-use super::rows::{NotWritten, RowsInbox};
+use super::rows::{Lane, NotWritten, RowsInbox, again};
 use crate::input_rows::{line_rows, series_rows};
 
 /// Values that are remembered, so that what is sent again is not written again: up to twice as many, nine bytes each.
 const REMEMBERED: usize = 1 << 20;
+/// Batches of typed rows that wait for the log.
+const WAITING: usize = 64;
+/// Series of StatsD that are written at once.
+const AT_ONCE: usize = 10_000;
+/// How far ahead of our clock a value may be: a sender's clock that is further ahead would make those of others late.
+const AHEAD: Span = Span::seconds(10);
 
 /// Everything that comes in over HTTP and StatsD.
 pub struct Inputs {
@@ -28,6 +35,8 @@ pub struct Inputs {
     seen: Mutex<Seen>,
     /// What exporters mean whose samples came.
     typed: Mutex<Typed>,
+    /// Their rows that the log did not take yet.
+    waiting: Mutex<VecDeque<(&'static str, RecordBatch)>>,
     hasher: RandomState,
     duplicates: AtomicU64,
 }
@@ -60,6 +69,7 @@ impl Inputs {
             rows: RowsInbox::new(log, random, clock),
             seen: Mutex::default(),
             typed: Mutex::new(Typed::new(typed.tables(true))),
+            waiting: Mutex::default(),
             hasher: RandomState::new(),
             duplicates: AtomicU64::new(0),
         }
@@ -75,9 +85,16 @@ impl Inputs {
     /// # Errors
     /// The log's.
     pub fn take(&self, series: Vec<Series>) -> Result<(), String> {
-        self.write(0, series).map_err(|problem| match problem {
-            NotWritten::TooLarge(problem) | NotWritten::Log(problem) => problem,
-        })
+        let mut lane = self.rows.lane(0);
+        let mut rest = series;
+        while !rest.is_empty() {
+            let more = rest.split_off(rest.len().min(AT_ONCE));
+            self.write(&mut lane, rest).map_err(|problem| match problem {
+                NotWritten::TooLarge(problem) | NotWritten::Log(problem) => problem,
+            })?;
+            rest = more;
+        }
+        Ok(())
     }
 
     /// A request of Prometheus' remote write.
@@ -88,19 +105,19 @@ impl Inputs {
         if Encoding::of(&request.encoding) != Some(Encoding::Snappy) {
             return refused(415, "expected Content-Encoding: snappy");
         }
-        let _place = match self.rows.place() {
-            Ok(place) => place,
-            Err(answer) => return answer,
-        };
-        let decoded = unpack(&request.body, Encoding::Snappy)
-            .and_then(|body| remote_write::decode(&body, version, self.rows.times()));
+        // Prometheus takes 429 for a reason to throw away, unless it is told otherwise; not so 503.
+        let Ok(_place) = self.rows.place() else { return again(503, "too many posts at once") };
+        // Decoded, a request is larger than it was: as many are decoded at once as are written.
+        let mut lane = self.rows.lane(self.lane_of(&request.body));
+        let decoded =
+            unpack(&request.body, Encoding::Snappy).and_then(|body| remote_write::decode(&body, version, self.times()));
         let decoded = match decoded {
             Ok(decoded) => decoded,
             Err(error) => return refused(self.status_of(&error), &error.to_string()),
         };
         let Decoded { series, samples, histograms, rejected, problems } = decoded;
         self.rows.reject(rejected);
-        if let Err(problem) = self.write(self.lane_of(&request.body), series) {
+        if let Err(problem) = self.write(&mut lane, series) {
             return problem.answer();
         }
         let mut answer = match rejected {
@@ -124,22 +141,21 @@ impl Inputs {
 
     /// A request with OTLP's metrics.
     pub(super) fn otlp_metrics(&self, request: &ApiRequest) -> Answer {
-        self.otlp(request, "rejectedDataPoints", |body, format| {
-            let decoded = otlp::decode_metrics(body, format, self.rows.times()).map_err(Problem::Ingest)?;
-            self.write(self.lane_of(&request.body), decoded.series).map_err(Problem::Write)?;
+        self.otlp(request, "rejectedDataPoints", |body, format, lane| {
+            let decoded = otlp::decode_metrics(body, format, self.times()).map_err(Problem::Ingest)?;
+            self.write(lane, decoded.series).map_err(Problem::Write)?;
             Ok((decoded.rejected, decoded.problems))
         })
     }
 
     /// A request with OTLP's logs.
     pub(super) fn otlp_logs(&self, request: &ApiRequest) -> Answer {
-        self.otlp(request, "rejectedLogRecords", |body, format| {
+        self.otlp(request, "rejectedLogRecords", |body, format, lane| {
             let now = self.rows.clock.now();
-            let lines = otlp::decode_logs(body, format, self.rows.times(), now).map_err(Problem::Ingest)?;
+            let lines = otlp::decode_logs(body, format, self.times(), now).map_err(Problem::Ingest)?;
             let rows =
                 line_rows(&lines.lines).map_err(|error| Problem::Write(NotWritten::TooLarge(error.to_string())))?;
-            let mut lane = self.rows.lane(self.lane_of(&request.body));
-            self.rows.append(&mut lane, "log", &rows).map_err(Problem::Write)?;
+            self.rows.append(lane, "log", &rows).map_err(Problem::Write)?;
             Ok((lines.rejected, lines.problems))
         })
     }
@@ -148,7 +164,7 @@ impl Inputs {
         &self,
         request: &ApiRequest,
         what: &str,
-        take: impl Fn(&[u8], Format) -> Result<(u64, Vec<String>), Problem>,
+        take: impl Fn(&[u8], Format, &mut Lane<'_>) -> Result<(u64, Vec<String>), Problem>,
     ) -> Answer {
         let Some(format) = Format::of(&request.kind) else {
             return refused(415, "expected Content-Type: application/x-protobuf, application/json");
@@ -161,7 +177,9 @@ impl Inputs {
             Ok(place) => place,
             Err(answer) => return answer,
         };
-        let taken = unpack(&request.body, encoding).map_err(Problem::Ingest).and_then(|body| take(&body, format));
+        let mut lane = self.rows.lane(self.lane_of(&request.body));
+        let unpacked = unpack(&request.body, encoding).map_err(Problem::Ingest);
+        let taken = unpacked.and_then(|body| take(&body, format, &mut lane));
         match taken {
             Ok((rejected, problems)) => {
                 self.rows.reject(rejected);
@@ -174,6 +192,11 @@ impl Inputs {
                 Answer { kind, body: otlp::status(format, &said), ..answer }
             }
         }
+    }
+
+    /// Between which times values are taken.
+    fn times(&self) -> Times {
+        Times { newest: self.rows.clock.now().saturating_add(AHEAD), ..self.rows.times() }
     }
 
     fn status_of(&self, error: &IngestError) -> u16 {
@@ -190,8 +213,7 @@ impl Inputs {
     }
 
     /// Writes what was not written yet.
-    fn write(&self, lane: usize, mut series: Vec<Series>) -> Result<(), NotWritten> {
-        let mut lane = self.rows.lane(lane);
+    fn write(&self, lane: &mut Lane<'_>, mut series: Vec<Series>) -> Result<(), NotWritten> {
         let mut hashes = HashSet::new();
         {
             let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -206,14 +228,23 @@ impl Inputs {
             }
         }
         let rows = series_rows(&series).map_err(|error| NotWritten::TooLarge(error.to_string()))?;
-        self.rows.append(&mut lane, "metrics", &rows)?;
+        self.rows.append(lane, "metrics", &rows)?;
         {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             hashes.into_iter().for_each(|hash| seen.remember(hash));
         }
         // A scrape comes in several requests: its rows are written when one that comes later finds it whole.
-        for (table, rows) in self.typed_rows(&series).map_err(|error| NotWritten::TooLarge(error.to_string()))? {
-            self.rows.append(&mut lane, table, &rows)?;
+        let whole = self.typed_rows(&series).map_err(|error| NotWritten::TooLarge(error.to_string()))?;
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.extend(whole);
+        // The sender has our word for its values. What is made of them waits here for a log that does not take it now.
+        while let Some((table, rows)) = waiting.front() {
+            match self.rows.append(lane, table, rows) {
+                Err(NotWritten::Log(_)) if waiting.len() <= WAITING => break,
+                Err(_) => self.rows.reject(rows.num_rows() as u64),
+                Ok(()) => {}
+            }
+            waiting.pop_front();
         }
         Ok(())
     }
@@ -243,8 +274,8 @@ enum Problem {
 mod tests {
     use tidewatch_ingest::Point;
     use tidewatch_log::ScriptedLog;
+    use tidewatch_model::Timestamp;
     use tidewatch_model::scripted::{ManualClock, SeededRandom};
-    use tidewatch_model::{Span, Timestamp};
 
     use super::*;
 
@@ -261,12 +292,18 @@ mod tests {
             let labels = labels.map(|(name, value)| (name.to_string(), value.to_string())).into();
             Series { name: name.to_string(), labels, points: vec![Point { ts, value: Some(value) }] }
         };
-        inputs.write(0, vec![series("vllm:num_requests_running", start, 3.0)]).unwrap_or_else(|_| panic!());
-        inputs.write(1, vec![series("vllm:num_requests_waiting", start, 2.0)]).unwrap_or_else(|_| panic!());
+        inputs
+            .write(&mut inputs.rows.lane(0), vec![series("vllm:num_requests_running", start, 3.0)])
+            .unwrap_or_else(|_| panic!());
+        inputs
+            .write(&mut inputs.rows.lane(1), vec![series("vllm:num_requests_waiting", start, 2.0)])
+            .unwrap_or_else(|_| panic!());
         let read = || log.read("tidewatch.serve", 0, 0, 1 << 20).unwrap().records;
         assert_eq!(read(), []);
-        clock.advance(Span::seconds(10));
-        inputs.write(2, vec![series("up", start + Span::seconds(10), 1.0)]).unwrap_or_else(|_| panic!());
+        clock.advance(Span::seconds(20));
+        inputs
+            .write(&mut inputs.rows.lane(2), vec![series("up", start + Span::seconds(20), 1.0)])
+            .unwrap_or_else(|_| panic!());
         let (_, rows) = tidewatch_model::wire::decode(&read()[0].1).unwrap();
         let cell = |name: &str| {
             let column = rows.column_by_name(name).unwrap();

@@ -214,7 +214,8 @@ impl Drop for Place<'_> {
     }
 }
 
-fn again(status: u16, message: &str) -> Answer {
+/// To be asked again in a moment.
+pub(super) fn again(status: u16, message: &str) -> Answer {
     refused(status, message).again_after(AGAIN)
 }
 

@@ -20,7 +20,7 @@ use crate::failure::Failure;
 use crate::input::{Input, Mapping};
 use crate::judge::Judge;
 use crate::output::{Format, format_or_default, print_objects};
-use crate::rule_files;
+use crate::rule_files::{self, Bundled};
 
 /// What to run over what.
 #[derive(Debug, clap::Args)]
@@ -28,6 +28,9 @@ use crate::rule_files;
     after_help = "Examples:\n  tidewatch backtest --input gpu=fleet.parquet\n  tidewatch backtest --rules rules/ --input 'gpu=lake/gpu/**/*.parquet' --from 2026-11-24T00:00:00Z\n  tidewatch backtest --rules hot.sql --input gpu=old.csv --map temp_c=temperature_celsius --ts-unit seconds\n  tidewatch backtest --rules rules/ --input gpu=fleet.parquet --expect transitions.jsonl\n\nPrints one JSON object per transition, sorted by (ts, rule, fingerprint), field names as in alert_event.\nExit code: 1 when --expect differs."
 )]
 pub struct Args {
+    /// The bundled rules of sql/pack too.
+    #[arg(long)]
+    all_rules: bool,
     /// Rule files or folders; the bundled rules when none is given.
     #[arg(long)]
     rules: Vec<PathBuf>,
@@ -77,7 +80,7 @@ const STEP: Span = Span::seconds(10);
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let dimensions = args.tables.load()?;
-    let loaded = rule_files::load(&args.rules, args.rules.is_empty(), &dimensions)?;
+    let loaded = rule_files::load(&args.rules, Bundled::unless(&args.rules, args.all_rules), &dimensions)?;
     for fault in loaded.faults.iter().filter(|fault| fault.level != Level::Note) {
         eprintln!("{fault}");
     }

@@ -7,7 +7,7 @@ use tidewatch_sql::Level;
 use crate::alerting_file;
 use crate::dimension_files::TableFlags;
 use crate::failure::Failure;
-use crate::rule_files;
+use crate::rule_files::{self, Bundled};
 
 /// Rules to look at.
 #[derive(Debug, clap::Args)]
@@ -17,6 +17,9 @@ use crate::rule_files;
 pub struct Args {
     /// Files or folders of rules; the bundled rules when none is given. A file that ends in .yml or .yaml is routes and receivers.
     paths: Vec<PathBuf>,
+    /// The bundled rules of sql/pack too.
+    #[arg(long)]
+    all_rules: bool,
     #[command(flatten)]
     tables: TableFlags,
     /// Treat warnings as errors.
@@ -57,7 +60,7 @@ fn check_routes(path: &Path, strict: bool) -> Result<String, Failure> {
 }
 
 fn check_rules(args: &Args, paths: &[PathBuf]) -> Result<(), Failure> {
-    let loaded = rule_files::load(paths, paths.is_empty(), &args.tables.load()?)?;
+    let loaded = rule_files::load(paths, Bundled::unless(paths, args.all_rules), &args.tables.load()?)?;
     let mut lines: Vec<String> =
         loaded.faults.iter().filter(|fault| fault.level != Level::Note).map(ToString::to_string).collect();
     lines.extend(loaded.faults.iter().filter(|fault| fault.level == Level::Note).map(ToString::to_string));

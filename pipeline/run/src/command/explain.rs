@@ -7,7 +7,7 @@ use tidewatch_sql::{Engine, Level};
 
 use crate::dimension_files::TableFlags;
 use crate::failure::Failure;
-use crate::rule_files;
+use crate::rule_files::{self, Bundled};
 
 /// Rules to explain.
 #[derive(Debug, clap::Args)]
@@ -17,6 +17,9 @@ use crate::rule_files;
 pub struct Args {
     /// Files or folders; the bundled rules when none is given.
     paths: Vec<PathBuf>,
+    /// The bundled rules of sql/pack too.
+    #[arg(long)]
+    all_rules: bool,
     #[command(flatten)]
     tables: TableFlags,
     /// Only this rule.
@@ -29,7 +32,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let loaded = rule_files::load(&args.paths, args.paths.is_empty(), &args.tables.load()?)?;
+    let loaded = rule_files::load(&args.paths, Bundled::unless(&args.paths, args.all_rules), &args.tables.load()?)?;
     let errors: Vec<String> =
         loaded.faults.iter().filter(|fault| fault.level == Level::Error).map(ToString::to_string).collect();
     if !errors.is_empty() {

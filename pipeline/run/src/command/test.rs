@@ -6,7 +6,7 @@ use tidewatch_sql::{CompiledRule, Compiler, Dimensions, Loaded, bundled};
 
 use crate::dimension_files::TableFlags;
 use crate::failure::Failure;
-use crate::rule_files;
+use crate::rule_files::{self, Bundled};
 use crate::rule_test::TestFile;
 
 /// Tests to run.
@@ -17,6 +17,9 @@ use crate::rule_test::TestFile;
 pub struct Args {
     /// Files or folders; the bundled rules' tests when none is given.
     paths: Vec<PathBuf>,
+    /// The bundled rules of sql/pack too.
+    #[arg(long)]
+    all_rules: bool,
     #[command(flatten)]
     tables: TableFlags,
 }
@@ -26,7 +29,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let dimensions = args.tables.load()?;
     let mut outcome = Outcome { passed: 0, failures: vec![], dimensions };
     if args.paths.is_empty() {
-        for file in bundled::FILES {
+        for file in Bundled::unless(&args.paths, args.all_rules).files() {
             outcome.file(file.path, file.test, |_| Ok(compile(&[(file.path, file.sql)])));
         }
         for file in bundled::VIEWS {
@@ -107,5 +110,5 @@ fn load_beside(test: &Path, parsed: &TestFile, tables: &TableFlags) -> Result<Lo
     }
     let dimensions = tables.load().map_err(|failure| failure.message)?;
     let own = (!parsed.rules.trim().is_empty()).then(|| (test.display().to_string(), parsed.rules.clone()));
-    rule_files::load_with(&paths, own, false, &dimensions).map_err(|failure| failure.message)
+    rule_files::load_with(&paths, own, Bundled::None, &dimensions).map_err(|failure| failure.message)
 }

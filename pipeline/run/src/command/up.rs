@@ -36,6 +36,7 @@ use crate::lake_access::open_store;
 use crate::log_choice::LogChoice;
 use crate::postgres::SqlServer;
 use crate::randomness::OsRandom;
+use crate::rule_files::Bundled;
 use crate::rule_watch::{self, News, RuleWatch};
 use crate::said::{Acks, Silences};
 use crate::screen::{RecentLines, Screen};
@@ -55,6 +56,9 @@ pub struct Args {
     /// Only the rules of --rules.
     #[arg(long)]
     no_bundled_rules: bool,
+    /// The bundled rules for training, serving, data jobs and InfiniBand too, besides those for every machine.
+    #[arg(long, conflicts_with = "no_bundled_rules")]
+    all_rules: bool,
     /// Where HTTP listens.
     #[arg(long)]
     http: Option<SocketAddr>,
@@ -100,7 +104,12 @@ const LOOK_INTERVAL: Span = Span::seconds(5);
 /// Applies the flags to the configuration.
 pub fn configure(args: &Args, config: &mut Config) -> Result<(), Failure> {
     config.rules_paths.extend(args.rules.iter().cloned());
-    config.rules_bundled &= !args.no_bundled_rules;
+    if args.no_bundled_rules {
+        config.rules_bundled = Bundled::None;
+    }
+    if args.all_rules {
+        config.rules_bundled = Bundled::All;
+    }
     config.collect_enabled &= !args.no_collect;
     if let Some(address) = args.http {
         config.http_address = address;

@@ -46,9 +46,9 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "rules.bundled",
-        meaning: "whether the bundled rules run",
+        meaning: "which of the bundled rules run: true is those for every machine, all those of sql/pack too, false none",
         set: |config, text| {
-            config.rules_bundled = switch(text)?;
+            config.rules_bundled = text.parse()?;
             Ok(())
         },
         show: |config| config.rules_bundled.to_string(),
