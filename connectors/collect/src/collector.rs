@@ -15,9 +15,9 @@ pub trait Collector: Send {
     }
     /// Reads everything once.
     fn collect(&mut self, now: Timestamp) -> Collected;
-    /// Told after each pass that gave rows which tables' rows the log refused. It answers whether those are given again: only otherwise are
+    /// Told after each pass that gave rows which of its batches the log refused, by their place: its own first, then those of `more`. It answers whether those are given again: only otherwise are
     /// they lost.
-    fn taken(&mut self, refused: &[&'static str]) -> bool {
+    fn taken(&mut self, refused: &[usize]) -> bool {
         refused.is_empty()
     }
     /// How long something that it asked has not answered, beyond what is usual.

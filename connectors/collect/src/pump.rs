@@ -118,13 +118,14 @@ impl Pump {
                 }
                 let refused: Vec<_> = batches
                     .iter()
-                    .filter_map(|(table, batch)| Some((*table, batch, self.send(table, batch).err()?)))
+                    .enumerate()
+                    .filter_map(|(at, (table, batch))| Some((at, *table, batch, self.send(table, batch).err()?)))
                     .collect();
                 let again = {
-                    let tables: Vec<&'static str> = refused.iter().map(|(table, ..)| *table).collect();
-                    self.collectors[index].0.taken(&tables)
+                    let numbers: Vec<usize> = refused.iter().map(|(at, ..)| *at).collect();
+                    self.collectors[index].0.taken(&numbers)
                 };
-                for (of, batch, message) in refused {
+                for (_, of, batch, message) in refused {
                     match again {
                         true => self.health.waits(table, message),
                         false => self.health.dropped(of, batch.num_rows(), message),

@@ -76,9 +76,17 @@ fn samples_of_version_two() {
     assert!(
         decode(&wrong, Version::Two, Times::ANY).unwrap_err().to_string().contains("expected the first to be empty")
     );
-    // A megabyte that is referred to a hundred times is a hundred megabytes.
-    let large = [bytes(4, ""), bytes(4, "__name__"), bytes(4, "x".repeat(1 << 20))].concat();
-    let many: Vec<u8> = (0..100).flat_map(|_| series(&[1, 2])).collect();
+    // A name that is referred to two thousand times is two thousand names.
+    let named =
+        |bytes_of_name: usize| [bytes(4, ""), bytes(4, "__name__"), bytes(4, "x".repeat(bytes_of_name))].concat();
+    let large = named(60 << 10);
+    let many: Vec<u8> = (0..2_000).flat_map(|_| series(&[1, 2])).collect();
+    let one = decode(&[named(65 << 10), series(&[1, 2])].concat(), Version::Two, Times::ANY).unwrap();
+    assert_eq!((one.series.len(), one.rejected), (0, 1), "{:?}", one.problems);
+    // And so are the samples of one series.
+    let samples: Vec<u8> = (0..2_000).flat_map(|at| sample(1.0, at)).collect();
+    let long = bytes(5, [references(&[1, 2]), samples].concat());
+    assert!(matches!(decode(&[large.clone(), long].concat(), Version::Two, Times::ANY), Err(IngestError::TooLarge(_))));
     assert!(matches!(decode(&[large, many].concat(), Version::Two, Times::ANY), Err(IngestError::TooLarge(_))));
 }
 

@@ -243,8 +243,8 @@ pub struct StatsdServer {
 }
 
 impl StatsdServer {
-    /// Listens on an address, and hands everything to `sink` at each multiple of `interval`. The first reason of each interval why a line
-    /// is none goes to `complain`.
+    /// Listens on an address, and hands everything to `sink` at each multiple of `interval`. What of a datagram is no line goes to
+    /// `complain`: the first reason, how many there are, and whether it is the first of this interval.
     ///
     /// # Errors
     /// The address can't be had.
@@ -253,7 +253,7 @@ impl StatsdServer {
         interval: Span,
         clock: Arc<dyn Clock>,
         mut sink: impl FnMut(Vec<Series>) + Send + 'static,
-        mut complain: impl FnMut(&str) + Send + 'static,
+        mut complain: impl FnMut(&str, u64, bool) + Send + 'static,
     ) -> io::Result<StatsdServer> {
         let socket = UdpSocket::bind(address)?;
         socket.set_read_timeout(Some(Duration::from_millis(100)))?;
@@ -270,8 +270,8 @@ impl StatsdServer {
                     let (lines, problems) = statsd.take(&buffer[..length], clock.now());
                     counted.lines.fetch_add(lines, Ordering::Relaxed);
                     counted.malformed.fetch_add(problems.len() as u64, Ordering::Relaxed);
-                    if let Some(problem) = problems.first().filter(|_| !complained) {
-                        complain(problem);
+                    if let Some(problem) = problems.first() {
+                        complain(problem, problems.len() as u64, !complained);
                         complained = true;
                     }
                 }
@@ -383,7 +383,7 @@ mod tests {
             Span::hours(24),
             Arc::new(SystemClock),
             move |series| sink.lock().unwrap().extend(series),
-            |_| {},
+            |_, _, _| {},
         )
         .unwrap();
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -179,7 +179,7 @@ impl Status for Shown {
             ),
             Metric::single(
                 "tidewatch_http_rejected_rows_total",
-                "lines that were posted and are no rows",
+                "lines and values that came over HTTP or StatsD and were not taken",
                 Counter,
                 self.api.posted().1 as f64,
             ),

@@ -328,6 +328,14 @@ impl Generation {
         })
     }
 
+    /// The rules whose rows pass in order, with OVER.
+    pub fn ordered(&self) -> impl Iterator<Item = &Rule> {
+        let rules = self.rules.iter().filter(|running| !running.ended);
+        rules
+            .filter(|running| matches!(&running.kind, Kind::Row(row) if row.place().is_some()))
+            .map(|running| &running.rule)
+    }
+
     /// By rule whose plan is run: which share of its budget its last evaluation took.
     pub fn budget_shares(&self) -> impl Iterator<Item = (&str, f64)> {
         self.rules.iter().filter(|running| !running.ended).filter_map(|running| match &running.kind {

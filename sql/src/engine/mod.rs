@@ -246,6 +246,11 @@ impl Engine {
         }
     }
 
+    /// The rules whose rows pass in order, with OVER: one that begins anew must be told from when on it judges.
+    pub fn ordered(&self) -> impl Iterator<Item = &Rule> {
+        self.generations.iter().flat_map(Generation::ordered)
+    }
+
     /// For each rule that has seen anything: its name and the end of its last window, or of the one before its first, so
     /// that a restart before that one closed does not begin later.
     pub fn positions(&self) -> impl Iterator<Item = (&str, Timestamp)> {

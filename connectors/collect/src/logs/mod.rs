@@ -149,8 +149,9 @@ impl Collector for LogCollector {
         Collected { batch: None, more: self.given.clone(), faults }
     }
 
-    fn taken(&mut self, refused: &[&'static str]) -> bool {
-        self.given.retain(|(table, _)| refused.contains(table));
+    fn taken(&mut self, refused: &[usize]) -> bool {
+        let mut number = 0..;
+        self.given.retain(|_| number.next().is_some_and(|number| refused.contains(&number)));
         true
     }
 

@@ -126,11 +126,11 @@ mod tests {
         gather.add(TS, &sample("a", "one", 0));
         gather.add(TS + Span::seconds(3), &sample("b", "one", 0));
         gather.add(TS + Span::seconds(3), &sample("a", "one", 0));
-        assert_eq!(whole(&mut gather, 7), []);
+        assert_eq!(whole(&mut gather, 17), []);
         gather.add(TS + Span::seconds(7), &sample("a", "two", 5));
-        assert_eq!(whole(&mut gather, 8), [("a".to_string(), 0), ("b".to_string(), 0)], "what is sent twice is one");
-        gather.add(TS + Span::seconds(9), &sample("c", "one", 0));
-        gather.add(TS + Span::seconds(9), &sample("d", "one", 600));
+        assert_eq!(whole(&mut gather, 18), [("a".to_string(), 0), ("b".to_string(), 0)], "what is sent twice is one");
+        gather.add(TS + Span::seconds(19), &sample("c", "one", 0));
+        gather.add(TS + Span::seconds(19), &sample("d", "one", 600));
         assert_eq!(whole(&mut gather, 60), [("a".to_string(), 5)], "what comes too late is none");
         assert_eq!((gather.samples, gather.scrapes.len()), (0, 0));
     }

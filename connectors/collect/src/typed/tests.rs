@@ -149,7 +149,7 @@ fn a_scrape_in_pieces() {
         typed.add(TS + Span::seconds(seconds), &samples(text, &target, TS));
         assert!(typed.whole(TS + Span::seconds(seconds)).unwrap().is_empty());
     }
-    let rows = typed.whole(TS + Span::seconds(7)).unwrap();
+    let rows = typed.whole(TS + Span::seconds(17)).unwrap();
     let (table, batch) = rows.first().unwrap();
     assert_eq!((*table, json_of(batch)[0]["requests_total"].clone()), ("serve", json!(98)));
 }

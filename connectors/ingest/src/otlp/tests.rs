@@ -29,8 +29,9 @@ fn attribute(field: u64, key: &str, value: Vec<u8>) -> Vec<u8> {
     bytes(field, [bytes(1, key), bytes(2, value)].concat())
 }
 
-fn request(resource: &[Vec<u8>], metrics: &[Vec<u8>]) -> Vec<u8> {
-    let scope: Vec<u8> = metrics.iter().flat_map(|metric| bytes(2, metric)).collect();
+fn request(resource: &[Vec<u8>], scope: &str, metrics: &[Vec<u8>]) -> Vec<u8> {
+    let metrics: Vec<u8> = metrics.iter().flat_map(|metric| bytes(2, metric)).collect();
+    let scope = [bytes(1, bytes(1, scope)), metrics].concat();
     bytes(1, [bytes(1, resource.concat()), bytes(2, scope)].concat())
 }
 
@@ -66,8 +67,9 @@ fn numbers_in_both_encodings() {
     let resource =
         [("service.name", "chat"), ("service.instance.id", "c-1"), ("host.name", "n1"), ("os.type", "linux")]
             .map(|(key, value)| attribute(1, key, text_value(value)));
-    let decoded = both(json, &request(&resource, &metrics));
-    let own = "host_name=n1,instance=c-1,job=chat";
+    let decoded = both(json, &request(&resource, "s", &metrics));
+    let sender = "host_name=n1,instance=c-1,job=chat";
+    let own = format!("{sender},otel_scope_name=s");
     assert_eq!(
         shown(&decoded),
         [
@@ -75,7 +77,7 @@ fn numbers_in_both_encodings() {
             format!("load{{{own}}} Some(0.5)"),
             format!("load{{{own}}} None"),
             format!("queue{{{own}}} Some(-3.0)"),
-            format!("target_info{{{own},os_type=linux}} Some(1.0)"),
+            format!("target_info{{{sender},os_type=linux}} Some(1.0)"),
         ]
     );
     assert_eq!((decoded.samples, decoded.rejected), (4, 1));
@@ -117,7 +119,7 @@ fn histograms_and_summaries_in_both_encodings() {
         [bytes(1, "size"), bytes(10, [bytes(1, exponential), number(2, 2)].concat())].concat(),
         [bytes(1, "old"), bytes(11, bytes(1, summary))].concat(),
     ];
-    let decoded = both(json, &request(&[], &metrics));
+    let decoded = both(json, &request(&[], "", &metrics));
     assert_eq!(
         shown(&decoded),
         [
@@ -195,7 +197,7 @@ fn logs_in_both_encodings() {
 fn more_than_can_be_kept_is_refused_before_it_is_read() {
     // Empty points: two bytes each.
     let points: Vec<u8> = (0..1_000_000).flat_map(|_| bytes(1, [])).collect();
-    let body = request(&[], &[[bytes(1, "x"), bytes(5, points)].concat()]);
+    let body = request(&[], "", &[[bytes(1, "x"), bytes(5, points)].concat()]);
     assert!(matches!(decode_metrics(&body, Format::Protobuf, Times::ANY), Err(IngestError::TooLarge(_))));
     let points = vec!["{}"; 1_000_000].join(",");
     let json = format!(

@@ -80,6 +80,11 @@ impl Inputs {
         self.duplicates.load(Ordering::Relaxed)
     }
 
+    /// Counts what was no value.
+    pub fn reject(&self, count: u64) {
+        self.rows.reject(count);
+    }
+
     /// Takes series, as StatsD counts them.
     ///
     /// # Errors

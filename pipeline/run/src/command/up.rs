@@ -329,6 +329,13 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
 
 /// Takes StatsD's lines, every ten seconds as rows.
 fn listen_statsd(listen: SocketAddr, inputs: Arc<Inputs>, on_screen: bool) -> Result<StatsdServer, Failure> {
+    let counting = inputs.clone();
+    let complain = move |problem: &str, count, is_first| {
+        counting.reject(count);
+        if is_first {
+            say(on_screen, &format!("tidewatch: StatsD: {problem}"));
+        }
+    };
     let mut failing = false;
     let sink = move |series| match inputs.take(series) {
         Ok(()) => failing = false,
@@ -339,7 +346,6 @@ fn listen_statsd(listen: SocketAddr, inputs: Arc<Inputs>, on_screen: bool) -> Re
             }
         }
     };
-    let complain = move |problem: &str| say(on_screen, &format!("tidewatch: StatsD: {problem}"));
     StatsdServer::start(listen, STATSD_INTERVAL, Arc::new(SystemClock), sink, complain)
         .map_err(|error| Failure::usage(format!("can't listen for StatsD on {listen}: {error}")))
 }

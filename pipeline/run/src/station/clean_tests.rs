@@ -75,3 +75,35 @@ fn every_row_is_stored_or_has_a_letter_or_is_a_copy() {
     assert!(cleaned > 0 && cleaned <= total.rows["gpu"], "{cleaned}");
     assert!(total.odd_time_rows.is_empty());
 }
+
+/// A rule with OVER that is new at a start reads again what its frames need, and says nothing of it.
+#[test]
+fn a_new_rule_says_nothing_of_the_past() {
+    let mut world = World::new(false);
+    let always = "CREATE ALERT always WITH (severity = 'info') AS
+        SELECT host, gpu_uuid, avg(temperature_celsius) OVER (PARTITION BY host, gpu_uuid ORDER BY ts ROWS BETWEEN 5 PRECEDING AND CURRENT ROW) AS t
+        FROM gpu QUALIFY t > 0;";
+    let row = "CREATE ALERT never WITH (severity = 'info') AS SELECT host, gpu_uuid, temperature_celsius FROM gpu WHERE temperature_celsius > 1000;";
+    let (mut fleet, mut origins, mut now) = (fleet(), BTreeMap::new(), start());
+    let mut stopped = now;
+    for rules in [row.to_string(), format!("{row}{always}")] {
+        let parts = world.parts(compiled(&rules, rules.matches("ALERT").count()), true);
+        let mut station = Station::open(parts, now).unwrap();
+        for _ in 0..30 {
+            let tick = fleet.next_tick().unwrap();
+            now = tick.ts + Span::millis(100);
+            world.append(&tick.batches, &mut origins);
+            station.step(now).unwrap();
+        }
+        station.close(now).unwrap();
+        if !rules.contains("always") {
+            stopped = now;
+            assert!(world.transitions().is_empty());
+        }
+    }
+    let said = world.transitions();
+    assert!(!said.is_empty());
+    let before =
+        |line: &String| line.split(' ').next().unwrap().parse::<Timestamp>().unwrap() < stopped - Span::seconds(1);
+    assert!(!said.iter().any(before), "{stopped}: {said:?}");
+}

@@ -56,7 +56,8 @@ const EVENT_SLACK: Span = Span::hours(1);
 impl Station {
     /// Reads the state back and places every source.
     pub(super) fn restore(&mut self, now: Timestamp) -> Result<(), StationError> {
-        let (alerts, position) = self.read_state()?;
+        let (alerts, mut position) = self.read_state()?;
+        self.begin_new_rules(&mut position);
         let oldest = position.rules.values().min().copied().unwrap_or(Timestamp::MIN);
         self.known_events = read_event_ids(self.log.as_ref(), oldest.saturating_sub(EVENT_SLACK))?;
         self.judge.restore(alerts.clone(), &position.rules);
@@ -85,6 +86,20 @@ impl Station {
             }
         }
         Ok(())
+    }
+
+    /// A rule with OVER that is new since the last stop judges what comes from now on: what is read again before, for its frames, was there
+    /// when it was not.
+    fn begin_new_rules(&self, position: &mut Position) {
+        for rule in self.judge.engine().ordered() {
+            let of_table = position
+                .watermarks
+                .iter()
+                .filter(|(place, _)| place.split_once('/').is_some_and(|(table, _)| table == rule.table));
+            if let Some(reached) = of_table.map(|(_, newest)| *newest).max() {
+                position.rules.entry(rule.name.clone()).or_insert(reached);
+            }
+        }
     }
 
     /// Looks up the series that rules about silence must know: what fell silent shortly before the stop, or since, is in no row that
