@@ -58,6 +58,9 @@ pub struct Args {
     /// What topics' names begin with on the cluster.
     #[arg(long, default_value = "", requires = "kafka")]
     prefix: String,
+    /// A setting of librdkafka, name=value. Repeatable.
+    #[arg(short = 'X', value_name = "NAME=VALUE", requires = "kafka")]
+    librdkafka: Vec<String>,
     /// Hosts that the GPUs are spread over; by default eight GPUs to a host.
     #[arg(long)]
     nodes: Option<usize>,
@@ -126,8 +129,14 @@ pub fn run(args: &Args, data: Option<&Path>) -> Result<(), Failure> {
             to_log(args, &mut fleet, &log, false, start)?
         }
         (None, Some(brokers), _) => {
-            let options =
-                KafkaOptions { brokers: brokers.clone(), prefix: args.prefix.clone(), ..KafkaOptions::default() };
+            let setting = |setting: &String| {
+                let (name, value) = setting.split_once('=')?;
+                Some((name.to_string(), value.to_string()))
+            };
+            let settings = args.librdkafka.iter().map(setting).collect::<Option<Vec<_>>>();
+            let settings = settings.ok_or_else(|| Failure::usage("-X: expected name=value"))?;
+            let (brokers, prefix) = (brokers.clone(), args.prefix.clone());
+            let options = KafkaOptions { brokers, prefix, settings, ..KafkaOptions::default() };
             let log = KafkaLog::connect(options).map_err(Failure::usage)?;
             to_log(args, &mut fleet, &log, true, start)?
         }

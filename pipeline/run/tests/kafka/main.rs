@@ -76,7 +76,9 @@ impl Place {
 
     /// Writes a simulated fleet into the cluster; returns how many rows.
     fn simulate(&self, more: &[&str]) -> i64 {
-        let fixed = ["simulate", "--kafka", &self.brokers, "--prefix", &self.prefix];
+        // Many tests share two cores and the broker: whoever feeds waits.
+        let patient = ["-X", "message.timeout.ms=120000"];
+        let fixed = [&["simulate", "--kafka", &self.brokers, "--prefix", &self.prefix][..], &patient].concat();
         rows_said(&process::tidewatch(self.here(), &[&fixed[..], more].concat()))
     }
 
