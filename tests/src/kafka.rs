@@ -146,7 +146,7 @@ impl Cluster {
             "process.roles=broker,controller\nnode.id={id}\ncontroller.quorum.voters={voters}\n\
              listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
              advertised.listeners=PLAINTEXT://127.0.0.1:{port}\ncontroller.listener.names=CONTROLLER\n\
-             log.dirs={data}\ndefault.replication.factor={copies}\nmin.insync.replicas={least}\n\
+             log.dirs={data}\nlog.index.size.max.bytes=1048576\ndefault.replication.factor={copies}\nmin.insync.replicas={least}\n\
              offsets.topic.replication.factor={copies}\noffsets.topic.num.partitions=4\n\
              transaction.state.log.replication.factor={copies}\ntransaction.state.log.min.isr=1\n\
              group.initial.rebalance.delay.ms=0\nauto.create.topics.enable=false\n",
