@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit, TimestampMicrosecondType};
-use datafusion::common::{DataFusionError, Result, ScalarValue, plan_err};
+use datafusion::common::{Result, ScalarValue, plan_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
 
 use crate::moments::Question;
+use crate::samples::{SAMPLE_BYTES, merge, state_of};
 use crate::shared::growth::{Counter, FloatCounter, Grown, IntegerCounter, answers};
 
 /// The two, by name. In a rule `ts` may be left out.
@@ -77,9 +78,6 @@ struct Samples {
     samples: Vec<(i64, i64)>,
 }
 
-/// Bytes of a sample in a state.
-const SAMPLE_BYTES: usize = 16;
-
 impl Accumulator for Samples {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         let times = values[1].as_primitive::<TimestampMicrosecondType>();
@@ -108,19 +106,10 @@ impl Accumulator for Samples {
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        let bytes = self.samples.iter().flat_map(|(ts, value)| [ts.to_le_bytes(), value.to_le_bytes()].concat());
-        Ok(vec![ScalarValue::Binary(Some(bytes.collect()))])
+        Ok(state_of(&self.samples))
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        let damaged = || DataFusionError::Internal("damaged state of a growth".to_string());
-        for bytes in states[0].as_binary::<i32>().iter().flatten() {
-            for sample in bytes.chunks(SAMPLE_BYTES) {
-                let (ts, value) = sample.split_at_checked(8).ok_or_else(damaged)?;
-                let number = |bytes: &[u8]| bytes.try_into().map(i64::from_le_bytes).map_err(|_| damaged());
-                self.samples.push((number(ts)?, number(value)?));
-            }
-        }
-        Ok(())
+        merge(&mut self.samples, states)
     }
 }

@@ -38,6 +38,7 @@ mod reads;
 mod recovery;
 mod robust;
 mod rows_table;
+mod samples;
 mod session;
 mod settings;
 mod shape;

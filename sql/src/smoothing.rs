@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, IntervalUnit, TimeUnit, TimestampMicrosecondType};
-use datafusion::common::{DataFusionError, Result, ScalarValue, plan_err};
+use datafusion::common::{Result, ScalarValue, plan_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
 use datafusion::physical_expr::expressions::Literal;
 
 use crate::robust::{Decay, Sample, deviation, key, smoothed};
+use crate::samples::{SAMPLE_BYTES, merge, state_of};
 
 /// The median absolute deviation, by name.
 pub const MAD: &str = "mad";
@@ -95,9 +96,6 @@ struct Samples {
     samples: Vec<Sample>,
 }
 
-/// Bytes of a sample in a state.
-const SAMPLE_BYTES: usize = 16;
-
 impl Samples {
     fn of(&self, values: &[ArrayRef]) -> Vec<Sample> {
         let numbers = values[0].as_primitive::<Float64Type>();
@@ -150,19 +148,10 @@ impl Accumulator for Samples {
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        let bytes = self.samples.iter().flat_map(|(ts, value)| [ts.to_le_bytes(), value.to_le_bytes()].concat());
-        Ok(vec![ScalarValue::Binary(Some(bytes.collect()))])
+        Ok(state_of(&self.samples))
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        let damaged = || DataFusionError::Internal("damaged state of samples".to_string());
-        for bytes in states[0].as_binary::<i32>().iter().flatten() {
-            for sample in bytes.chunks(SAMPLE_BYTES) {
-                let (ts, value) = sample.split_at_checked(8).ok_or_else(damaged)?;
-                let number = |bytes: &[u8]| bytes.try_into().map(i64::from_le_bytes).map_err(|_| damaged());
-                self.samples.push((number(ts)?, number(value)?));
-            }
-        }
-        Ok(())
+        merge(&mut self.samples, states)
     }
 }

@@ -105,10 +105,7 @@ impl Metrics<'_> {
         for (numbers, kind) in numbers.into_iter().filter_map(|(numbers, kind)| Some((numbers?, kind))) {
             let kind = if kind == Kind::Counter && !numbers.is_monotonic { Kind::Other } else { kind };
             let name = name(kind);
-            if self.is_delta(&name, numbers.aggregation_temporality, numbers.data_points.len()) {
-                continue;
-            }
-            for point in numbers.data_points {
+            for point in self.cumulative(&name, numbers.aggregation_temporality, numbers.data_points) {
                 let read = point.as_double.or(point.as_int.map(|number| number as f64));
                 let read = read.filter(|_| point.flags & NO_VALUE == 0).and_then(value);
                 if let Some((ts, labels)) = self.begin(&name, point.time_unix_nano, &point.attributes)? {
@@ -119,13 +116,7 @@ impl Metrics<'_> {
         }
         if let Some(histograms) = metric.histogram {
             let name = name(Kind::Other);
-            let count = histograms.data_points.len();
-            let points = if self.is_delta(&name, histograms.aggregation_temporality, count) {
-                vec![]
-            } else {
-                histograms.data_points
-            };
-            for point in points {
+            for point in self.cumulative(&name, histograms.aggregation_temporality, histograms.data_points) {
                 let fits = point.bucket_counts.len() == point.explicit_bounds.len() + 1
                     || point.bucket_counts.is_empty() && point.explicit_bounds.is_empty();
                 if !fits || !point.explicit_bounds.is_sorted_by(|one, next| one < next) {
@@ -152,13 +143,7 @@ impl Metrics<'_> {
         }
         if let Some(histograms) = metric.exponential_histogram {
             let name = name(Kind::Other);
-            let count = histograms.data_points.len();
-            let points = if self.is_delta(&name, histograms.aggregation_temporality, count) {
-                vec![]
-            } else {
-                histograms.data_points
-            };
-            for point in points {
+            for point in self.cumulative(&name, histograms.aggregation_temporality, histograms.data_points) {
                 let at_most_zero = point.negative.bucket_counts.iter().map(|count| *count as f64).sum::<f64>();
                 // Bucket i of theirs is above base^i.
                 let numbers = (i64::from(point.positive.offset) + 1..).zip(&point.positive.bucket_counts);
@@ -195,17 +180,18 @@ impl Metrics<'_> {
         Ok(newest)
     }
 
-    /// What was counted since the last time can't be told from what was counted twice, or lost: it is refused, as Prometheus does.
-    fn is_delta(&mut self, name: &str, temporality: i64, points: usize) -> bool {
-        let delta = temporality == DELTA;
-        if delta {
-            self.gathering.reject(points as u64, || {
-                format!(
-                    "{name}: delta temporality; expected cumulative (OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE)"
-                )
-            });
+    /// The points, if they count from the start. What was counted since the last time can't be told from what was counted twice, or lost:
+    /// it is refused, as Prometheus does.
+    fn cumulative<T>(&mut self, name: &str, temporality: i64, points: Vec<T>) -> Vec<T> {
+        if temporality != DELTA {
+            return points;
         }
-        delta
+        self.gathering.reject(points.len() as u64, || {
+            format!(
+                "{name}: delta temporality; expected cumulative (OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE)"
+            )
+        });
+        vec![]
     }
 
     /// A point's time and labels, if it can be taken.

@@ -7,21 +7,19 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tidewatch_collect::{LogOptions, Pump, Roots, Sources};
-use tidewatch_ingest::statsd::StatsdServer;
 use tidewatch_kafka::KafkaMembership;
 use tidewatch_lake::{JanitorOptions, LakeOptions, LakeScan};
 use tidewatch_model::limits::SYNC_INTERVAL;
-use tidewatch_model::ports::{Clock, Log, LogError, Random};
+use tidewatch_model::ports::{Clock, LogError};
 use tidewatch_model::time::SystemClock;
 use tidewatch_model::{Alert, Rule, Span, Timestamp};
 use tidewatch_serve::Server;
 use tidewatch_sql::{Dimensions, Level, Renewed};
-use tokio::signal::unix::{SignalKind, signal};
 
+use super::feeding::{collect, listen_statsd, log_sources};
+use super::signals::Signals;
 use super::telling::{Told, access, external_url, tls, told};
 use crate::api::inputs::Inputs;
 use crate::api::{Api, ApiParts};
@@ -96,8 +94,6 @@ const REPORT_INTERVAL: Span = Span::seconds(30);
 const SHOW_INTERVAL: Span = Span::millis(500);
 /// How often old segments are deleted.
 const RETAIN_INTERVAL: Span = Span::minutes(1);
-/// How often what StatsD counted becomes rows.
-const STATSD_INTERVAL: Span = Span::seconds(10);
 /// How often it is looked whether files of rules and of dimension tables changed.
 const LOOK_INTERVAL: Span = Span::seconds(5);
 
@@ -325,29 +321,6 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         &format!("tidewatch: stopped; {} rows committed, {} transitions", stats.lake_rows, stats.transitions),
     );
     Ok(())
-}
-
-/// Takes StatsD's lines, every ten seconds as rows.
-fn listen_statsd(listen: SocketAddr, inputs: Arc<Inputs>, on_screen: bool) -> Result<StatsdServer, Failure> {
-    let counting = inputs.clone();
-    let complain = move |problem: &str, count, is_first| {
-        counting.reject(count);
-        if is_first {
-            say(on_screen, &format!("tidewatch: StatsD: {problem}"));
-        }
-    };
-    let mut failing = false;
-    let sink = move |series| match inputs.take(series) {
-        Ok(()) => failing = false,
-        Err(problem) => {
-            // Said once; counters have it all when the log takes rows again.
-            if !std::mem::replace(&mut failing, true) {
-                say(on_screen, &format!("tidewatch: StatsD: {problem}"));
-            }
-        }
-    };
-    StatsdServer::start(listen, STATSD_INTERVAL, Arc::new(SystemClock), sink, complain)
-        .map_err(|error| Failure::usage(format!("can't listen for StatsD on {listen}: {error}")))
 }
 
 fn rules_of(set: &RuleSet) -> Arc<Vec<Rule>> {
@@ -622,104 +595,5 @@ impl LoopState<'_> {
         }
         stations.set_trouble(Some(message));
         self.shown.set(stations.stats(), &stations.live_alerts(), self.log.corrupt_frames());
-    }
-}
-
-/// The log files and journals to read: every fault of their file at once.
-fn log_sources(config: &Config) -> Result<LogOptions, Failure> {
-    let Some(file) = config.logs_file.as_ref().filter(|_| config.collect_enabled) else {
-        return Ok(LogOptions::default());
-    };
-    LogOptions::from_file(file).map_err(|faults| {
-        let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        Failure::usage(format!("logs.file has {} faults:\n{}", lines.len(), lines.join("\n")))
-    })
-}
-
-/// This machine's collectors, on a thread of their own: one that hangs does not hold up alerts.
-fn collect(config: &Config, logs: LogOptions, log: Arc<dyn Log>, signals: Signals) -> Result<JoinHandle<()>, Failure> {
-    let sources = Sources {
-        roots: Roots { proc: config.collect_procfs.clone(), sys: config.collect_sysfs.clone() },
-        host: config.collect_host.clone(),
-        kmsg: config.collect_kmsg.clone(),
-        nvml_library: config.collect_nvml_library.clone(),
-        scrape: config.scrape.clone(),
-        logs,
-        state: Some(config.data_dir.clone()),
-    };
-    let incarnation = format!("{:016x}", OsRandom.next_u64());
-    let (collectors, control) = sources.collectors();
-    let mut pump = Pump::new(collectors, sources.host(), incarnation, log);
-    let work = move || {
-        while !signals.stop.load(Ordering::SeqCst) {
-            if signals.release.swap(false, Ordering::SeqCst) {
-                control.release();
-            }
-            if signals.reopen.swap(false, Ordering::SeqCst) {
-                control.reopen();
-            }
-            let next = pump.tick(SystemClock.now());
-            let wait = (next - SystemClock.now()).to_std();
-            // Short sleeps, so that a stop is not waited for.
-            std::thread::sleep(wait.min(Duration::from_millis(100)));
-        }
-    };
-    std::thread::Builder::new().name("collect".to_string()).spawn(work).map_err(Failure::no)
-}
-
-/// What signals ask for.
-#[derive(Debug, Clone, Default)]
-struct Signals {
-    /// A clean stop: the first SIGINT or SIGTERM; the second ends the process.
-    stop: Arc<AtomicBool>,
-    /// SIGHUP: files of rules and tables are looked at now.
-    hangup: Arc<AtomicBool>,
-    /// SIGUSR1: NVML is let go.
-    release: Arc<AtomicBool>,
-    /// SIGUSR2: NVML is opened again.
-    reopen: Arc<AtomicBool>,
-}
-
-impl Signals {
-    /// Watches for them from now on.
-    fn watch() -> Result<Signals, Failure> {
-        let signals = Signals::default();
-        let flags = signals.clone();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::no)?;
-        // The handlers must stand before anything is opened.
-        let (begun, wait) = std::sync::mpsc::channel();
-        let watch = move || {
-            runtime.block_on(async move {
-                let handlers = (|| {
-                    let [interrupt, terminate] = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
-                    let [release, reopen] = [SignalKind::user_defined1(), SignalKind::user_defined2()].map(signal);
-                    let hangup = signal(SignalKind::hangup());
-                    Ok::<_, std::io::Error>((interrupt?, terminate?, hangup?, release?, reopen?))
-                })();
-                let (mut interrupt, mut terminate, mut hangup, mut release, mut reopen) = match handlers {
-                    Ok(handlers) => handlers,
-                    Err(error) => return drop(begun.send(Err(error))),
-                };
-                drop(begun.send(Ok(())));
-                loop {
-                    tokio::select! {
-                        _ = interrupt.recv() => {}
-                        _ = terminate.recv() => {}
-                        _ = hangup.recv() => { flags.hangup.store(true, Ordering::SeqCst); continue }
-                        _ = release.recv() => { flags.release.store(true, Ordering::SeqCst); continue }
-                        _ = reopen.recv() => { flags.reopen.store(true, Ordering::SeqCst); continue }
-                    }
-                    if flags.stop.swap(true, Ordering::SeqCst) {
-                        std::process::exit(1);
-                    }
-                }
-            });
-        };
-        std::thread::Builder::new().name("signals".to_string()).spawn(watch).map_err(Failure::no)?;
-        match wait.recv() {
-            Ok(Ok(())) => Ok(signals),
-            Ok(Err(error)) => Err(Failure::no(format!("can't watch for signals: {error}"))),
-            Err(_) => Err(Failure::no("can't watch for signals")),
-        }
     }
 }
