@@ -2,7 +2,7 @@
 -- Source: Airflow's dagrun.schedule_delay and Grafana's mixin for it (60 s critical); five minutes are ours: a DAG's own objective should be set. The
 -- names are those of the usual StatsD mapping, seconds, in the table metrics. A run that never begins tells no delay: airflow_sched_heartbeat.
 CREATE ALERT airflow_dag_late
-WITH (severity = 'warning', no_data = 'resolve',
+WITH (severity = 'warning', "label.class" = 'service', no_data = 'resolve',
       summary = 'runs of the DAG {{ dag_id }} begin {{ delay | round(0) | int }} s late')
 AS
 SELECT labels['dag_id'] AS dag_id, ratio(increase(value) FILTER (WHERE name = 'airflow_dagrun_schedule_delay_sum'),

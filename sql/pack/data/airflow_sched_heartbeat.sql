@@ -2,7 +2,7 @@
 -- where it is while the exporter that took its last value goes on telling it. Source: Airflow's advice on scheduler_heartbeat; two minutes are
 -- ours (a new version is rolled out in less). Airflow's StatsD name behind the Prometheus exporter, in the table metrics.
 CREATE ALERT airflow_sched_heartbeat
-WITH (severity = 'critical', for = '30 seconds',
+WITH (severity = 'critical', "label.class" = 'service', for = '30 seconds',
       summary = 'the scheduler of Airflow has had no heartbeat for two minutes: no task is started')
 AS
 SELECT labels['instance'] AS instance, increase(value) AS beats

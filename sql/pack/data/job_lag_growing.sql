@@ -2,7 +2,7 @@
 -- restart left and that shrinks is none, nor one that goes up and down. Source: the usual Kafka rules; growth by a fifth within the window is ours, and
 -- so are 10,000 records, which each job should set.
 CREATE ALERT job_lag_growing
-WITH (severity = 'warning', for = '5 minutes',
+WITH (severity = 'warning', "label.class" = 'service', for = '5 minutes',
       summary = 'stage {{ stage }} of {{ job }} lags {{ records }} records behind, {{ growth | round(0) | int }} more every minute')
 AS
 SELECT job, stage, last(lag_records) AS records, 60 * regr_slope(lag_records, extract(epoch FROM ts)) AS growth

@@ -3,7 +3,7 @@
 -- awesome-prometheus-alerts and the article that this project began with. Where no lag is told but tasks are left to do (a batch), it is a
 -- warning: one long task looks the same. Rows that stop are no progress either, and change nothing here.
 CREATE ALERT job_no_progress
-WITH (severity = 'critical',
+WITH (severity = 'critical', "label.class" = 'service',
       summary = 'stage {{ stage }} of {{ job }} has done nothing for ten minutes; at least {{ waiting }} records or tasks wait')
 AS
 SELECT job, stage, coalesce(min(lag_records), min(tasks_total - tasks_done)) AS waiting,

@@ -1,7 +1,7 @@
 -- A data job restarted more than once within five minutes: it fails, restarts from its checkpoint, and fails at the same record again. One
 -- restart is a machine that went, and what restarts are for. Source: the Flink rules of awesome-prometheus-alerts.
 CREATE ALERT job_restart
-WITH (severity = 'warning', keep_firing_for = '5 minutes', no_data = 'resolve',
+WITH (severity = 'warning', "label.class" = 'service', keep_firing_for = '5 minutes', no_data = 'resolve',
       summary = 'stage {{ stage }} of {{ job }} restarted {{ restarts }} times within five minutes')
 AS
 SELECT job, stage, increase(restarts_total) AS restarts

@@ -2,7 +2,7 @@
 -- with it. Counted over what ended within five minutes, five failures at least (ours), so that it ends when they end. Source: the Spark rules of
 -- awesome-prometheus-alerts.
 CREATE ALERT job_task_fail_rate
-WITH (severity = 'warning', for = '1 minute', no_data = 'resolve',
+WITH (severity = 'warning', "label.class" = 'service', for = '1 minute', no_data = 'resolve',
       summary = 'stage {{ stage }} of {{ job }}: {{ failed }} of the {{ ended }} tasks that ended within five minutes failed')
 AS
 SELECT job, stage, increase(tasks_failed) AS failed, increase(tasks_failed) + coalesce(increase(tasks_done), 0) AS ended

@@ -2,7 +2,7 @@
 -- Often one partition or one slow input holds it back. Source: Flink's advice on currentInputWatermark; the limit is ours. A stage to which nothing
 -- comes has no event time to go by: where a lag is told and it is zero, it is left alone.
 CREATE ALERT job_watermark_behind
-WITH (severity = 'warning', for = '1 minute', recover_when = 'behind < 150',
+WITH (severity = 'warning', "label.class" = 'service', for = '1 minute', recover_when = 'behind < 150',
       summary = 'event time of stage {{ stage }} of {{ job }} is {{ behind | round(0) | int }} s behind')
 AS
 SELECT job, stage, min(watermark_lag_seconds) AS behind

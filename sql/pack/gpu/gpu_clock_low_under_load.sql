@@ -3,7 +3,7 @@
 -- of its job wait for it. Compared with the median of at least four working GPUs of the model, so that clocks that are low
 -- everywhere accuse nobody. The share is ours; Azure's node health checks look at application clocks for the same reason.
 CREATE ALERT gpu_clock_low_under_load
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'performance',
       every = '1 minute', over = '2 minutes', for = '8 minutes',
       summary = 'GPU {{ gpu_uuid }} on {{ host }} runs at {{ clock }} MHz at {{ utilization }} load, others of its model at {{ usual }} MHz; throttle reasons {{ reasons }}')
 AS

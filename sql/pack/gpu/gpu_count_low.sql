@@ -3,7 +3,7 @@
 -- them and stays. A machine of which the driver answers for no GPU, and whose collector is not well, is collector_failing's and
 -- gpu_lost's. Source: gpud, nvidia_gpu_exporter (2 to 10 minutes).
 CREATE ALERT gpu_count_low
-WITH (severity = 'critical',
+WITH (severity = 'critical', "label.class" = 'hardware',
       every = '30 seconds', over = '1 minute', for = '10 minutes',
       summary = '{{ host }} has {{ found }} of {{ gpus }} GPUs')
 AS

@@ -3,7 +3,7 @@
 -- floor beside it. Ours: no source has a sound rate; DCGM's own limit of 10 is a dummy that nothing uses. One burst is over
 -- long before `for` is.
 CREATE ALERT gpu_ecc_correctable_rate
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'hardware',
       every = '1 minute', over = '2 minutes', for = '10 minutes',
       summary = 'GPU {{ gpu_uuid }} on {{ host }}: {{ errors }} corrected memory errors in two minutes, others have {{ usual }}')
 AS

@@ -2,7 +2,7 @@
 -- timed out, or a wrong configuration, as the driver says (fabric_health). gpu_fabric_unhealthy is about GPUs that have not
 -- joined. Jobs over several GPUs are slow or fail. Source: DCGM, gpud.
 CREATE ALERT gpu_fabric_degraded
-WITH (severity = 'critical',
+WITH (severity = 'critical', "label.class" = 'hardware',
       for = '5 minutes',
       summary = 'GPU {{ gpu_uuid }} on {{ host }}: its NVLink fabric is degraded, health {{ health }}')
 AS

@@ -1,7 +1,7 @@
 -- A GPU has done nothing for half an hour and holds more than half of its memory: a forgotten notebook, or a process that
 -- outlived its job. Nobody else can use it. Costs money and wakes nobody, hence info. Thresholds: ours.
 CREATE ALERT gpu_idle_holding_memory
-WITH (severity = 'info',
+WITH (severity = 'info', "label.class" = 'performance',
       for = '28 minutes',
       summary = 'GPU {{ gpu_uuid }} on {{ host }} is idle for half an hour and holds {{ held }} of its memory')
 AS

@@ -2,7 +2,7 @@
 -- temperature can be fine meanwhile. Threshold: the highest operating temperature of the memory that nvidia-smi -q shows on
 -- A100 and H100 boards (95); DCGM and gpud compare with the board's own figure, which the table does not have.
 CREATE ALERT gpu_memory_temperature
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'hardware',
       for = '5 minutes',
       keep_firing_for = '1 minute',
       summary = 'GPU {{ gpu_uuid }} on {{ host }}: its memory averages {{ average }} C, the GPU {{ gpu }} C')

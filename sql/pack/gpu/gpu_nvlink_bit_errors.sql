@@ -2,7 +2,7 @@
 -- links have no CRC and replay counters any more, which gpu_nvlink_errors looks at. Threshold: what IEEE 802.3 asks of a link
 -- (1e-12); that a recovery failed is told at once, which is ours.
 CREATE ALERT gpu_nvlink_bit_errors
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'hardware',
       for = '1 minute',
       keep_firing_for = '10 minutes',
       summary = 'GPU {{ gpu_uuid }} on {{ host }}: {{ failed }} failed NVLink recoveries in two minutes, bit error ratio {{ ber }}')

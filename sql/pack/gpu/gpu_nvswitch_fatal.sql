@@ -3,7 +3,7 @@
 -- the state that follows on boards that know it. Source: gpud; NVIDIA's fabric manager guide says fatal or non-fatal in each
 -- line.
 CREATE ALERT gpu_nvswitch_fatal
-WITH (severity = 'critical',
+WITH (severity = 'critical', "label.class" = 'hardware',
       key = 'host, kind, pci_bus_id',
       keep_firing_for = '10 minutes',
       summary = 'NVSwitch {{ pci_bus_id }} on {{ host }}: {{ message }}')

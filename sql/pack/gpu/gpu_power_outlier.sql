@@ -2,7 +2,7 @@
 -- the step times (kernels wait, clocks are down), more a board or a cooling that differs. Six times the median absolute
 -- deviation (MAD) from the median of the job, a tenth of the median at least, in jobs of eight GPUs and more. Ours.
 CREATE ALERT gpu_power_outlier
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'hardware',
       every = '1 minute', over = '2 minutes', for = '8 minutes',
       summary = 'GPU {{ gpu_uuid }} on {{ host }} draws {{ power }} W, the {{ gpus }} GPUs of job {{ job }} draw {{ usual }} W at the same utilisation')
 AS

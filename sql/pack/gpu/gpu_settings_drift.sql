@@ -3,7 +3,7 @@
 -- ten and more) have one value and this one has another. Persistence mode, VBIOS and driver are in no table. Source: gpud, gcm
 -- and Azure compare the same; the share is ours.
 CREATE ALERT gpu_settings_drift
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'performance',
       key = 'host, gpu_uuid, setting', no_data = 'resolve',
       every = '1 minute', over = '2 minutes', for = '10 minutes',
       summary = 'GPU {{ gpu_uuid }} on {{ host }}: {{ setting }} is {{ own }} as on {{ alike }} of {{ gpus }} GPUs of its model, {{ usual }} have another')

@@ -2,7 +2,7 @@
 -- Counterpart of gpu_thermal_throttle, whose counter of the hardware's throttling older boards don't have and which does not
 -- count the driver's. Threshold: gpud's (six of ten samples, over ten minutes).
 CREATE ALERT gpu_thermal_throttle_flag
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'hardware',
       for = '8 minutes',
       summary = 'GPU {{ gpu_uuid }} on {{ host }}: heat slows it down in {{ share }} of the samples, at {{ temperature }} C')
 AS

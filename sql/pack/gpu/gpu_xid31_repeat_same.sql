@@ -2,7 +2,7 @@
 -- a day on one GPU of a machine and on no other of it is suspicious: take that GPU for a diagnosis. XIDs less than three
 -- minutes apart are one burst. Source: NVSentinel (RepeatedXID31OnSameGPU against ..OnDifferentGPU).
 CREATE ALERT gpu_xid31_repeat_same
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'hardware',
       no_data = 'resolve',
       summary = 'GPU {{ gpu_uuid }} on {{ host }}: XID 31 in {{ bursts }} bursts within a day, and on no other GPU there')
 AS

@@ -3,7 +3,7 @@
 -- 109, 119) are one burst within three hours. The application's own faults, info in xid_catalog, don't count:
 -- gpu_xid31_repeat_same looks at 31. Source: NVSentinel's RepeatedXIDErrorOnSameGPU, gaps and count as there.
 CREATE ALERT gpu_xid_burst_repeat
-WITH (severity = 'critical',
+WITH (severity = 'critical', "label.class" = 'hardware',
       no_data = 'resolve',
       summary = 'GPU {{ gpu_uuid }} on {{ host }}: XID {{ code }} ({{ name }}) in {{ bursts }} bursts within a day, the last at {{ newest }}')
 AS

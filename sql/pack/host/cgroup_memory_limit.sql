@@ -2,7 +2,7 @@
 -- has one of its processes killed. Ranks of a training job die one by one like that. memory_bytes is no measure: with caches
 -- it is at the limit all the time. The threshold is ours.
 CREATE ALERT cgroup_memory_limit
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'service',
       for = '3 minutes',
       summary = '{{ cgroup }} on {{ host }} uses {{ share }} of its memory limit')
 AS

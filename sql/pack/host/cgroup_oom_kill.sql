@@ -2,7 +2,7 @@
 -- its whole job along, or leaves it hanging. Of a pod its own group speaks, which outlives the container that died. Any is told,
 -- but where the job's group is gone before the next look at it, ten seconds later: then host_oom_kill alone speaks.
 CREATE ALERT cgroup_oom_kill
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'service',
       summary = '{{ kills }} processes of {{ cgroup }} on {{ host }} were killed for memory')
 AS
 SELECT host, cgroup, job, pod, increase(oom_kills_total) AS kills

@@ -1,7 +1,7 @@
 -- A job or container is held back by its CPU limit in a quarter of its periods: loaders that wait for CPU starve GPUs. Threshold:
 -- kubernetes-mixin (CPUThrottlingHigh, 25 % for a quarter of an hour; info there too); the least number of periods is ours.
 CREATE ALERT cgroup_throttled
-WITH (severity = 'info',
+WITH (severity = 'info', "label.class" = 'performance',
       for = '15 minutes',
       summary = '{{ cgroup }} on {{ host }} is throttled in {{ share }} of its CPU periods')
 AS

@@ -2,7 +2,7 @@
 -- the driver that is the time before it is wedged. Threshold: nvidia_gpu_exporter, whose passes are below a second on a healthy
 -- machine.
 CREATE ALERT collector_slow
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'tidewatch',
       for = '10 minutes',
       summary = 'collector {{ collector }} on {{ host }} takes {{ seconds }} s for a pass')
 AS

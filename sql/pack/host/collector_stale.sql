@@ -2,7 +2,7 @@
 -- collector_failing needs the collector to say that it failed; this one needs nothing from it. Tables of events and of
 -- processes on a GPU are left out: no rows are good news there. Threshold: nvidia_gpu_exporter (300 s).
 CREATE ALERT collector_stale
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'tidewatch',
       summary = 'collector {{ collector }} on {{ host }} has had no row for {{ stalled }}')
 AS
 SELECT host, collector, rows_total, stalled

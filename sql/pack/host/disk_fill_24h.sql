@@ -3,7 +3,7 @@
 -- of rows must be there. Threshold: node-mixin (40 % and 24 hours); its window of six hours is longer than rules look back over
 -- samples.
 CREATE ALERT disk_fill_24h
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'service',
       for = '1 hour',
       summary = '{{ mount_point }} ({{ device }}) on {{ host }} has {{ gigabytes }} GB left and loses {{ gigabytes_per_hour }} GB an hour: full within 24 hours')
 AS

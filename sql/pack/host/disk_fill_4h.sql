@@ -3,7 +3,7 @@
 -- of rows: within one, checkpoints that are deleted every two hours look as if they never were. Threshold: node-mixin (20 % and
 -- 4 hours); its window of six hours is longer than rules look back over samples.
 CREATE ALERT disk_fill_4h
-WITH (severity = 'critical',
+WITH (severity = 'critical', "label.class" = 'service',
       for = '30 minutes',
       summary = '{{ mount_point }} ({{ device }}) on {{ host }} has {{ gigabytes }} GB left and loses {{ gigabytes_per_hour }} GB an hour: full within 4 hours')
 AS

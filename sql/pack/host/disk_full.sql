@@ -2,7 +2,7 @@
 -- percent of a large array are terabytes, hence both, and a full /boot is no reason to get up. disk_space_low warns before.
 -- Threshold: node-mixin (3 %); the bytes are ours.
 CREATE ALERT disk_full
-WITH (severity = 'critical',
+WITH (severity = 'critical', "label.class" = 'service',
       for = '1 minute',
       summary = '{{ mount_point }} ({{ device }}) on {{ host }} has {{ gigabytes }} GB left, {{ available }} of its space')
 AS

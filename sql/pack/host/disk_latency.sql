@@ -2,7 +2,7 @@
 -- checkpoints wait for it. At least a hundred operations in two minutes: a disk at rest that wakes up is slow once. Threshold:
 -- awesome-prometheus-alerts (100 ms, two minutes); the count is ours.
 CREATE ALERT disk_latency
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'performance',
       for = '2 minutes',
       summary = '{{ device }} on {{ host }} takes {{ seconds }} s for an operation, over {{ operations }} of them in two minutes')
 AS

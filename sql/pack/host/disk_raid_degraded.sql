@@ -1,7 +1,7 @@
 -- A disk of a software RAID failed: the array goes on without it, and the next one takes the data along. Replace it in the
 -- morning, hence a warning. Source: gpud (md/raid: Disk failure).
 CREATE ALERT disk_raid_degraded
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'hardware',
       key = 'host, device',
       keep_firing_for = '1 hour',
       summary = 'RAID on {{ host }} lost {{ device }}: {{ message }}')

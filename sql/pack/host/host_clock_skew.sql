@@ -2,7 +2,7 @@
 -- and Kerberos' timeouts go wrong, and beyond seconds its rows come late or too early for our windows. Threshold: node-mixin
 -- (NodeClockSkewDetected, 50 ms for ten minutes).
 CREATE ALERT host_clock_skew
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'service',
       for = '10 minutes',
       summary = 'the clock of {{ host }} is off by {{ seconds }} s')
 AS

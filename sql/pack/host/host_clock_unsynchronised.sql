@@ -2,7 +2,7 @@
 -- drifts by seconds a week; the offset, which host_clock_skew looks at, is not known then. Source: node-mixin
 -- (NodeClockNotSynchronising, 16 s for ten minutes).
 CREATE ALERT host_clock_unsynchronised
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'service',
       for = '10 minutes',
       summary = 'nobody keeps the clock of {{ host }}; it may be wrong by {{ seconds }} s')
 AS

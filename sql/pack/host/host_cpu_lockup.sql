@@ -2,7 +2,7 @@
 -- one is told as a warning, since it can be a moment's load in a virtual machine; five within ten minutes, or a hard one, mean
 -- that the machine hangs. Source: node problem detector, gpud; the count is ours.
 CREATE ALERT host_cpu_lockup
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'hardware',
       summary = 'CPUs of {{ host }} lock up: {{ hard }} hard, {{ soft }} soft in ten minutes; {{ message }}')
 AS
 SELECT host, count(*) FILTER (WHERE kind = 'hard_lockup') AS hard, count(*) FILTER (WHERE kind = 'soft_lockup') AS soft,

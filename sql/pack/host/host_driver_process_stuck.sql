@@ -2,7 +2,7 @@
 -- the process can't be killed, and the machine mostly needs a reboot. Seen also where the kernel does not watch for hung tasks,
 -- but only while the process is among the 50 largest of its machine. Source: gpud (name ^nvidia, D state, six minutes).
 CREATE ALERT host_driver_process_stuck
-WITH (severity = 'critical',
+WITH (severity = 'critical', "label.class" = 'hardware',
       for = '4 minutes', no_data = 'resolve',
       summary = '{{ name }} ({{ pid }}) on {{ host }} hangs in the driver for six minutes')
 AS

@@ -3,7 +3,7 @@
 -- that pages. Once is a slow NFS server. Source: gpud (processes named nvidia.. in D state for six minutes), node problem
 -- detector (TaskHung).
 CREATE ALERT host_hung_task
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'hardware',
       summary = '{{ process_name }} on {{ host }} hangs in the kernel, said {{ times }} times in ten minutes: {{ message }}')
 AS
 SELECT host, process_name, count(*) AS times, max(message) AS message,

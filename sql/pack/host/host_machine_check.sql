@@ -2,7 +2,7 @@
 -- may cost the machine: that pages. Corrected ones are told when ten come within ten minutes: a DIMM wears out. Machine checks
 -- and EDAC tell of the same error, hence one rule for both. Source: node problem detector, gpud; the count is ours.
 CREATE ALERT host_machine_check
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'hardware',
       summary = 'hardware errors on {{ host }} in ten minutes: {{ uncorrected }} uncorrected, {{ lines }} in all; {{ message }}')
 AS
 SELECT host, count(*) AS lines, max(message) AS message,

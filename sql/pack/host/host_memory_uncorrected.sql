@@ -2,7 +2,7 @@
 -- machine. Counted by EDAC, which needs no kernel log; host_machine_check hears of the same from the log. One is enough. Source:
 -- node problem detector, awesome-prometheus-alerts.
 CREATE ALERT host_memory_uncorrected
-WITH (severity = 'critical',
+WITH (severity = 'critical', "label.class" = 'hardware',
       summary = '{{ errors }} uncorrectable memory errors on {{ host }} in ten minutes: {{ controller }} {{ dimm }} {{ label }}')
 AS
 SELECT host, controller, dimm, increase(uncorrected_total) AS errors, last(label) AS label

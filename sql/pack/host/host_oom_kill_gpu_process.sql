@@ -2,7 +2,7 @@
 -- worked with hangs or dies. host_oom_kill counts every victim and wakes nobody. Source: gpud and the node problem detector
 -- tell OOM kills; that the victim decides is ours.
 CREATE ALERT host_oom_kill_gpu_process
-WITH (severity = 'critical',
+WITH (severity = 'critical', "label.class" = 'service',
       key = 'host, pid',
       every = '10 seconds', over = '2 minutes', keep_firing_for = '10 minutes', no_data = 'resolve',
       summary = 'the kernel of {{ host }} killed {{ process_name }} ({{ pid }}) for memory; it was on {{ gpus }} GPUs, job {{ job }}')

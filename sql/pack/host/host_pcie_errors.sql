@@ -2,7 +2,7 @@
 -- until a reset: that pages. One that was not fatal has cost a transaction. Told as they come; what was counted at the boot is
 -- old. Source: node problem detector, gpud (pcie_error in the kernel's log, which has no rule of its own).
 CREATE ALERT host_pcie_errors
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'hardware',
       keep_firing_for = '10 minutes',
       summary = '{{ class }} {{ device }} ({{ pci_bus_id }}) on {{ host }}: {{ fatal }} fatal and {{ nonfatal }} other uncorrected PCIe errors in five minutes')
 AS

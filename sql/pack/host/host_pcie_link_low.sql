@@ -2,7 +2,7 @@
 -- the bandwidth, and nothing else says so. A card that is wider than its slot is as it should be. GPUs, whose links rest when
 -- idle, have gpu_pcie_width_low. Source: 25 such cases reported with InfiniteHBD; signals of node problem detector.
 CREATE ALERT host_pcie_link_low
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'hardware',
       for = '10 minutes',
       summary = '{{ class }} {{ device }} ({{ pci_bus_id }}) on {{ host }}: {{ lanes }} of {{ lanes_max }} lanes, {{ speed }} of {{ speed_max }} GT/s')
 AS

@@ -3,7 +3,7 @@
 -- PAM4 links have them all the time. Counts that start anew and values that were not read are no errors. Source: NVSentinel
 -- (three non-fatal events of a port within an hour).
 CREATE ALERT ib_degraded_repeat
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'hardware',
       every = '1 minute', over = '1 hour',
       summary = 'InfiniBand {{ device }} port {{ port }} on {{ host }} had recoverable errors in {{ times }} five minutes of the last hour')
 AS

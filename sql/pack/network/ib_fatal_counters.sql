@@ -3,7 +3,7 @@
 -- also counts rnr_nak_retry_err, which is left out: by the driver's own definition those were within the limit of retries, and
 -- a slow receiver makes them every day.
 CREATE ALERT ib_fatal_counters
-WITH (severity = 'critical',
+WITH (severity = 'critical', "label.class" = 'hardware',
       keep_firing_for = '10 minutes',
       summary = 'InfiniBand {{ device }} port {{ port }} on {{ host }}: {{ overruns }} buffer overruns, {{ integrity }} link integrity errors in two minutes')
 AS

@@ -2,7 +2,7 @@
 -- down. One is enough; the counter starts anew with the driver, which is no failure. Source: NVSentinel (link_downed is fatal
 -- there), gpud.
 CREATE ALERT ib_link_downed
-WITH (severity = 'critical',
+WITH (severity = 'critical', "label.class" = 'hardware',
       keep_firing_for = '10 minutes',
       summary = 'InfiniBand {{ device }} port {{ port }} on {{ host }} lost its link {{ times }} times; it is {{ state }} now')
 AS

@@ -4,7 +4,7 @@
 -- host_silent tells the others. Held ten minutes, as a port that flaps is not well. Source: gpud (30 seconds, sticky for ten
 -- minutes).
 CREATE ALERT ib_ports_or_rate_low
-WITH (severity = 'critical',
+WITH (severity = 'critical', "label.class" = 'hardware',
       every = '30 seconds', over = '5 minutes', for = '30 seconds', keep_firing_for = '10 minutes',
       summary = '{{ host }} has {{ good }} of {{ ib_ports }} InfiniBand ports at {{ rate }} Gb/s; not well: {{ bad }}')
 AS

@@ -2,7 +2,7 @@
 -- cleaned or replaced before it fails. Threshold: NVSentinel, which takes the node out at this count. Jobs still run, nobody
 -- has to get up: a warning here.
 CREATE ALERT ib_symbol_errors_hour
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'hardware',
       summary = 'InfiniBand {{ device }} port {{ port }} on {{ host }}: {{ errors }} symbol errors within an hour')
 AS
 SELECT host, device, port, increase(symbol_error_total) AS errors

@@ -3,7 +3,7 @@
 -- the rate counts, never the total. Threshold: NVSentinel (10 a second); one burst is out of the window long before two
 -- minutes.
 CREATE ALERT ib_symbol_rate
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'hardware',
       for = '2 minutes',
       summary = 'InfiniBand {{ device }} port {{ port }} on {{ host }}: {{ errors_per_second }} symbol errors a second')
 AS

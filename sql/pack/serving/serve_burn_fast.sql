@@ -9,7 +9,7 @@ FROM HOP(serve, ts, INTERVAL '1 minute', INTERVAL '70 seconds')
 GROUP BY window_start, window_end, service, replica;
 
 CREATE ALERT serve_burn_fast
-WITH (severity = 'critical',
+WITH (severity = 'critical', "label.class" = 'service',
       summary = 'service {{ service }} fails {{ hour | round(4) }} of the requests of an hour ({{ five_minutes | round(4) }} of the last five minutes) and {{ six_hours | round(4) }} of six hours')
 AS
 WITH shares AS (

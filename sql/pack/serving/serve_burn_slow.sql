@@ -8,7 +8,7 @@ FROM TUMBLE(serve, ts, INTERVAL '5 minutes')
 GROUP BY window_start, window_end, service, replica;
 
 CREATE ALERT serve_burn_slow
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'service',
       summary = 'service {{ service }} fails {{ day | round(4) }} of the requests of a day and {{ two_hours | round(4) }} of the last two hours')
 AS
 WITH shares AS (

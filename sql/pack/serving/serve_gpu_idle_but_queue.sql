@@ -9,7 +9,7 @@ GROUP BY window_start, window_end, host
 HAVING max(utilization_ratio) < setting('serve_gpu_idle_but_queue_ratio');
 
 CREATE ALERT serve_gpu_idle_but_queue
-WITH (severity = 'critical', for = '1 minute', no_data = 'resolve',
+WITH (severity = 'critical', "label.class" = 'service', for = '1 minute', no_data = 'resolve',
       summary = 'replica {{ replica }} of {{ service }} on {{ host }}: {{ waiting }} requests wait for five minutes, no GPU is used more than {{ used | round(2) }}')
 AS
 WITH queued AS (

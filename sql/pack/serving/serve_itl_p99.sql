@@ -2,7 +2,7 @@
 -- Metrics: vllm:inter_token_latency_seconds, vllm:time_per_output_token_seconds of older ones, SGLang's of these names; each is judged by itself.
 -- Source: the dashboards of vLLM and SGLang; 0.5 s is ours: reading speed is some ten tokens a second.
 CREATE ALERT serve_itl_p99
-WITH (severity = 'warning', for = '5 minutes',
+WITH (severity = 'warning', "label.class" = 'performance', for = '5 minutes',
       summary = 'p99 between two tokens of service {{ service }} is {{ p99 | round(3) }} s over {{ tokens | int }} tokens in five minutes ({{ metric }})')
 AS
 SELECT service, metric, histogram_quantile(0.99, le, grown) AS p99, sum(grown) FILTER (WHERE le > 1e300) AS tokens

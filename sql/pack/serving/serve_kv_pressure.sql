@@ -2,7 +2,7 @@
 -- cache without preemptions is a cache well used. Source: vLLM's advice on preemptions; 0.95 is from there. Fewer sequences (--max-num-seqs), more
 -- memory (--gpu-memory-utilization) or more replicas help.
 CREATE ALERT serve_kv_pressure
-WITH (severity = 'warning', for = '2 minutes', no_data = 'resolve',
+WITH (severity = 'warning', "label.class" = 'performance', for = '2 minutes', no_data = 'resolve',
       summary = 'replica {{ replica }} of {{ service }}: KV cache {{ used | round(2) }} full, {{ preemptions }} preemptions in five minutes')
 AS
 SELECT service, replica, avg(kv_cache_ratio) AS used, increase(preemptions_total) AS preemptions

@@ -2,7 +2,7 @@
 -- up; under a hundred requests in five minutes a percentile is one unlucky request, and is not judged. Metrics: vllm:e2e_request_latency_seconds,
 -- SGLang's of that name, tgi_request_duration. Source: the usual latency SLO; 60 s suits answers of some thousand tokens: whoever knows the service sets it.
 CREATE ALERT serve_latency_p99
-WITH (severity = 'critical', for = '5 minutes',
+WITH (severity = 'critical', "label.class" = 'service', for = '5 minutes',
       summary = 'p99 of service {{ service }} is {{ p99 | round(2) }} s over {{ requests | int }} requests in five minutes ({{ metric }})')
 AS
 SELECT service, metric, histogram_quantile(0.99, le, grown) AS p99, sum(grown) FILTER (WHERE le > 1e300) AS requests

@@ -9,7 +9,7 @@ FROM HOP(serve, ts, INTERVAL '5 minutes', INTERVAL '310 seconds')
 GROUP BY window_start, window_end, service, replica;
 
 CREATE ALERT serve_no_traffic
-WITH (severity = 'critical', recover_when = 'recent > 0',
+WITH (severity = 'critical', "label.class" = 'service', recover_when = 'recent > 0',
       summary = 'no request of service {{ service }} has ended for ten minutes; in the hour before there were {{ before }}, yesterday at this hour {{ yesterday }}')
 AS
 SELECT service, coalesce(sum(requests) FILTER (WHERE ts >= window_end - INTERVAL '10 minutes'), 0) AS recent,

@@ -2,7 +2,7 @@
 -- long and steady, or that a burst left and that gets shorter, is none. Over all replicas of a service. Source: vLLM's advice on
 -- num_requests_waiting; that it must grow by a tenth of itself in five minutes, and two a replica, are ours.
 CREATE ALERT serve_queue_growing
-WITH (severity = 'warning', for = '5 minutes',
+WITH (severity = 'warning', "label.class" = 'performance', for = '5 minutes',
       summary = 'service {{ service }}: {{ waiting | round(1) }} requests wait on each replica, {{ running | round(1) }} are computed, and the queue grows by {{ growth | round(1) }} in five minutes')
 AS
 SELECT service, avg(CAST(requests_waiting AS DOUBLE)) AS waiting, avg(CAST(requests_running AS DOUBLE)) AS running,

@@ -2,7 +2,7 @@
 -- the median time between two tokens, which hardly depends on how long the answers are; three replicas and 1,000 tokens each in ten minutes. Metrics:
 -- those of serve_itl_p99. Thresholds: ours.
 CREATE ALERT serve_replica_outlier
-WITH (severity = 'warning', for = '3 minutes', no_data = 'resolve',
+WITH (severity = 'warning', "label.class" = 'performance', for = '3 minutes', no_data = 'resolve',
       summary = 'replica {{ replica }} of {{ service }}: {{ seconds | round(4) }} s between two tokens, the usual replica {{ usual | round(4) }} s ({{ metric }})')
 AS
 WITH grown AS (

@@ -9,7 +9,7 @@ FROM HOP(serve, ts, INTERVAL '1 minute', INTERVAL '70 seconds')
 GROUP BY window_start, window_end, service, replica;
 
 CREATE ALERT serve_surge
-WITH (severity = 'info', keep_firing_for = '5 minutes',
+WITH (severity = 'info', "label.class" = 'performance', keep_firing_for = '5 minutes',
       summary = 'service {{ service }} gets {{ now | round(0) | int }} requests a minute, in the hour before it got {{ usual | round(0) | int }}')
 AS
 WITH minutes AS (

@@ -1,7 +1,7 @@
 -- One request in twenty waits longer for its first token than the objective: prompts queue, or are computed too slowly. Metrics:
 -- vllm:time_to_first_token_seconds, SGLang's of that name. Source: the dashboards of vLLM and SGLang; 5 s is ours, each site has its own.
 CREATE ALERT serve_ttft_p95
-WITH (severity = 'warning', for = '5 minutes',
+WITH (severity = 'warning', "label.class" = 'service', for = '5 minutes',
       summary = 'p95 of the time to the first token of service {{ service }} is {{ p95 | round(2) }} s over {{ requests | int }} requests in five minutes')
 AS
 SELECT service, metric, histogram_quantile(0.95, le, grown) AS p95, sum(grown) FILTER (WHERE le > 1e300) AS requests

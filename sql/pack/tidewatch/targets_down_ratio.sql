@@ -2,7 +2,7 @@
 -- the rows to us, rather than so many machines. host_silent tells each of them. Machines that are silent for over a day are
 -- gone and count no more. Threshold: kube-prometheus (TargetDown, 10 % for ten minutes).
 CREATE ALERT targets_down_ratio
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'tidewatch',
       for = '8 minutes',
       summary = '{{ silent }} of {{ hosts }} machines are silent')
 AS

@@ -1,7 +1,7 @@
 -- The same collector fails on more than a tenth of the machines, three at least: a new driver, a new image, a permission. One
 -- machine alone is collector_failing's. Threshold: kube-prometheus (TargetDown, 10 % for ten minutes).
 CREATE ALERT targets_failing_ratio
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'tidewatch',
       for = '10 minutes',
       summary = 'collector {{ collector }} fails on {{ failing }} of {{ hosts }} machines')
 AS

@@ -2,7 +2,7 @@
 -- tidewatch_notice_failed tells; this is the time to do something about it. Tries come after 1, 2, 4 .. 60 seconds, so that
 -- eight are two minutes of one notice. Ours.
 CREATE ALERT tidewatch_notice_retries
-WITH (severity = 'warning', keep_firing_for = '5 minutes', no_data = 'resolve',
+WITH (severity = 'warning', "label.class" = 'tidewatch', keep_firing_for = '5 minutes', no_data = 'resolve',
       summary = 'a receiver does not take notices: {{ retries }} tries failed within five minutes')
 AS
 SELECT labels['part'] AS part, increase(value) AS retries

@@ -3,7 +3,7 @@
 -- It is over when the engine's own figures stop coming, which nobody inside can tell any more. heartbeat in the alerting file is shorter and passes
 -- by rules and routes; this one goes the way of every alert.
 CREATE ALERT watchdog
-WITH (severity = 'info', no_data = 'resolve',
+WITH (severity = 'info', "label.class" = 'tidewatch', no_data = 'resolve',
       summary = 'Tidewatch is awake: {{ figures }} of its own figures came within a minute. No fault; its absence is one')
 AS
 SELECT count(*) AS figures

@@ -8,7 +8,7 @@ FROM TUMBLE(train_step, ts, INTERVAL '1 minute')
 GROUP BY window_start, window_end, job;
 
 CREATE ALERT train_ckpt_overdue
-WITH (severity = 'warning', no_data = 'resolve',
+WITH (severity = 'warning', "label.class" = 'service', no_data = 'resolve',
       summary = 'the last checkpoint of job {{ job }} is {{ minutes }} minutes old; usually it writes one every {{ usual_minutes }}')
 AS
 WITH written AS (

@@ -2,7 +2,7 @@
 -- One such step may be a bad batch that the trainer leaves out. Source: ByteRobust (SOSP 2025) stops on it at once; two steps are ours. Over when
 -- two minutes bring finite losses only. NaN is above every number here: it is not below 1e300 either.
 CREATE ALERT train_loss_nan
-WITH (severity = 'critical', no_data = 'resolve',
+WITH (severity = 'critical', "label.class" = 'service', no_data = 'resolve',
       summary = 'the loss of job {{ job }} is not finite in {{ steps }} steps, the first of them {{ first_step }}: go back to a checkpoint before it')
 AS
 SELECT job, count(DISTINCT step) FILTER (WHERE NOT abs(loss) <= 1e300) AS steps,

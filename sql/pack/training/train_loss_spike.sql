@@ -9,7 +9,7 @@ WHERE abs(loss) < 1e300
 GROUP BY window_start, window_end, job;
 
 CREATE ALERT train_loss_spike
-WITH (severity = 'warning', no_data = 'resolve',
+WITH (severity = 'warning', "label.class" = 'service', no_data = 'resolve',
       summary = 'the loss of job {{ job }} jumped to {{ loss | round(3) }} at step {{ step }}; before it was {{ usual | round(3) }}')
 AS
 SELECT job, loss, step,

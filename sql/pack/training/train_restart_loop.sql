@@ -3,7 +3,7 @@
 -- restarts; three is ours. Progress is a checkpoint and not a step, since steps without one are done again. Starts are counted per rank, and a run
 -- that told its end does not count.
 CREATE ALERT train_restart_loop
-WITH (severity = 'critical',
+WITH (severity = 'critical', "label.class" = 'service',
       summary = 'job {{ job }} started {{ starts | int }} times within an hour, the last time on {{ host }}, and wrote no checkpoint: {{ reason }}')
 AS
 SELECT job, ratio(count(*) FILTER (WHERE kind = 'start'), count(DISTINCT rank) FILTER (WHERE kind = 'start')) AS starts,

@@ -16,7 +16,7 @@ FROM TUMBLE(train_step, ts, INTERVAL '1 minute')
 GROUP BY window_start, window_end, job;
 
 CREATE ALERT train_silent
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'service',
       summary = 'job {{ job }} is gone from its {{ gpus }} GPUs since {{ minutes }} minutes and told no end; its last step was {{ step }}')
 AS
 WITH held AS (

@@ -45,7 +45,7 @@ FROM known
 WHERE greatest(advanced_at, told_at) > window_start + INTERVAL '1 hour';
 
 CREATE ALERT train_stall
-WITH (severity = 'critical',
+WITH (severity = 'critical', "label.class" = 'service',
       summary = 'job {{ job }} stands at step {{ step }} for {{ minutes }} minutes; a step usually takes {{ usual_seconds | round(1) }} s')
 AS
 SELECT job, last(step) AS step, CAST((extract(epoch FROM window_end) - extract(epoch FROM last(alive_at))) / 60 AS BIGINT) AS minutes,

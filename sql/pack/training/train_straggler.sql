@@ -2,7 +2,7 @@
 -- against the median of all ranks. Source: NVRx, whose default is 0.75 of the others' speed; at least ten steps each, from there, and three ranks, ours.
 -- Where step_seconds is measured after the collective all ranks are equally slow, and nobody is found: tell the time of the rank's own work.
 CREATE ALERT train_straggler
-WITH (severity = 'warning', for = '3 minutes', no_data = 'resolve',
+WITH (severity = 'warning', "label.class" = 'performance', for = '3 minutes', no_data = 'resolve',
       summary = 'rank {{ rank }} of job {{ job }} on {{ host }} takes {{ seconds | round(3) }} s for a step, the usual rank {{ usual | round(3) }} s')
 AS
 WITH of_rank AS (

@@ -10,7 +10,7 @@ WHERE step_seconds > 0
 GROUP BY window_start, window_end, job;
 
 CREATE ALERT train_throughput_drop
-WITH (severity = 'warning', for = '10 minutes', no_data = 'resolve',
+WITH (severity = 'warning', "label.class" = 'performance', for = '10 minutes', no_data = 'resolve',
       summary = 'job {{ job }} works at {{ share | round(2) }} of its usual speed: {{ now | round(3) }} of {{ usual | round(3) }} tokens (or steps) a second and rank')
 AS
 SELECT job, ratio(last(speed), approx_percentile(speed, 0.5)) AS share, last(speed) AS now, approx_percentile(speed, 0.5) AS usual,

@@ -10,7 +10,7 @@ WHERE job IS NOT NULL
 GROUP BY window_start, window_end, job;
 
 CREATE ALERT train_util_collapse
-WITH (severity = 'warning', for = '5 minutes', no_data = 'resolve',
+WITH (severity = 'warning', "label.class" = 'performance', for = '5 minutes', no_data = 'resolve',
       summary = 'the {{ gpus }} GPUs of job {{ job }} are used {{ now | round(2) }}, usually {{ usual | round(2) }}')
 AS
 SELECT job, last(utilization) AS now, approx_percentile(utilization, 0.5) AS usual, last(gpus) AS gpus

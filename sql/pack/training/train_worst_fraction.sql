@@ -3,7 +3,7 @@
 -- the log is always last by a hair, and eight ranks at least, so that a quarter is more than chance, are ours. Steps longer than six seconds do not
 -- come to 300: train_straggler sees those ranks.
 CREATE ALERT train_worst_fraction
-WITH (severity = 'warning', for = '10 minutes', no_data = 'resolve',
+WITH (severity = 'warning', "label.class" = 'performance', for = '10 minutes', no_data = 'resolve',
       summary = 'rank {{ rank }} of job {{ job }} on {{ host }} was the slowest in {{ worst }} of {{ steps }} steps')
 AS
 WITH placed AS (

@@ -1,6 +1,6 @@
 -- The GPU does not answer any more (fallen off the bus, or a reset is required). Source: gpud, NVSentinel.
 CREATE ALERT gpu_lost
-WITH (severity = 'critical',
+WITH (severity = 'critical', "label.class" = 'hardware',
       keep_firing_for = '10 minutes',
       summary = 'GPU {{ gpu_uuid }} on {{ host }} is lost: {{ message }}')
 AS

@@ -1,7 +1,7 @@
 -- A GPU has fewer active NVLinks than it has links: its collectives go over fewer, and the slowest sets the pace.
 -- Source: DCGM, Azure's node health checks.
 CREATE ALERT gpu_nvlink_down
-WITH (severity = 'critical',
+WITH (severity = 'critical', "label.class" = 'hardware',
       for = '1 minute',
       summary = 'GPU {{ gpu_uuid }} on {{ host }}: {{ active }} of {{ links }} NVLinks are active')
 AS

@@ -1,6 +1,6 @@
 -- The NVLinks of a GPU repeat or recover, or see a hundred CRC errors a second: DCGM's limits. Collectives slow down first.
 CREATE ALERT gpu_nvlink_errors
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'hardware',
       for = '1 minute',
       summary = 'GPU {{ gpu_uuid }} on {{ host }}: {{ replays }} NVLink replays, {{ recoveries }} recoveries, {{ crc_errors }} CRC errors in a minute')
 AS

@@ -1,7 +1,7 @@
 -- A GPU averages over 85 degrees for two minutes: it will slow down, then shut down. A single bad sample or a short peak does not
 -- count. Threshold: ours, below the slow-down of SXM boards (87 to 92).
 CREATE ALERT gpu_overheating
-WITH (severity = 'critical',
+WITH (severity = 'critical', "label.class" = 'hardware',
       for = '1 minute',
       keep_firing_for = '1 minute',
       summary = 'GPU {{ gpu_uuid }} on {{ host }} averages {{ average }} C')

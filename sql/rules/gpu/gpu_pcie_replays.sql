@@ -1,7 +1,7 @@
 -- The PCIe link repeats more packets in a minute than its generation allows (replays per lane and minute: 0.15, 0.30, 0.48,
 -- 0.96, 1.92, 3.84 for generations 1 to 6; DCGM's table). A cable, a riser or a slot.
 CREATE ALERT gpu_pcie_replays
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'hardware',
       for = '1 minute',
       summary = 'GPU {{ gpu_uuid }} on {{ host }}: {{ replays }} PCIe replays in a minute')
 AS

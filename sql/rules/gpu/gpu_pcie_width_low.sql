@@ -1,7 +1,7 @@
 -- The link to the host has fewer lanes than it could while the GPU works: half the lanes are half the bandwidth, and nothing
 -- else says so. Idle links may rest. Source: 25 cases reported with InfiniteHBD.
 CREATE ALERT gpu_pcie_width_low
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'hardware',
       for = '2 minutes',
       summary = 'GPU {{ gpu_uuid }} on {{ host }}: {{ lanes }} of {{ lanes_max }} PCIe lanes')
 AS

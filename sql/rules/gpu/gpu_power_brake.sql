@@ -1,6 +1,6 @@
 -- The machine pulls the power brake: a power supply or the rack is over its limit. Source: nvidia_gpu_exporter, gpud.
 CREATE ALERT gpu_power_brake
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'hardware',
       for = '1 minute',
       summary = 'GPU {{ gpu_uuid }} on {{ host }}: the power brake held it for {{ share }} of the time')
 AS

@@ -1,6 +1,6 @@
 -- Most spare rows are used: 512 is DCGM's limit. Plan the replacement.
 CREATE ALERT gpu_row_remap_exhausting
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'hardware',
       summary = 'GPU {{ gpu_uuid }} on {{ host }}: {{ rows }} rows remapped after uncorrectable errors')
 AS
 SELECT host, gpu_uuid, max(remapped_rows_uncorrected) AS rows

@@ -1,6 +1,6 @@
 -- Five degrees or less are left to the temperature at which this model slows down, whatever that is. Source: gpud, NVSentinel.
 CREATE ALERT gpu_temperature_margin
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'hardware',
       for = '1 minute',
       summary = 'GPU {{ gpu_uuid }} on {{ host }}: {{ average }} C, it slows down at {{ limit }} C')
 AS

@@ -1,6 +1,6 @@
 -- The hardware slows the GPU down to save itself from heat. Any is too much: DCGM alarms on each increase within a minute.
 CREATE ALERT gpu_thermal_throttle
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'hardware',
       for = '1 minute',
       summary = 'GPU {{ gpu_uuid }} on {{ host }} was slowed down by heat for {{ share }} of the time')
 AS

@@ -2,7 +2,7 @@
 -- or a contained memory error ended it (94: at once). The job is to be looked at, not the machine.
 -- Codes: gpud's and NVIDIA's list of application faults; the count is ours.
 CREATE ALERT gpu_xid_application
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'service',
       summary = 'GPU {{ gpu_uuid }} on {{ host }}: XID {{ code }}, {{ times }} times in ten minutes')
 AS
 SELECT host, gpu_uuid, code, count(*) AS times

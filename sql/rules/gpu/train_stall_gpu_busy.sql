@@ -1,7 +1,7 @@
 -- Every GPU of a job spins at full utilisation and draws little power: kernels wait for each other, a collective hangs. Training does
 -- not go on, though everything looks busy. Source: ByteRobust (SOSP 2025) on hangs; the thresholds are ours.
 CREATE ALERT train_stall_gpu_busy
-WITH (severity = 'critical',
+WITH (severity = 'critical', "label.class" = 'service',
       for = '1 minute',
       summary = 'job {{ job }} hangs: {{ gpus }} GPUs busy at {{ most_power }} W at most')
 AS

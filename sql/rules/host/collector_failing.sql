@@ -1,6 +1,6 @@
 -- A collector has failed on every pass for a minute: what it watches is not watched. Silence is visible here, not taken for health.
 CREATE ALERT collector_failing
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'tidewatch',
       for = '30 seconds',
       summary = 'collector {{ collector }} on {{ host }} fails: {{ message }}')
 AS

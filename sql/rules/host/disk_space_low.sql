@@ -1,6 +1,6 @@
 -- A file system is nearly full: the next checkpoint dies. Thresholds: node-mixin (5 %).
 CREATE ALERT disk_space_low
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'service',
       for = '1 minute',
       summary = '{{ mount_point }} on {{ host }} has {{ available }} of its space left')
 AS

@@ -1,7 +1,7 @@
 -- The whole machine has had no idle core for half a minute. Data loaders and NCCL's proxy threads then wait for CPU time and
 -- training slows down. Often harmless, hence info. Threshold: ours; node-mixin alerts on idle time likewise.
 CREATE ALERT host_cpu_saturated
-WITH (severity = 'info',
+WITH (severity = 'info', "label.class" = 'performance',
       for = '20 seconds',
       summary = '{{ host }} uses {{ utilization }} of its CPUs')
 AS

@@ -1,6 +1,6 @@
 -- The hypervisor gives a tenth of the CPU time to others. Threshold: node-mixin and awesome-prometheus-alerts (10 %).
 CREATE ALERT host_cpu_steal
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'performance',
       for = '2 minutes',
       summary = 'the hypervisor takes {{ stolen }} of the CPU time of {{ host }}')
 AS

@@ -1,7 +1,7 @@
 -- All tasks stand still for I/O more than a third of the time: a checkpoint or a data set on a slow disk holds the job up.
 -- Threshold: ours.
 CREATE ALERT host_io_pressure
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'performance',
       for = '2 minutes',
       summary = '{{ host }} stalls on I/O {{ stalled }} of the time')
 AS

@@ -1,7 +1,7 @@
 -- Less than a tenth of the memory can be had without swapping; the OOM killer is next.
 -- Threshold: awesome-prometheus-alerts (10 %).
 CREATE ALERT host_memory_low
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'service',
       for = '1 minute',
       summary = '{{ host }} has {{ available }} of its memory left')
 AS

@@ -1,7 +1,7 @@
 -- Tasks stand still for memory more than a tenth of the time: the machine thrashes before anything is killed.
 -- Threshold: ours; systemd-oomd and Meta's oomd act on the same figure (PSI full).
 CREATE ALERT host_memory_pressure
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'performance',
       for = '1 minute',
       summary = '{{ host }} stalls on memory {{ stalled }} of the time')
 AS

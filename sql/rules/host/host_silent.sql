@@ -2,7 +2,7 @@
 -- about it has no data. Threshold: ours; Prometheus' usual up == 0 for 5 minutes is for scrapes that fail now and then.
 -- A machine that somebody works on is silent for good reason: a row of the table `maintenance` says so, and until when.
 CREATE ALERT host_silent
-WITH (severity = 'critical',
+WITH (severity = 'critical', "label.class" = 'hardware',
       summary = '{{ host }} has sent nothing for {{ silence }}')
 AS
 SELECT s.host, s.silence

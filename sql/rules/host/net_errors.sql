@@ -1,6 +1,6 @@
 -- More than one packet in a hundred is broken: a cable, a transceiver or a port. Threshold: node-mixin (1 %).
 CREATE ALERT net_errors
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'performance',
       for = '1 minute',
       summary = '{{ interface }} on {{ host }}: {{ errors }} of the packets are broken')
 AS

@@ -1,6 +1,6 @@
 -- More than one TCP segment in fifty is sent again: packets are lost on the way. Threshold: ours; node-mixin has 1 % of errors.
 CREATE ALERT tcp_retransmits
-WITH (severity = 'warning',
+WITH (severity = 'warning', "label.class" = 'performance',
       for = '1 minute',
       summary = '{{ host }} sends {{ resent }} of its TCP segments again')
 AS

@@ -1,7 +1,7 @@
 -- Records wait in the log: the engine does not keep up, or the broker does not give them in time. Alerts come late, and what is late
 -- long enough is a dead letter. 20,000 records are some ten seconds of a large fleet.
 CREATE ALERT tidewatch_input_lag
-WITH (severity = 'critical', for = '1 minute', recover_when = 'waiting < 2000',
+WITH (severity = 'critical', "label.class" = 'tidewatch', for = '1 minute', recover_when = 'waiting < 2000',
       no_data = 'resolve',
       summary = '{{ waiting }} records of {{ table_name }} wait to be read: alerts come late')
 AS

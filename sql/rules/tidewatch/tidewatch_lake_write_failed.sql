@@ -1,7 +1,7 @@
 -- The history can't be written: the disk is full, or the store does not answer. Rows wait in the log, which keeps them for hours; alerts go
 -- on. It is over when no write failed for five minutes.
 CREATE ALERT tidewatch_lake_write_failed
-WITH (severity = 'critical', keep_firing_for = '5 minutes',
+WITH (severity = 'critical', "label.class" = 'tidewatch', keep_firing_for = '5 minutes',
       summary = 'the history can not be written: rows wait in the log, which does not keep them for ever')
 AS
 SELECT labels['part'] AS part, increase(value) AS failures

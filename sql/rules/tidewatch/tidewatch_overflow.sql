@@ -1,7 +1,7 @@
 -- A limit of the engine is exceeded: series, groups or rows that came on top are not watched. Tidewatch watches itself here.
 -- model::limits names the limits; 'tidewatch explain' shows which rule has how many groups.
 CREATE ALERT tidewatch_overflow
-WITH (severity = 'critical', keep_firing_for = '5 minutes', no_data = 'resolve',
+WITH (severity = 'critical', "label.class" = 'tidewatch', keep_firing_for = '5 minutes', no_data = 'resolve',
       summary = 'a limit is exceeded: {{ limit_name }} {{ table_name }}; what is beyond it is not watched')
 AS
 SELECT name AS limit_name, labels['table'] AS table_name, labels['part'] AS part, increase(value) AS beyond

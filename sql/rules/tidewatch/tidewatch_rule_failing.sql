@@ -1,7 +1,7 @@
 -- A rule could not be evaluated: its alerts stay as they are, and nobody would hear of new ones. Tidewatch watches itself here.
 -- One failure is told; it is over when none came for five minutes.
 CREATE ALERT tidewatch_rule_failing
-WITH (severity = 'warning', keep_firing_for = '5 minutes', no_data = 'resolve',
+WITH (severity = 'warning', "label.class" = 'tidewatch', keep_firing_for = '5 minutes', no_data = 'resolve',
       summary = 'rule {{ rule }} can not be evaluated: its alerts stay as they are')
 AS
 SELECT labels['rule'] AS rule, labels['part'] AS part, increase(value) AS failures

@@ -1,6 +1,6 @@
 -- A rule whose plan is run at each slide takes more than half of its budget: with some more rows it fails, and rests.
 CREATE ALERT tidewatch_rule_slow
-WITH (severity = 'warning', for = '2 minutes', recover_when = 'share < 0.3',
+WITH (severity = 'warning', "label.class" = 'tidewatch', for = '2 minutes', recover_when = 'share < 0.3',
       no_data = 'resolve',
       summary = 'rule {{ rule }} takes {{ share }} of its budget: with more rows it will fail; tidewatch explain shows why')
 AS

@@ -2,7 +2,7 @@
 -- clean.rules says, and a rule that waits for such a value would wait in vain: so this is told. NaN, which says itself that it is no
 -- value, and conversions are not counted here.
 CREATE ALERT tidewatch_values_cleaned
-WITH (severity = 'warning', keep_firing_for = '10 minutes', no_data = 'resolve',
+WITH (severity = 'warning', "label.class" = 'tidewatch', keep_firing_for = '10 minutes', no_data = 'resolve',
       summary = '{{ cleaned }} values of {{ column_name }} can not be, in 5 minutes')
 AS
 SELECT labels['column'] AS column_name, labels['part'] AS part, increase(value) AS cleaned
