@@ -22,6 +22,13 @@ impl RuleFile {
         let name = self.path.rsplit('/').next().unwrap_or(self.path);
         name.strip_suffix(".sql").unwrap_or(name)
     }
+
+    /// The first sentence of the comment above its statement.
+    pub fn meaning(&self) -> String {
+        let comment = self.sql.lines().map_while(|line| line.strip_prefix("--")).map(str::trim);
+        let comment = comment.collect::<Vec<_>>().join(" ");
+        comment.split_once(". ").map_or(comment.as_str(), |(first, _)| first).trim_end_matches('.').to_string()
+    }
 }
 
 /// Every rule file that runs wherever nobody says otherwise, by path.

@@ -1,8 +1,12 @@
 //! Calls that say less than the functions take, written out: `increase(counter)` means `increase(counter, ts)`, and `hampel(x, 3) OVER w`
-//! means `hampel(x, median(x) OVER w, mad(x) OVER w, 3)`.
+//! means `hampel(x, median(x) OVER w, mad(x) OVER w, 3)`. And constants that no function would take, found before rows come.
 
 use std::ops::ControlFlow;
 
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{Result, plan_err};
+use datafusion::logical_expr::expr::{AggregateFunction, WindowFunction};
+use datafusion::logical_expr::{Expr as PlannedExpr, LogicalPlan};
 use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, VisitMut,
     visit_expressions_mut,
@@ -11,8 +15,10 @@ use tidewatch_model::table::TIME_COLUMN;
 
 use crate::ends::is_last;
 use crate::increase::growth_question;
+use crate::percentile::{APPROX_PERCENTILE, SHARE, quantile};
 use crate::preprocess::HAMPEL;
-use crate::smoothing::{EWMA, MAD};
+use crate::robust::Decay;
+use crate::smoothing::{DECAY, EWMA, MAD};
 
 /// Gives the time to the functions that need it.
 pub fn add_time(query: &mut impl VisitMut) {
@@ -67,6 +73,47 @@ fn filter_over(call: &Function) -> Option<Function> {
     };
     let args = with(vec![value.clone(), over_frame("median"), over_frame(MAD), limit.clone()]);
     Some(Function { args, over: None, filter: None, null_treatment: None, ..call.clone() })
+}
+
+/// Refuses a plan with a call whose constant is none that the function takes. Its expressions must be simplified.
+///
+/// # Errors
+/// What the function expects.
+pub fn check_constants(plan: &LogicalPlan) -> Result<()> {
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expression| {
+            expression.apply(|part| {
+                match part {
+                    PlannedExpr::AggregateFunction(AggregateFunction { func, params }) => {
+                        check_constant(func.name(), &params.args)?;
+                    }
+                    PlannedExpr::WindowFunction(over) => {
+                        let WindowFunction { fun, params } = over.as_ref();
+                        check_constant(fun.name(), &params.args)?;
+                    }
+                    _ => {}
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(())
+}
+
+/// Refuses a call whose constant is none that the function takes.
+///
+/// # Errors
+/// What the function expects.
+pub fn check_constant(function: &str, arguments: &[PlannedExpr]) -> Result<()> {
+    let constant = match arguments.get(1) {
+        Some(PlannedExpr::Literal(value, _)) => Some(value),
+        _ => None,
+    };
+    match function {
+        EWMA if constant.and_then(Decay::of).is_none() => plan_err!("{DECAY}"),
+        APPROX_PERCENTILE if constant.and_then(quantile).is_none() => plan_err!("{SHARE}"),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -22,9 +22,10 @@ use tidewatch_model::{NoDataPolicy, Rule, RuleShape, Severity, Span};
 use tokio::runtime::Runtime;
 
 use crate::bundled;
-use crate::calls::{add_time, write_out};
+use crate::calls::{add_time, check_constants, write_out};
 use crate::dimension::Dimensions;
 use crate::fault::{Fault, Level, Location, suggestion};
+use crate::guarded::guarded;
 use crate::lineage::{Knowing, knowing, unfollowed};
 use crate::options::{bounds, check_options};
 use crate::presence::{longest_interval, with_plain_intervals};
@@ -141,6 +142,17 @@ impl Compiler {
         let settings = Settings::of(dimensions);
         let views = bundled::views(dimensions);
         Ok(Compiler { session: rule_session(dimensions)?, runtime, dimensions: dimensions.clone(), settings, views })
+    }
+
+    /// The columns of a bundled view, with their types; `None` of what is none.
+    ///
+    /// # Errors
+    /// A view that can't be planned: a bug.
+    pub fn columns_of_view(&self, name: &str) -> Result<Option<Vec<(String, DataType)>>, DataFusionError> {
+        let Some(view) = self.views.iter().find(|view| view.name == name) else { return Ok(None) };
+        let plan = self.plan(view.query())?;
+        let fields = plan.schema().fields().iter();
+        Ok(Some(fields.map(|field| (field.name().clone(), field.data_type().clone())).collect()))
     }
 
     /// Compiles the text of one file into `loaded`; see [`Compiler::load_files`].
@@ -260,7 +272,8 @@ impl Compiler {
             .map_err(|error| one(self.planning_fault(alert, &error)))?
             .map_err(here)?;
         let key = parts.key.clone();
-        if matches!(parts.present, Present::Leaves(_)) && written.options.no_data != NoDataPolicy::Resolve {
+        let keeps = !alert.stream && written.options.no_data != NoDataPolicy::Resolve;
+        if matches!(parts.present, Present::Leaves(_)) && keeps {
             // A group that is not in the result may be well, or its rows may be missing: who can't tell must not say that it is well.
             if let Some(column) = unfollowed(&plan, &key) {
                 return Err(here(format!(
@@ -374,6 +387,7 @@ impl Compiler {
         };
         let plain = |plan: &LogicalPlan| state.optimize(&with_plain_intervals(plan)?);
         let matching = plain(&parts.matching)?;
+        check_constants(&matching)?;
         let mut columns = columns_read(&matching);
         let present = match parts.present {
             Present::Plan(present) => {
@@ -405,7 +419,7 @@ impl Compiler {
             read.dedup();
         }
         // Over no rows: what DataFusion finds out only when it runs is found out now.
-        self.runtime.block_on(run(&state, &matching, PLAN_ROWS_PER_BATCH))?;
+        guarded(|| self.runtime.block_on(run(&state, &matching, PLAN_ROWS_PER_BATCH)))?;
         let longest = longest_interval(&matching);
         let plan = Box::new(GeneralPlan { matching, present, columns, because, longest });
         Ok(if shape == RuleShape::Row { Strategy::RowGeneral(plan) } else { Strategy::General(plan) })

@@ -90,6 +90,8 @@ impl Dimensions {
             let [found, expected] = [rows.schema(), known.schema()].map(|schema| columns(&schema).join(", "));
             return Err(DimensionError::Columns { name: name.to_string(), found, expected });
         }
+        // Its columns are those of the bundled ones: that they fit together was seen above.
+        let rows = if name == settings::TABLE { settings::in_force(&rows).unwrap_or(rows) } else { rows };
         self.tables.insert(name.to_string(), rows);
         Ok(())
     }

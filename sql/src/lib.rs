@@ -19,6 +19,7 @@ mod explain;
 mod fault;
 mod flat;
 mod float_extremes;
+mod guarded;
 mod histogram;
 mod history;
 mod increase;

@@ -16,6 +16,9 @@ use crate::sketch::Sketch;
 /// The name in SQL.
 pub const APPROX_PERCENTILE: &str = "approx_percentile";
 
+/// What its second argument may be.
+pub const SHARE: &str = "approx_percentile expects a constant between 0 and 1: approx_percentile(step_seconds, 0.99)";
+
 /// `approx_percentile(x, 0.99)`: Float64, NULL without values.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Percentile {
@@ -40,9 +43,7 @@ fn question(arguments: &AccumulatorArgs) -> Result<Question> {
     let constant = arguments.exprs.get(1).and_then(|expression| expression.downcast_ref::<Literal>());
     match constant.and_then(|constant| quantile(constant.value())) {
         Some(question) => Ok(question),
-        None => {
-            plan_err!("{APPROX_PERCENTILE} expects a constant between 0 and 1: {APPROX_PERCENTILE}(step_seconds, 0.99)")
-        }
+        None => plan_err!("{SHARE}"),
     }
 }
 

@@ -1,10 +1,12 @@
 //! Numbers that rules name: `setting('gpu_overheating_celsius')` stands for a number of the dimension table `settings`, so that a site
 //! changes a threshold in one place and not in a copy of the rule. They are put in before a rule is parsed: it costs what a literal costs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{Array, AsArray, Float64Array, RecordBatch, StringArray};
+use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::Float64Type;
+use arrow::error::ArrowError;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Whitespace};
 use std::sync::Arc;
 use tidewatch_model::table;
@@ -28,13 +30,13 @@ impl Settings {
         let mut settings: BTreeMap<String, String> =
             lines().map(|[name, value, ..]| (name.to_string(), value.to_string())).collect();
         if let Some(rows) = dimensions.rows(TABLE) {
-            let names = rows.column_by_name("name").and_then(|names| names.as_string_opt::<i32>());
-            let values = rows.column_by_name("value").and_then(|values| values.as_primitive_opt::<Float64Type>());
-            if let (Some(names), Some(values)) = (names, values) {
-                let known = (0..rows.num_rows()).filter(|row| names.is_valid(*row) && values.is_valid(*row));
-                let finite = known.filter(|row| values.value(*row).is_finite());
-                // With a decimal point, so that nothing is divided as whole numbers are.
-                settings.extend(finite.map(|row| (names.value(row).to_string(), format!("{:?}", values.value(row)))));
+            let set = (0..rows.num_rows()).filter_map(|row| set_by(rows, row));
+            for (name, value) in set {
+                // Others stay as they are written.
+                if settings.get(name).and_then(|text| text.parse().ok()) != Some(value) {
+                    // With a decimal point, so that nothing is divided as whole numbers are.
+                    settings.insert(name.to_string(), format!("{value:?}"));
+                }
             }
         }
         Settings(settings)
@@ -108,13 +110,32 @@ pub(crate) fn rows() -> Option<RecordBatch> {
     RecordBatch::try_new(schema, vec![text(0), values, text(2), text(3)]).ok()
 }
 
+/// What a row of the table sets; `None` without a name or a number.
+fn set_by(rows: &RecordBatch, row: usize) -> Option<(&str, f64)> {
+    let names = rows.column_by_name("name")?.as_string_opt::<i32>()?;
+    let values = rows.column_by_name("value")?.as_primitive_opt::<Float64Type>()?;
+    let is_set = names.is_valid(row) && values.is_valid(row) && values.value(row).is_finite();
+    is_set.then(|| (names.value(row), values.value(row)))
+}
+
+/// A site's rows, and the bundled ones that they leave as they are: the table says what is in force.
+///
+/// # Errors
+/// Columns that are not the table's.
+pub(crate) fn in_force(own: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let set: BTreeSet<&str> = (0..own.num_rows()).filter_map(|row| set_by(own, row)).map(|(name, _)| name).collect();
+    let Some(bundled) = rows() else { return Ok(own.clone()) };
+    let left = lines().map(|[name, ..]| Some(!set.contains(name))).collect();
+    let own_rows = (0..own.num_rows()).map(|row| Some(set_by(own, row).is_some())).collect();
+    concat_batches(&own.schema(), [&filter_record_batch(own, &own_rows)?, &filter_record_batch(&bundled, &left)?])
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::path::Path;
 
     use super::*;
-    use std::path::Path;
 
     use crate::compile::{Compiler, Loaded};
 
@@ -168,6 +189,9 @@ mod tests {
             ],
         );
         dimensions.set(TABLE, own.unwrap()).unwrap();
+        let table = dimensions.rows(TABLE).unwrap();
+        assert_eq!(set_by(table, 0), Some(("own_limit", -2.5)), "the table says what is in force");
+        assert_eq!(table.num_rows(), rows.num_rows() + 1);
         let rule =
             |condition: &str| format!("CREATE ALERT a AS SELECT host, load1 FROM host WHERE load1 > {condition};");
         let version = |condition: &str| {

@@ -30,6 +30,11 @@ pub struct View {
 }
 
 impl View {
+    /// What it stands for.
+    pub(crate) fn query(&self) -> &Query {
+        &self.query
+    }
+
     /// The same as one that ships with the binary.
     pub(crate) fn into_bundled(self) -> View {
         View { bundled: true, ..self }

@@ -34,7 +34,8 @@ pub struct KafkaLog {
     /// question behind it waits as long.
     asker: Reader,
     writer: BaseProducer<Reports>,
-    admin: AdminClient<Heard>,
+    /// Makes and deletes; and when it did so last.
+    admin: Mutex<Option<(Arc<AdminClient<Heard>>, Instant)>>,
     heard: Heard,
     state: Mutex<State>,
     readings: Mutex<HashMap<Place, Arc<Mutex<Option<Reading>>>>>,
@@ -54,6 +55,8 @@ struct State {
 const FETCH: Duration = Duration::from_secs(2);
 /// How long reads do not wait at all after one waited in vain.
 const IMPATIENT: Duration = Duration::from_secs(5);
+/// How long a client that makes topics is kept for the next.
+const ADMIN_KEPT: Duration = Duration::from_secs(10);
 /// How long the cause of a failure is waited for.
 const CAUSE: Duration = Duration::from_millis(200);
 /// How often an append looks for reports.
@@ -74,8 +77,7 @@ impl KafkaLog {
         let reader: Reader = options.reading()?.create_with_context(heard.clone()).map_err(wrong)?;
         let asker: Reader = options.reading()?.create_with_context(heard.clone()).map_err(wrong)?;
         let writer = options.writing()?.create_with_context(Reports(heard.clone())).map_err(wrong)?;
-        let admin = options.common()?.create_with_context(heard.clone()).map_err(wrong)?;
-        let (state, readings) = (Mutex::default(), Mutex::default());
+        let (admin, state, readings) = (Mutex::default(), Mutex::default(), Mutex::default());
         Ok(KafkaLog { reader: Arc::new(reader), asker, writer, admin, heard, state, readings, options })
     }
 
@@ -91,7 +93,8 @@ impl KafkaLog {
     pub fn delete_topic(&self, topic: &str) -> Result<(), LogError> {
         let name = self.name(topic);
         let asked = AdminOptions::new().operation_timeout(Some(REQUEST));
-        let outcomes = block_on(self.admin.delete_topics(&[&name], &asked)).map_err(|error| self.at(topic, error))?;
+        let admin = self.admin(topic)?;
+        let outcomes = block_on(admin.delete_topics(&[&name], &asked)).map_err(|error| self.at(topic, error))?;
         self.state().topics.remove(&name);
         match outcomes.into_iter().next() {
             Some(Err((_, error))) => Err(self.at(topic, error)),
@@ -109,7 +112,7 @@ impl KafkaLog {
             .add_partition_offset(&self.name(topic), partition as i32, Offset::Offset(offset as i64))
             .map_err(|error| self.at(topic, error))?;
         let options = AdminOptions::new().operation_timeout(Some(REQUEST));
-        let done = block_on(self.admin.delete_records(&asked, &options)).map_err(|error| self.at(topic, error))?;
+        let done = block_on(self.admin(topic)?.delete_records(&asked, &options)).map_err(|error| self.at(topic, error))?;
         match done.elements().first().map(|element| element.error()) {
             Some(Err(error)) => Err(self.at(topic, error)),
             _ => Ok(()),
@@ -140,12 +143,33 @@ impl KafkaLog {
     /// What the cluster answers.
     pub fn forget_progress(&self) -> Result<(), LogError> {
         let asked = AdminOptions::new().operation_timeout(Some(REQUEST));
-        let done = block_on(self.admin.delete_groups(&[&self.options.progress_group()], &asked))
+        let done = block_on(self.admin("*")?.delete_groups(&[&self.options.progress_group()], &asked))
             .map_err(|error| self.at("*", error))?;
         match done.into_iter().next() {
             Some(Err((_, error))) if error != RDKafkaErrorCode::GroupIdNotFound => Err(self.at("*", error)),
             _ => Ok(()),
         }
+    }
+
+    /// The client that makes and deletes.
+    fn admin(&self, topic: &str) -> Result<Arc<AdminClient<Heard>>, LogError> {
+        let mut admin = self.admin.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = match admin.take() {
+            Some((client, _)) => client,
+            None => {
+                let config = self.options.common().map_err(|error| self.at(topic, error))?;
+                Arc::new(config.create_with_context(self.heard.clone()).map_err(|error| self.at(topic, error))?)
+            }
+        };
+        *admin = Some((client.clone(), Instant::now()));
+        Ok(client)
+    }
+
+    /// Lets go of the client that makes and deletes, when there was nothing for it for a while: its threads and connections are
+    /// idle, and not for nothing.
+    fn retire_admin(&self) {
+        let mut admin = self.admin.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(admin.take_if(|(_, used)| used.elapsed() > ADMIN_KEPT));
     }
 
     /// The name of a topic on the cluster.
@@ -185,8 +209,9 @@ impl KafkaLog {
     /// Makes a topic, or finds that it is there. The error has its code, where the cluster gave one.
     fn create(&self, topic: &str, new: &NewTopic) -> Result<(), (Option<RDKafkaErrorCode>, LogError)> {
         let asked = AdminOptions::new().operation_timeout(Some(REQUEST)).request_timeout(Some(REQUEST));
+        let admin = self.admin(topic).map_err(|error| (None, error))?;
         let outcomes =
-            block_on(self.admin.create_topics([new], &asked)).map_err(|error| (code(&error), self.at(topic, error)))?;
+            block_on(admin.create_topics([new], &asked)).map_err(|error| (code(&error), self.at(topic, error)))?;
         for outcome in outcomes {
             match outcome {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
@@ -375,6 +400,7 @@ impl Log for KafkaLog {
     }
 
     fn append(&self, topic: &str, partition: u32, records: &[Record]) -> Result<u64, LogError> {
+        self.retire_admin();
         self.check(topic, partition)?;
         if records.is_empty() {
             return Ok(self.watermarks(topic, partition)?.end);

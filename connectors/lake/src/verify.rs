@@ -19,7 +19,7 @@ use crate::view::View;
 pub struct VerifyReport {
     /// What is wrong; empty when all is well.
     pub problems: Vec<String>,
-    /// What is untidy and harms nobody: files of attempts that were never committed.
+    /// What is untidy and harms nobody: files of attempts that were never committed, and damaged ones whose rows others have.
     pub orphans: Vec<String>,
     /// Partitions.
     pub partitions: u64,
@@ -119,10 +119,16 @@ fn check_hot_files(store: &dyn Store, view: &View, report: &mut VerifyReport) {
             Ok(bytes) => bytes,
         };
         report.hot_files += 1;
-        if hex(&Sha256::digest(&bytes)) != file.sha256 {
-            report.problems.push(format!("{}: its content is not what was committed", file.path));
+        let problem = if hex(&Sha256::digest(&bytes)) != file.sha256 {
+            format!("{}: its content is not what was committed", file.path)
         } else if footer_rows(&file.path, bytes).ok() != Some(file.rows) {
-            report.problems.push(format!("{}: its footer does not say {} rows", file.path, file.rows));
+            format!("{}: its footer does not say {} rows", file.path, file.rows)
+        } else {
+            continue;
+        };
+        match needed.contains(file.path.as_str()) {
+            true => report.problems.push(problem),
+            false => report.orphans.push(format!("{problem}; its rows are settled, and it will be deleted")),
         }
     }
 }

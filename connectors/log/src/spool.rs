@@ -180,6 +180,10 @@ impl Spool {
     fn oldest(&self) -> Result<Option<(String, Timestamp)>, LogError> {
         let mut oldest: Option<(String, Timestamp)> = None;
         for topic in self.log.topics()? {
+            // Most of the time everything was sent, and there is nothing to look at.
+            if self.unsent(&topic)?.is_empty() {
+                continue;
+            }
             let from = self.droppable(&topic)?;
             let first = self.log.read(&topic, 0, from, 1)?.records.into_iter().next();
             if let Some((_, record)) = first

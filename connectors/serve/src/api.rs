@@ -72,7 +72,24 @@ impl Answer {
 
     /// An error: a JSON text, as Alertmanager's API has it.
     pub fn error(status: u16, message: &str) -> Answer {
-        Answer::json(status, format!("{message:?}"))
+        Answer::json(status, serde_json::Value::from(message))
+    }
+
+    /// An error as Prometheus' API has it: an object with the kind of the error, and its text.
+    pub fn refused(status: u16, message: &str) -> Answer {
+        let kind = match status {
+            400 | 403 | 405 | 413 | 415 | 422 => "bad_data",
+            404 => "not_found",
+            429 => "unavailable",
+            503 => "timeout",
+            _ => "internal",
+        };
+        Answer::json(status, serde_json::json!({"status": "error", "errorType": kind, "error": message}))
+    }
+
+    /// An error in the form of the API that the path is of.
+    pub fn refused_on(path: &str, status: u16, message: &str) -> Answer {
+        if path.starts_with("/api/v2/") { Answer::error(status, message) } else { Answer::refused(status, message) }
     }
 }
 
@@ -126,19 +143,19 @@ pub(crate) async fn serve(State(status): State<Arc<dyn Status>>, request: Reques
     let changes = *request.method() != Method::GET && *request.method() != Method::HEAD;
     let of_rows = row_types(request.uri().path());
     let kinds = of_rows.unwrap_or(&ROW_TYPES[..1]);
-    if changes && let Err(refused) = may_change(request.headers(), kinds) {
-        return refused;
+    let path = request.uri().path().to_string();
+    if changes && let Err((status, reason)) = may_change(request.headers(), kinds) {
+        return respond(Answer::refused_on(&path, status, &reason));
     }
     let (parts, body) = request.into_parts();
     let most = if of_rows.is_some() { ROWS_BYTES } else { BODY_BYTES };
     let Ok(body) = to_bytes(body, most).await else {
-        return (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {} MiB\n", most >> 20))
-            .into_response();
+        return respond(Answer::refused_on(&path, 413, &format!("the body is larger than {} MiB", most >> 20)));
     };
     let query = parts.uri.query().unwrap_or_default().as_bytes();
     let asked = ApiRequest {
         method: if parts.method == Method::HEAD { "GET".to_string() } else { parts.method.to_string() },
-        path: parts.uri.path().to_string(),
+        path: path.clone(),
         query: form_urlencoded::parse(query).into_owned().collect(),
         body: Bytes::into(body),
         kind: text_of(&parts.headers, header::CONTENT_TYPE),
@@ -148,9 +165,10 @@ pub(crate) async fn serve(State(status): State<Arc<dyn Status>>, request: Reques
     };
     // What is answered may read files and the log.
     let answered = tokio::task::spawn_blocking(move || status.api(&asked)).await;
-    let Ok(Answer { status, kind, body, headers }) = answered else {
-        return (StatusCode::INTERNAL_SERVER_ERROR, "\"the request failed\"").into_response();
-    };
+    respond(answered.unwrap_or_else(|_| Answer::refused_on(&path, 500, "the request failed")))
+}
+
+fn respond(Answer { status, kind, body, headers }: Answer) -> Response {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let own = [(header::CONTENT_TYPE, kind), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
     let mut response = (status, own, body).into_response();
@@ -167,21 +185,19 @@ fn text_of(headers: &HeaderMap, name: header::HeaderName) -> String {
 }
 
 /// A page of somebody else's can make a browser send a form to this machine: not JSON, and not without saying where it comes from.
-#[allow(clippy::result_large_err)]
-fn may_change(headers: &HeaderMap, kinds: &[&str]) -> Result<(), Response> {
+fn may_change(headers: &HeaderMap, kinds: &[&str]) -> Result<(), (u16, String)> {
     let text = |name| text_of(headers, name);
     let host = text(header::HOST);
     let origin = text(header::ORIGIN);
     let own = origin.split_once("://").is_some_and(|(_, authority)| authority == host);
     if !origin.is_empty() && !own {
-        return Err((StatusCode::FORBIDDEN, "\"the request comes from another site\"").into_response());
+        return Err((403, "the request comes from another site".to_string()));
     }
     let has_body = headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0")
         || headers.contains_key(header::TRANSFER_ENCODING);
     let kind = text(header::CONTENT_TYPE);
     if has_body && !kinds.iter().any(|known| kind.starts_with(known)) {
-        let expected = format!("\"expected Content-Type: {}\"", kinds.join(", "));
-        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, expected).into_response());
+        return Err((415, format!("expected Content-Type: {}", kinds.join(", "))));
     }
     Ok(())
 }

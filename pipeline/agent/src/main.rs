@@ -323,7 +323,7 @@ fn once(mut collectors: Vec<Box<dyn Collector>>, format: Format) -> Result<(), S
         for (table, batch) in own.into_iter().chain(collected.more) {
             let printed = match format {
                 Format::Json => {
-                    let mut writer = arrow::json::LineDelimitedWriter::new(std::io::stdout().lock());
+                    let mut writer = tidewatch_model::json::lines(std::io::stdout().lock(), false);
                     writer.write(&batch).and_then(|()| writer.finish())
                 }
                 Format::Table => {

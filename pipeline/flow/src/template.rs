@@ -69,7 +69,10 @@ impl Object for Names {
         match name.as_str()? {
             "labels" => Some(labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()),
             "values" => Some(named.collect()),
-            "value" => headline(values).map(|number| TemplateValue::from(short(number))),
+            "value" => match values.iter().find(|(known, _)| known == "value") {
+                Some((_, text)) if text.as_f64().is_none() => Some(template_value(text)),
+                _ => headline(values).map(|number| TemplateValue::from(short(number))),
+            },
             name => labels.get(name).map(|value| TemplateValue::from(value.as_str())).or_else(|| {
                 let value = values.iter().find(|(known, _)| known == name);
                 value.map(|(_, value)| template_value(value))
@@ -146,6 +149,9 @@ mod tests {
             context.render("{{ host }}: {{ t }} C, {{ n }}, {{ value }}, {{ labels.host }}, {{ values.n }}"),
             "n1: 91.2 C, 3, 91.2, n1, 3"
         );
+        let named =
+            Context::new(&labels, &vec![("t".to_string(), Value::Int(1)), ("value".to_string(), Value::Float(0.5))]);
+        assert_eq!(named.render("{{ value }}"), "0.5", "a column of that name is meant");
         assert_eq!(context.render("{{ t | nonsense }}"), "{{ t | nonsense }}");
         assert_eq!(context.render("{{ 0.25 | humanize_percentage }}, {{ n | humanize_duration }}"), "25%, 3s");
         assert_eq!(context.render("{{ '<' }} see {{ host }}.html"), "< see n1.html");

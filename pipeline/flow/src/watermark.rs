@@ -43,12 +43,13 @@ impl Watermark {
         self.last = self.last.max(watermark);
     }
 
-    /// Rows up to `newest` came from a partition, at this wall-clock time. A ts far ahead of the wall clock does not
-    /// count: one bad clock must not close everybody's windows.
+    /// Rows up to `newest` came from a partition, at this wall-clock time. One bad clock must not close everybody's windows:
+    /// a ts that is ahead counts as now, and one far ahead not at all.
     pub fn observe(&mut self, partition: u32, newest: Timestamp, wall: Timestamp) {
         if newest > wall.saturating_add(FUTURE_SKEW) {
             return;
         }
+        let newest = newest.min(wall);
         let entry = self.partitions.entry(partition).or_insert(Partition { newest, seen_at: wall, behind: false });
         entry.newest = entry.newest.max(newest);
         entry.seen_at = wall;
@@ -148,11 +149,13 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_ahead_moves_nothing() {
+    fn a_clock_that_is_ahead_closes_nobodys_windows() {
         let mut watermark = Watermark::new(Span::seconds(30));
         watermark.observe(0, at(100), at(100));
         watermark.observe(0, at(100_000), at(101));
         assert_eq!(ticks(&mut watermark, 101), Some((100, false)));
+        watermark.observe(0, at(110), at(102));
+        assert_eq!(ticks(&mut watermark, 102), Some((102, false)), "what others send meanwhile is not late");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 pub mod alert;
 pub mod evaluation;
+pub mod json;
 pub mod limits;
 pub mod notice;
 pub mod ports;

@@ -65,9 +65,10 @@ impl fmt::Display for Value {
     }
 }
 
-/// The first number among the values: what `alert_event.value` holds.
+/// The number that stands for a row, and that `alert_event.value` holds: its column `value`, else the first that is a number.
 pub fn headline(values: &Values) -> Option<f64> {
-    values.iter().find_map(|(_, value)| value.as_f64())
+    let named = values.iter().find(|(name, _)| name == "value").and_then(|(_, value)| value.as_f64());
+    named.or_else(|| values.iter().find_map(|(_, value)| value.as_f64()))
 }
 
 /// A text of at most so many bytes. What is cut off is replaced by an ellipsis; control characters, which JSON and

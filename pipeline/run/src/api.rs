@@ -169,7 +169,7 @@ impl Api {
             ("POST", ["v1", "metrics"] | ["api", "v1", "otlp", "v1", "metrics"]) => self.inputs.otlp_metrics(request),
             ("POST", ["v1", "logs"] | ["api", "v1", "otlp", "v1", "logs"]) => self.inputs.otlp_logs(request),
             ("GET", ["api", "openapi.json"]) => Answer::ok(OPENAPI),
-            (method, _) => Answer::error(405, &format!("{method} is not possible here")),
+            (method, _) => Answer::refused_on(&request.path, 405, &format!("{method} is not possible here")),
         }
     }
 

@@ -109,7 +109,7 @@ enum Command {
     Simulate(command::simulate::Args),
     /// Serve the history over PostgreSQL's wire protocol.
     ServeSql(command::serve_sql::Args),
-    /// Print the configuration in force.
+    /// Print the configuration in force, and check the files that it names.
     Config,
     /// Answer questions on standard input, for a process that may end this one.
     #[command(hide = true)]
@@ -136,9 +136,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Test(args) => return command::test::run(args),
         Command::Backtest(args) => return command::backtest::run(args),
         Command::Tables(args) => return command::tables::run(args),
-        Command::Alerts(args) => return command::alerts::run(args),
+        Command::Alerts(args) => return command::alerts::run(args, || configuration(&cli)),
         Command::Render(args) => return command::render::run(args),
-        Command::Silence(command) => return command::silence::run(command),
+        Command::Silence(command) => return command::silence::run(command, || configuration(&cli)),
         Command::SqlWorker(args) => return command::sql_worker::run(args, cli.data.clone()),
         Command::Simulate(args) => return command::simulate::run(args, cli.data.as_deref()),
         Command::Up(_)
@@ -165,10 +165,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Rules(args) => command::rules::run(args, config),
         Command::Dlq(command) => command::dlq::run(command, config),
         Command::Lake(command) => command::lake::run(command, &config),
-        _ => {
-            command::config::run(&config);
-            Ok(())
-        }
+        _ => command::config::run(&config),
     }
 }
 

@@ -261,7 +261,7 @@ impl Mapping {
     pub fn write(&self, rows: &RecordBatch, record: &Record) -> Record {
         let value = match self.format {
             Format::Json => {
-                let mut writer = arrow::json::LineDelimitedWriter::new(Vec::new());
+                let mut writer = tidewatch_model::json::lines(Vec::new(), false);
                 writer.write(rows).and_then(|()| writer.finish()).map(|()| writer.into_inner()).ok()
             }
             Format::Arrow => {

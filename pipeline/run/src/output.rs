@@ -59,9 +59,7 @@ impl<W: Write> BatchPrinter<W> {
                 }
             }
             Format::Json => {
-                let mut writer = arrow::json::WriterBuilder::new()
-                    .with_explicit_nulls(true)
-                    .build::<_, arrow::json::writer::LineDelimited>(&mut self.out);
+                let mut writer = tidewatch_model::json::lines(&mut self.out, true);
                 writer.write(&batch).and_then(|()| writer.finish()).map_err(Failure::output)?;
             }
             Format::Csv => {

@@ -353,11 +353,22 @@ fn sample(value: &str, step: u32) -> Option<Sample> {
         "true" | "false" => return Some(Sample::Value(json!(value == "true"))),
         _ => {}
     }
-    let (start, increment) = match value[1..].find(['+', '-']).map(|index| index + 1) {
+    let sign = value.char_indices().skip(1).find(|(_, letter)| ['+', '-'].contains(letter));
+    let (start, increment) = match sign.map(|(index, _)| index) {
         Some(index) if !value[..index].ends_with(['e', 'E']) => (&value[..index], value[index..].parse::<f64>().ok()?),
         _ => (value, 0.0),
     };
     let number = start.parse::<f64>().ok()? + increment * f64::from(step);
+    if !number.is_finite() {
+        let text = if number.is_nan() {
+            "NaN"
+        } else if number > 0.0 {
+            "+Inf"
+        } else {
+            "-Inf"
+        };
+        return Some(Sample::Value(json!(text)));
+    }
     // Whole numbers stay whole, so that they fit integer columns.
     let whole = number.fract() == 0.0 && number.abs() < 9e15 && !start.contains('.');
     Some(Sample::Value(if whole { json!(number as i64) } else { json!(number) }))
@@ -382,6 +393,8 @@ mod tests {
         };
         assert_eq!(numbers("1x2 5"), ["1", "1", "1", "5"]);
         assert_eq!(numbers("1+2x2 -1-1x1"), ["1", "3", "5", "-1", "-2"]);
+        assert_eq!(numbers("NaN -Infx1"), ["\"NaN\"", "\"-Inf\"", "\"-Inf\""]);
+        assert_eq!(samples("1 \u{e9}"), Err("\u{e9}".to_string()));
         assert_eq!(numbers("_ gapx1 0.5x1 true"), ["null", "gap", "gap", "0.5", "0.5", "true"]);
         assert_eq!(samples("7y"), Err("7y".to_string()));
     }

@@ -16,6 +16,7 @@ use tokio::runtime::Runtime;
 
 use crate::compile::{GeneralPlan, Present};
 use crate::dimension::Dimensions;
+use crate::guarded::guarded;
 use crate::listener::Watched;
 use crate::recovery::state_of;
 use crate::rows_table::{Part, RowsTable, Source, bind, windowed_schema};
@@ -102,7 +103,7 @@ impl Queries {
             }
             source => feed(source),
         })?;
-        let (batches, passed) = self.runtime.block_on(run(&self.state, &bound, budget))?;
+        let (batches, passed) = guarded(|| self.runtime.block_on(run(&self.state, &bound, budget)))?;
         self.passed.set(self.passed.get() + passed);
         Ok(result_rows(&batches, key, time)?)
     }

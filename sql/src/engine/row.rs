@@ -16,6 +16,7 @@ use tidewatch_model::{Evaluation, Finding, GroupState, Key, Outcome, Rule, Times
 
 use super::general::Queries;
 use crate::compile::{GeneralPlan, Present, RowPlan};
+use crate::guarded::values_of;
 use crate::listener::Watched;
 use crate::panes::times;
 use crate::recovery::state_of;
@@ -105,7 +106,7 @@ impl Judged<'_> {
                 let decided = match &of.values {
                     None => self.rows.clone(),
                     Some(condition) => {
-                        let values = condition.evaluate(&self.rows)?.into_array(self.rows.num_rows())?;
+                        let values = values_of(condition, &self.rows)?;
                         match values.null_count() {
                             0 => self.rows.clone(),
                             _ => filter_record_batch(&self.rows, &is_not_null(&values)?)?,
@@ -117,7 +118,7 @@ impl Judged<'_> {
             Way::Overs(of) => {
                 let mut present = of.present.rows(&self.rows, self.key)?;
                 let (Some(condition), Some(entered)) = (&of.after, &self.entered) else { return Ok(present) };
-                let decided = condition.evaluate(entered)?.into_array(entered.num_rows())?;
+                let decided = values_of(condition, entered)?;
                 if decided.null_count() > 0 {
                     // As with any row whose condition is NULL.
                     let undecided = filter_record_batch(entered, &is_null(&decided)?)?;
@@ -160,7 +161,7 @@ impl Select {
     }
 
     fn rows(&self, batch: &RecordBatch, key: &[String]) -> Result<Vec<ResultRow>> {
-        let columns = self.expressions.iter().map(|output| output.evaluate(batch)?.into_array(batch.num_rows()));
+        let columns = self.expressions.iter().map(|output| values_of(output, batch));
         let selected = batch_of(&self.schema, columns.collect::<Result<Vec<_>>>()?, batch.num_rows())?;
         Ok(result_rows(&[selected], key, Some(ROW_TIME))?)
     }
@@ -409,7 +410,7 @@ impl Overs {
 
 fn passing(condition: Option<&Arc<dyn PhysicalExpr>>, batch: &RecordBatch) -> Result<RecordBatch> {
     let Some(condition) = condition else { return Ok(batch.clone()) };
-    let passes = truths(&condition.evaluate(batch)?.into_array(batch.num_rows())?);
+    let passes = truths(&values_of(condition, batch)?);
     match passes.true_count() {
         0 => Ok(batch.slice(0, 0)),
         _ => Ok(filter_record_batch(batch, &passes)?),

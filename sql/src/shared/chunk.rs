@@ -11,6 +11,7 @@ use datafusion::logical_expr::Expr;
 use datafusion::physical_expr::PhysicalExpr;
 use tidewatch_model::{Span, Timestamp};
 
+use crate::guarded::values_of;
 use crate::panes::times;
 use crate::values::truths;
 
@@ -63,7 +64,7 @@ impl Chunk {
 
 /// The values of an expression, and the rows where it fails, with why: NULL stands there.
 pub fn evaluate(expression: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<(ArrayRef, Vec<(usize, String)>)> {
-    let whole = |batch: &RecordBatch| expression.evaluate(batch)?.into_array(batch.num_rows());
+    let whole = |batch: &RecordBatch| values_of(expression, batch);
     if let Ok(values) = whole(batch) {
         return Ok((values, vec![]));
     }

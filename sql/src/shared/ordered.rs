@@ -20,6 +20,7 @@ use super::grouping::{Grouping, NO_GROUP};
 use super::over::{Frame, OverCall};
 use super::plan::{RowPlan, physical};
 use crate::flat::over_name;
+use crate::guarded::values_of;
 use crate::panes::{bytes_of, canonical, times};
 use crate::values::truths;
 
@@ -443,7 +444,7 @@ impl Stream {
 /// An expression over rows. Where it fails it is evaluated row by row, so that one row takes nothing from the others: it is NULL there,
 /// and why is put into `fault`.
 fn evaluated(expression: &Arc<dyn PhysicalExpr>, rows: &RecordBatch, fault: &mut Option<String>) -> Result<ArrayRef> {
-    let whole = |rows: &RecordBatch| expression.evaluate(rows)?.into_array(rows.num_rows());
+    let whole = |rows: &RecordBatch| values_of(expression, rows);
     if let Ok(values) = whole(rows) {
         return Ok(values);
     }

@@ -24,6 +24,7 @@ use super::growth::{FloatCounter, Growth, IntegerCounter};
 use super::kernel::{Bools, Count, Ends, Exact, Extremes, Floats, IntegerSum, Integers, Kernel, Texts};
 use super::over::{OverCall, over_call};
 use super::stock::Stock;
+use crate::calls::check_constant;
 use crate::ends::is_last;
 use crate::exact::ExactSum;
 use crate::flat::{column, flatten, over_name, table_columns};
@@ -359,7 +360,7 @@ pub fn take_apart(
             .iter()
             .all(|column| groups.iter().any(|group| column_of(group).as_ref() == Some(&column.name)));
         match (is_label(&part, &identity), on_groups && by_identity && !groups.is_empty()) {
-            (true, true) => of_groups.push(on_group_columns(&part, &groups)?),
+            (true, true) => of_groups.push(on_group_columns(&simplified(part, &rows)?, &groups)?),
             (true, false) => labels.push(simplified(part, &rows)?),
             (false, _) => values.push(simplified(part, &rows)?),
         }
@@ -395,6 +396,7 @@ fn stock_of(call: &AggregateFunction, arguments: &[Expr], rows: &DFSchema) -> Re
     if !call.params.order_by.is_empty() || call.params.null_treatment.is_some() {
         return Ok(None);
     }
+    check_constant(call.func.name(), arguments)?;
     let types = arguments.iter().map(|argument| argument.get_type(rows)).collect::<Result<Vec<_>>>()?;
     let params = AggregateFunctionParams { args: arguments.to_vec(), filter: None, ..call.params.clone() };
     let call = Expr::AggregateFunction(AggregateFunction { func: call.func.clone(), params });

@@ -16,6 +16,7 @@ use super::chunk::evaluate;
 use super::plan::{SharedPlan, aggregate_name, group_name, physical};
 use super::table::{Place, SharedTable};
 use crate::explain::SharedExplanation;
+use crate::guarded::values_of;
 use crate::listener::Watched;
 use crate::recovery::state_of;
 use crate::rows_table::{WINDOW_END, WINDOW_START};
@@ -189,13 +190,13 @@ impl SharedRule {
         }
         let mut rows = self.rows(table, (start, end), positions.as_ref(), count)?;
         if let Some(having) = &self.having {
-            let holds = truths(&having.evaluate(&rows)?.into_array(count)?);
+            let holds = truths(&values_of(having, &rows)?);
             if holds.true_count() == 0 {
                 return Ok(Firing::new());
             }
             rows = filter_record_batch(&rows, &holds)?;
         }
-        let outputs = self.outputs.iter().map(|output| output.evaluate(&rows)?.into_array(rows.num_rows()));
+        let outputs = self.outputs.iter().map(|output| values_of(output, &rows));
         let outputs = batch_of(&self.output_schema, outputs.collect::<Result<Vec<_>>>()?, rows.num_rows())?;
         let rows = result_rows(&[outputs], &self.key, None)?;
         Ok(rows.into_iter().map(|row| (row.key, row.values)).collect())
@@ -242,7 +243,7 @@ impl SharedRule {
             },
         };
         let rows = self.rows(table, (start, end), Some(&UInt32Array::from(vec![at])), 1)?;
-        Ok(having.evaluate(&rows)?.into_array(1)?.is_null(0))
+        Ok(values_of(having, &rows)?.is_null(0))
     }
 
     /// Which groups the rule looks at.

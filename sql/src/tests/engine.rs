@@ -1,8 +1,9 @@
 //! What the engine yields, by example.
 
+use tidewatch_model::wire::json::{TimeUnitChoice, decode_lines};
 use tidewatch_model::{Evaluation, Key, Outcome, RuleShape, Span, Timestamp, WindowSpec};
 
-use super::{GpuRow, SECOND, advance, advance_until, compile, gpu_batch, load, push, row, show};
+use super::{Everything, GpuRow, SECOND, advance, advance_until, compile, gpu_batch, load, push, row, show};
 use crate::{Engine, Feed, Listener, Watched};
 
 const HOT: &str = "CREATE ALERT hot AS SELECT host, avg(temperature_celsius) AS t
@@ -96,6 +97,21 @@ fn a_row_rule_answers_at_once_and_by_time() {
     let found = push(&mut engine, &gpu_batch(&rows), Feed::Live);
     assert_eq!(show(&found), ["1: g0,n1 firing t=90", "1: g0,n2 clear", "2: g0,n1 clear"]);
     assert!(push(&mut engine, &gpu_batch(&rows), Feed::Replay).is_empty());
+}
+
+/// Conditions on labels are evaluated once for a series: also those that DataFusion must write otherwise before they run.
+#[test]
+fn labels_are_filtered_by_any_expression() {
+    for condition in
+        ["coalesce(host, 'none') <> 'spare'", "nullif(host, 'spare') IS NOT NULL", "nvl(host, '') <> 'spare'"]
+    {
+        let text = format!(
+            "CREATE ALERT x AS SELECT host, avg(temperature_celsius) AS t FROM TUMBLE(gpu, ts, '10s') WHERE {condition} GROUP BY host"
+        );
+        let mut engine = Engine::new(vec![compile(&text)]).unwrap();
+        push(&mut engine, &gpu_batch(&[row(1, "n1", 90.0), row(1, "spare", 99.0)]), Feed::Live);
+        assert_eq!(show(&advance(&mut engine, Timestamp(12 * SECOND), false)), ["10: n1 firing t=90"], "{condition}");
+    }
 }
 
 #[test]
@@ -480,4 +496,36 @@ fn a_condition_that_is_null_is_no_recovery() {
     let none = GpuRow { temperature: None, ..row(2, "n1", 0.0) };
     let found = push(&mut engine, &gpu_batch(&[row(1, "n1", 90.0), none, row(3, "n1", 10.0)]), Feed::Live);
     assert_eq!(show(&found), ["1: g0,n1 firing ", "3: g0,n1 clear"]);
+}
+
+/// Functions of maps, over the table that has one. One that panics (DataFusion's map_entries does, over maps whose entries are called
+/// keys and values) is that rule's failure.
+#[test]
+fn maps_are_taken_apart_and_who_panics_fails_alone() {
+    let table = tidewatch_model::table::find("metrics").unwrap();
+    let line = br#"{"ts": 1, "name": "up", "labels": {"job": "a", "instance": "b"}, "value": 1}"#;
+    let (rows, _) = decode_lines(table, line, TimeUnitChoice::Seconds);
+    for (expression, expected) in [
+        ("cardinality(labels)", "1: up firing v=2"),
+        ("array_length(map_keys(labels))", "1: up firing v=2"),
+        ("labels['job']", "1: up firing v=a"),
+        ("map_entries(labels)", "1: failed Execution error: it broke: "),
+    ] {
+        let of_rows = format!("CREATE ALERT x AS SELECT name, {expression} AS v FROM metrics WHERE value > 0");
+        let of_windows = format!(
+            "CREATE ALERT y AS SELECT name, max({expression}) AS v FROM TUMBLE(metrics, ts, '10s') GROUP BY name"
+        );
+        let good = "CREATE ALERT z AS SELECT name, max(value) AS v FROM TUMBLE(metrics, ts, '10s') GROUP BY name";
+        let mut rules = vec![compile(&of_rows), compile(good)];
+        rules.extend(load(&of_windows).rules);
+        let mut engine = Engine::new(rules).unwrap();
+        let mut listener = Everything { evaluations: vec![], until: Timestamp::MIN };
+        engine.push("metrics", &rows, Feed::Live, &mut listener).unwrap();
+        let found = show(&listener.evaluations);
+        assert!(found.len() == 1 && found[0].starts_with(expected), "{expression}: {found:?}");
+        listener.evaluations.clear();
+        engine.advance("metrics", Timestamp(12 * SECOND), false, &mut listener);
+        let good: Vec<Evaluation> = listener.evaluations.iter().filter(|one| one.rule == "z").cloned().collect();
+        assert_eq!(show(&good), ["10: up firing v=1"], "{expression}");
+    }
 }

@@ -71,6 +71,39 @@ fn names_are_found_and_suggested() {
     check("CREATE ALERT x AS SELECT host FROM HOPP(gpu, ts, '1m', '1m')", &["unknown table function 'HOPP'"]);
 }
 
+/// What a function finds out when rows come is found out before.
+#[test]
+fn constants_that_no_function_takes() {
+    let of =
+        |call: &str, from: &str| format!("CREATE ALERT x AS SELECT g.host, {call} AS a FROM {from} GROUP BY g.host");
+    let window = "HOP(gpu, ts, '10s', '1m') g";
+    let joined = "HOP(gpu, ts, '10s', '1m') g JOIN HOP(host, ts, '10s', '1m') h ON h.host = g.host";
+    for from in [window, joined] {
+        for (call, expected) in [
+            ("ewma(g.power_watts, 3, g.ts)", "a number above 0 and at most 1"),
+            ("ewma(g.power_watts, g.power_watts, g.ts)", "a number above 0 and at most 1"),
+            ("approx_percentile(g.power_watts, 99)", "a constant between 0 and 1"),
+        ] {
+            check(&of(call, from), &[expected]);
+        }
+        check(&of("ewma(g.power_watts, 1.0 / 4, g.ts)", from), &[]);
+        check(&of("approx_percentile(g.power_watts, 0.9 + 0.09)", from), &[]);
+    }
+}
+
+/// A stream has no alerts that could end because data went missing.
+#[test]
+fn a_stream_may_be_grouped_by_what_is_no_column() {
+    let select = "SELECT labels['job'] AS job, avg(value) AS v FROM HOP(metrics, ts, '10s', '1m') m GROUP BY window_start, window_end, labels['job']";
+    check(&format!("CREATE STREAM by_job AS {select}"), &[]);
+    let joined = "SELECT coalesce(g.job, 'none') AS job, count(*) AS n FROM HOP(gpu, ts, '10s', '1m') g JOIN HOP(host, ts, '10s', '1m') h ON h.host = g.host GROUP BY 1";
+    check(&format!("CREATE STREAM by_its_job AS {joined}"), &[]);
+    check(
+        &format!("CREATE ALERT by_its_job AS {joined}"),
+        &["'job' identifies its alerts and is no column of a table"],
+    );
+}
+
 #[test]
 fn windows() {
     let from = |call: &str| format!("CREATE ALERT x AS SELECT host, count(*) AS c FROM {call} GROUP BY host");

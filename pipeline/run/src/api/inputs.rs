@@ -15,7 +15,6 @@ use tidewatch_model::Span;
 use tidewatch_model::ports::{Clock, Log, Random};
 use tidewatch_serve::{Answer, ApiRequest};
 
-use super::own::refused;
 use super::rows::{Lane, NotWritten, RowsInbox, again};
 use crate::input_rows::{line_rows, series_rows};
 
@@ -105,10 +104,13 @@ impl Inputs {
     /// A request of Prometheus' remote write.
     pub(super) fn remote_write(&self, request: &ApiRequest) -> Answer {
         let Some(version) = Version::of(&request.kind) else {
-            return refused(415, "expected the message prometheus.WriteRequest or io.prometheus.write.v2.Request");
+            return Answer::refused(
+                415,
+                "expected the message prometheus.WriteRequest or io.prometheus.write.v2.Request",
+            );
         };
         if Encoding::of(&request.encoding) != Some(Encoding::Snappy) {
-            return refused(415, "expected Content-Encoding: snappy");
+            return Answer::refused(415, "expected Content-Encoding: snappy");
         }
         // Prometheus takes 429 for a reason to throw away, unless it is told otherwise; not so 503.
         let Ok(_place) = self.rows.place() else { return again(503, "too many posts at once") };
@@ -118,7 +120,7 @@ impl Inputs {
             unpack(&request.body, Encoding::Snappy).and_then(|body| remote_write::decode(&body, version, self.times()));
         let decoded = match decoded {
             Ok(decoded) => decoded,
-            Err(error) => return refused(self.status_of(&error), &error.to_string()),
+            Err(error) => return Answer::refused(self.status_of(&error), &error.to_string()),
         };
         let Decoded { series, samples, histograms, rejected, problems } = decoded;
         self.rows.reject(rejected);
@@ -128,7 +130,7 @@ impl Inputs {
         let mut answer = match rejected {
             0 => Answer::of(204, "text/plain", vec![]),
             // What is good is taken, and what is not is the sender's to mend: sent again it would not be better.
-            _ => refused(400, &format!("{rejected} values were not taken: {}", problems.join("; "))),
+            _ => Answer::refused(400, &format!("{rejected} values were not taken: {}", problems.join("; "))),
         };
         if version == Version::Two {
             let written = [("samples", samples), ("histograms", histograms), ("exemplars", 0)];
@@ -172,7 +174,7 @@ impl Inputs {
         take: impl Fn(&[u8], Format, &mut Lane<'_>) -> Result<(u64, Vec<String>), Problem>,
     ) -> Answer {
         let Some(format) = Format::of(&request.kind) else {
-            return refused(415, "expected Content-Type: application/x-protobuf, application/json");
+            return Answer::refused(415, "expected Content-Type: application/x-protobuf, application/json");
         };
         let kind = if format == Format::Json { "application/json" } else { "application/x-protobuf" };
         let failed = |status, message: &str| Answer::of(status, kind, otlp::status(format, message));

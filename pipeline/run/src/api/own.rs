@@ -24,17 +24,6 @@ fn success(data: impl Into<Value>) -> Answer {
     Answer::ok(json!({"status": "success", "data": data.into()}))
 }
 
-/// An error in Prometheus' form.
-pub(super) fn refused(status: u16, message: &str) -> Answer {
-    let kind = match status {
-        404 => "not_found",
-        400 | 422 => "bad_data",
-        503 => "timeout",
-        _ => "internal",
-    };
-    Answer::json(status, json!({"status": "error", "errorType": kind, "error": message}))
-}
-
 /// Whether a text is the fingerprint of an alert.
 fn is_fingerprint(text: &str) -> bool {
     text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
@@ -44,7 +33,7 @@ impl Api {
     /// An alert, whether it fires or not any more, and what happened to it, the newest last.
     pub(super) fn alert(&self, fingerprint: &str) -> Answer {
         if !is_fingerprint(fingerprint) {
-            return refused(400, &format!("'{fingerprint}' is no fingerprint: expected 16 hex digits"));
+            return Answer::refused(400, &format!("'{fingerprint}' is no fingerprint: expected 16 hex digits"));
         }
         let now = self.clock.now();
         let view = self.view();
@@ -65,7 +54,7 @@ impl Api {
                     row.insert("kind".to_string(), json!(kind));
                     row
                 })),
-                Err(problem) => return refused(500, &problem),
+                Err(problem) => return Answer::refused(500, &problem),
             }
         }
         let order = |row: &Map<String, Value>| {
@@ -75,7 +64,7 @@ impl Api {
         };
         timeline.sort_by_key(order);
         if alert.is_none() && timeline.is_empty() {
-            return refused(404, &format!("alert {fingerprint} not found"));
+            return Answer::refused(404, &format!("alert {fingerprint} not found"));
         }
         let known = alert.map(|alert| {
             let mut known = prometheus_alert(alert);
@@ -101,27 +90,27 @@ impl Api {
         let now = self.clock.now();
         let body: Value = match serde_json::from_slice(&request.body) {
             Ok(body @ Value::Object(_)) => body,
-            Ok(_) => return refused(400, "expected an object with ackedBy, comment and until"),
-            Err(error) => return refused(400, &format!("the body is not JSON: {error}")),
+            Ok(_) => return Answer::refused(400, "expected an object with ackedBy, comment and until"),
+            Err(error) => return Answer::refused(400, &format!("the body is not JSON: {error}")),
         };
         let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default().to_string();
         let until = match body.get("until").map(|until| serde_json::from_value::<Option<Timestamp>>(until.clone())) {
             None => None,
             Some(Ok(until)) => until,
-            Some(Err(error)) => return refused(400, &format!("until: {error}")),
+            Some(Err(error)) => return Answer::refused(400, &format!("until: {error}")),
         };
         if until.is_some_and(|until| until <= now) {
-            return refused(400, "until: expected a time to come");
+            return Answer::refused(400, "until: expected a time to come");
         }
         let view = self.view();
         let firing = |alert: &&Alert| alert.state == AlertState::Firing && alert.fingerprint() == fingerprint;
         let Some(alert) = view.alerts.iter().find(firing) else {
-            return refused(404, &format!("no alert {fingerprint} fires"));
+            return Answer::refused(404, &format!("no alert {fingerprint} fires"));
         };
         // Who presented a token is known better than who they say they are.
         let acked_by = cut(request.by.clone().unwrap_or_else(|| text("ackedBy")), LABEL_BYTES);
         if acked_by.is_empty() {
-            return refused(400, "ackedBy: expected who knows of it");
+            return Answer::refused(400, "ackedBy: expected who knows of it");
         }
         let fired_at = alert.fired_at.unwrap_or(alert.active_at);
         let ack = Ack {
@@ -136,7 +125,7 @@ impl Api {
         let event = ack_event(alert, Reason::Acknowledged, &ack.acked_by, &ack.comment, now);
         match written.and_then(|()| self.record.transition(&event, now)) {
             Ok(()) => success(json!(ack)),
-            Err(error) => refused(500, &format!("could not be kept, or not in the history: {error}")),
+            Err(error) => Answer::refused(500, &format!("could not be kept, or not in the history: {error}")),
         }
     }
 
@@ -145,17 +134,17 @@ impl Api {
         let now = self.clock.now();
         drop(self.acks.refresh());
         if !self.acks.all().iter().any(|ack| ack.id() == fingerprint) {
-            return refused(404, &format!("alert {fingerprint} has no ack"));
+            return Answer::refused(404, &format!("alert {fingerprint} has no ack"));
         }
         if let Err(error) = self.acks.remove(fingerprint, now) {
-            return refused(500, &format!("could not be taken back: {error}"));
+            return Answer::refused(500, &format!("could not be taken back: {error}"));
         }
         let view = self.view();
         let by = request.by.clone().unwrap_or_default();
         if let Some(alert) = view.alerts.iter().find(|alert| alert.fingerprint() == fingerprint)
             && let Err(error) = self.record.transition(&ack_event(alert, Reason::Unacknowledged, &by, "", now), now)
         {
-            return refused(500, &format!("could not be kept: {error}"));
+            return Answer::refused(500, &format!("could not be kept: {error}"));
         }
         success(Value::Null)
     }
@@ -178,7 +167,7 @@ impl Api {
                 "reason" => conditions.push(format!("reason = {quoted}")),
                 "since" | "until" => {
                     let Ok(ts) = value.parse::<Timestamp>() else {
-                        return refused(
+                        return Answer::refused(
                             400,
                             &format!("{name}: '{value}' is no time: expected one like 2026-01-31T12:00:00Z"),
                         );
@@ -188,10 +177,10 @@ impl Api {
                 }
                 "limit" => match value.parse::<usize>() {
                     Ok(rows) if (1..=ROWS).contains(&rows) => limit = rows,
-                    _ => return refused(400, &format!("limit: expected a number from 1 to {ROWS}")),
+                    _ => return Answer::refused(400, &format!("limit: expected a number from 1 to {ROWS}")),
                 },
                 other => {
-                    return refused(
+                    return Answer::refused(
                         400,
                         &format!(
                             "unknown parameter '{other}': expected rule, fingerprint, reason, since, until or limit"
@@ -208,7 +197,7 @@ impl Api {
         let sql = format!("SELECT * FROM alert_event {filter} ORDER BY ts DESC, processed_at DESC LIMIT {limit}");
         match self.ask_history(&sql) {
             Ok(rows) => success(json!(rows)),
-            Err(problem) => refused(500, &problem),
+            Err(problem) => Answer::refused(500, &problem),
         }
     }
 
@@ -216,7 +205,7 @@ impl Api {
     pub(super) fn rule_state(&self, name: &str) -> Answer {
         let view = self.view();
         let Some(rule) = view.rules.iter().find(|rule| rule.name == name) else {
-            return refused(404, &format!("rule {name} not found"));
+            return Answer::refused(404, &format!("rule {name} not found"));
         };
         let mut state = self.rule(rule, &view);
         state["source"] = json!(rule.source);
@@ -243,7 +232,7 @@ impl Api {
         let mut text = Vec::new();
         let history = History::new(self.scan.clone(), 1).map_err(|error| error.to_string())?;
         let asked = history.query(sql, |batch| {
-            let mut writer = arrow::json::LineDelimitedWriter::new(&mut text);
+            let mut writer = tidewatch_model::json::lines(&mut text, false);
             let written = writer.write(&batch).and_then(|()| writer.finish());
             written.map_err(QueryError::failed)
         });

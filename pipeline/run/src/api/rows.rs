@@ -19,7 +19,6 @@ use tidewatch_model::wire::{Origin, decode_payload, encode_split};
 use tidewatch_serve::{Answer, ApiRequest};
 use tidewatch_sql::suggestion;
 
-use super::own::refused;
 use crate::mapping;
 
 /// Posts that are written at once, each as a source of its own: one waits for the log.
@@ -72,9 +71,13 @@ impl RowsInbox {
 
     /// Takes the rows of a request.
     pub fn post(&self, name: &str, request: &ApiRequest) -> Answer {
-        let Some(table) = table::find(name).filter(|table| !table.is_own()) else {
+        let found = table::find(name);
+        if found.is_some_and(Table::is_own) {
+            return Answer::refused(403, &format!("Tidewatch itself writes '{name}': expected another table"));
+        }
+        let Some(table) = found else {
             let near = suggestion(name, TABLES.iter().filter(|table| !table.is_own()).map(|table| table.name));
-            return refused(404, &format!("unknown table '{name}'{near}"));
+            return Answer::refused(404, &format!("unknown table '{name}'{near}"));
         };
         match self.place() {
             Ok(_place) => self.take(table, request),
@@ -87,10 +90,10 @@ impl RowsInbox {
             None | Some("s") => TimeUnitChoice::Seconds,
             Some("ms") => TimeUnitChoice::Millis,
             Some("us") => TimeUnitChoice::Micros,
-            Some(other) => return refused(400, &format!("ts: '{other}' is not one of s, ms, us")),
+            Some(other) => return Answer::refused(400, &format!("ts: '{other}' is not one of s, ms, us")),
         };
         if let Some((name, _)) = request.query.iter().find(|(name, _)| name != "ts") {
-            return refused(400, &format!("unknown parameter '{name}': expected ts"));
+            return Answer::refused(400, &format!("unknown parameter '{name}': expected ts"));
         }
         // Decoded rows are larger than their text: as many posts are decoded at once as are written.
         let mut lane = self.lane(self.next.fetch_add(1, Ordering::SeqCst));
@@ -103,7 +106,7 @@ impl RowsInbox {
             Ok(read) => read,
             Err(problem) => {
                 self.reject(1);
-                return refused(400, &problem);
+                return Answer::refused(400, &problem);
             }
         };
         self.reject(count);
@@ -116,7 +119,7 @@ impl RowsInbox {
         }
         // As with Prometheus' remote write: what is good is taken, and what is not is the sender's to mend.
         let error = format!("{count} lines are no rows, {rows} rows were taken; {}", problems.join("; "));
-        refused(400, &error)
+        Answer::refused(400, &error)
     }
 }
 
@@ -138,7 +141,7 @@ impl NotWritten {
     /// As an answer of ours.
     pub(super) fn answer(&self) -> Answer {
         match self {
-            NotWritten::TooLarge(problem) => refused(413, problem),
+            NotWritten::TooLarge(problem) => Answer::refused(413, problem),
             NotWritten::Log(problem) => again(503, problem),
         }
     }
@@ -216,7 +219,7 @@ impl Drop for Place<'_> {
 
 /// To be asked again in a moment.
 pub(super) fn again(status: u16, message: &str) -> Answer {
-    refused(status, message).again_after(AGAIN)
+    Answer::refused(status, message).again_after(AGAIN)
 }
 
 /// What was posted.

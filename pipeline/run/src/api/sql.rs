@@ -4,7 +4,6 @@ use serde_json::Value;
 use tidewatch_serve::{Answer, ApiRequest};
 
 use super::Api;
-use super::own::refused;
 use crate::sql_worker::{Form, Frame, Question};
 use crate::sql_workers::Refusal;
 
@@ -29,7 +28,7 @@ impl Api {
     pub(super) fn sql(&self, request: &ApiRequest) -> Answer {
         let Asked { question, kind, fresh } = match question(request) {
             Ok(asked) => asked,
-            Err(problem) => return refused(400, &problem),
+            Err(problem) => return Answer::refused(400, &problem),
         };
         if fresh {
             self.fresh.wait();
@@ -46,10 +45,10 @@ impl Api {
         });
         match asked {
             Ok(()) => Answer::of(200, kind, body),
-            Err(refusal @ (Refusal::Wrong(..) | Refusal::Unwanted(_))) => refused(422, &refusal.to_string()),
-            Err(refusal @ Refusal::Failed(..)) => refused(500, &refusal.to_string()),
+            Err(refusal @ (Refusal::Wrong(..) | Refusal::Unwanted(_))) => Answer::refused(422, &refusal.to_string()),
+            Err(refusal @ Refusal::Failed(..)) => Answer::refused(500, &refusal.to_string()),
             Err(refusal @ (Refusal::Busy(_) | Refusal::Late(_) | Refusal::Stopped)) => {
-                refused(503, &refusal.to_string())
+                Answer::refused(503, &refusal.to_string())
             }
         }
     }

@@ -347,7 +347,7 @@ fn rows_are_taken_line_by_line() {
     assert!(status == 400 && answer.contains("expected at most 20000"), "{answer}");
     let (status, answer, _) = post("/api/v1/rows/train_steps", ndjson, good);
     assert!(status == 404 && answer.contains("did you mean 'train_step'"), "{answer}");
-    assert_eq!(post("/api/v1/rows/alert_event", ndjson, good).0, 404, "what is ours is not written by others");
+    assert_eq!(post("/api/v1/rows/alert_event", ndjson, good).0, 403, "what is ours is not written by others");
     assert_eq!(post("/api/v1/rows/train_step?ts=ns", ndjson, good).0, 400);
     assert_eq!(api.posted(), ([("train_step".to_string(), 5)].into(), 7));
     log.fail_appends([std::io::ErrorKind::StorageFull]);

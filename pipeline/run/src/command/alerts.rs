@@ -6,7 +6,8 @@ use tidewatch_model::Span;
 use tidewatch_model::ports::Clock;
 use tidewatch_model::time::SystemClock;
 
-use crate::client::{ServerFlags, query};
+use crate::client::{Server, ServerFlags, query};
+use crate::config::Config;
 use crate::failure::Failure;
 use crate::output::{Format, format_or_default, print_objects};
 
@@ -83,12 +84,13 @@ struct List {
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> Result<(), Failure> {
+pub fn run(args: &Args, configuration: impl FnOnce() -> Result<Config, Failure>) -> Result<(), Failure> {
     match &args.what {
-        None => list(&args.list),
-        Some(What::List(args)) => list(args),
+        None => list(&args.list, &args.list.server.server(configuration)?),
+        Some(What::List(args)) => list(args, &args.server.server(configuration)?),
         Some(What::Show { which, format, server }) => {
-            let found = fingerprints(server, which)?;
+            let server = server.server(configuration)?;
+            let found = fingerprints(&server, which)?;
             let [fingerprint] = found.as_slice() else {
                 return Err(Failure::no(format!("{} alerts match: expected one", found.len())));
             };
@@ -98,21 +100,25 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Some(What::Ack { which, lasts, comment, author, server }) => {
             let until = lasts.map(|lasts| SystemClock.now().saturating_add(lasts));
             let ack = json!({"ackedBy": author, "comment": comment, "until": until});
-            for fingerprint in fingerprints(server, which)? {
+            let server = server.server(configuration)?;
+            for fingerprint in fingerprints(&server, which)? {
                 let answer = server.ask("POST", &format!("/api/v1/alerts/{fingerprint}/ack"), Some(&ack))?;
                 let by = answer["data"]["ackedBy"].as_str().unwrap_or_default();
                 println!("{fingerprint} acknowledged by {by}");
             }
             Ok(())
         }
-        Some(What::Unack { which, server }) => fingerprints(server, which)?.iter().try_for_each(|fingerprint| {
-            server.ask("DELETE", &format!("/api/v1/alerts/{fingerprint}/ack"), None).map(drop)
-        }),
+        Some(What::Unack { which, server }) => {
+            let server = server.server(configuration)?;
+            fingerprints(&server, which)?.iter().try_for_each(|fingerprint| {
+                server.ask("DELETE", &format!("/api/v1/alerts/{fingerprint}/ack"), None).map(drop)
+            })
+        }
     }
 }
 
 /// The alerts that are meant: fingerprints as they are, and what fires and matches.
-fn fingerprints(server: &ServerFlags, which: &[String]) -> Result<Vec<String>, Failure> {
+fn fingerprints(server: &Server, which: &[String]) -> Result<Vec<String>, Failure> {
     let is_one = |text: &String| text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if which.iter().all(is_one) {
         return Ok(which.to_vec());
@@ -123,7 +129,7 @@ fn fingerprints(server: &ServerFlags, which: &[String]) -> Result<Vec<String>, F
     if found.is_empty() { Err(Failure::no("no alert that fires matches")) } else { Ok(found) }
 }
 
-fn firing(server: &ServerFlags, matchers: &[String], silenced: bool, inhibited: bool) -> Result<Vec<Value>, Failure> {
+fn firing(server: &Server, matchers: &[String], silenced: bool, inhibited: bool) -> Result<Vec<Value>, Failure> {
     let texts: Vec<String> = parse(matchers)?.iter().map(ToString::to_string).collect();
     let mut pairs: Vec<(&str, &str)> = texts.iter().map(|text| ("filter", text.as_str())).collect();
     let flag = |wanted: bool| if wanted { "true" } else { "false" };
@@ -132,9 +138,9 @@ fn firing(server: &ServerFlags, matchers: &[String], silenced: bool, inhibited: 
     Ok(alerts.as_array().cloned().unwrap_or_default())
 }
 
-fn list(args: &List) -> Result<(), Failure> {
-    let alerts = firing(&args.server, &args.matchers, args.silenced, args.inhibited)?;
-    let acks = args.server.ask("GET", "/api/v1/acks", None)?;
+fn list(args: &List, server: &Server) -> Result<(), Failure> {
+    let alerts = firing(server, &args.matchers, args.silenced, args.inhibited)?;
+    let acks = server.ask("GET", "/api/v1/acks", None)?;
     let acked_by = |alert: &Value| {
         let mut acks = acks["data"].as_array().into_iter().flatten();
         let found = acks.find(|ack| ack["fingerprint"] == alert["fingerprint"] && ack["firedAt"] == alert["startsAt"]);

@@ -8,6 +8,7 @@ use tidewatch_model::{Span, Timestamp};
 
 use super::alerts::parse;
 use crate::client::{ServerFlags, query};
+use crate::config::Config;
 use crate::failure::Failure;
 use crate::output::{Format, format_or_default, print_objects};
 
@@ -61,7 +62,7 @@ pub enum Command {
 }
 
 /// Runs the command.
-pub fn run(command: &Command) -> Result<(), Failure> {
+pub fn run(command: &Command, configuration: impl FnOnce() -> Result<Config, Failure>) -> Result<(), Failure> {
     match command {
         Command::Add { matchers, lasts, start, comment, author, server } => {
             let matchers = parse(matchers)?;
@@ -69,20 +70,22 @@ pub fn run(command: &Command) -> Result<(), Failure> {
             let silence = json!({
                 "matchers": matchers, "startsAt": start, "endsAt": start.saturating_add(*lasts), "createdBy": author, "comment": comment,
             });
-            let made = server.ask("POST", "/api/v2/silences", Some(&silence))?;
+            let made = server.server(configuration)?.ask("POST", "/api/v2/silences", Some(&silence))?;
             println!("{}", made["silenceID"].as_str().unwrap_or_default());
             Ok(())
         }
         Command::List { matchers, expired, format, server } => {
             let texts: Vec<String> = parse(matchers)?.iter().map(ToString::to_string).collect();
             let pairs: Vec<(&str, &str)> = texts.iter().map(|text| ("filter", text.as_str())).collect();
-            let found = server.ask("GET", &format!("/api/v2/silences{}", query(&pairs)), None)?;
+            let found =
+                server.server(configuration)?.ask("GET", &format!("/api/v2/silences{}", query(&pairs)), None)?;
             let wanted = |silence: &&Value| *expired || silence["status"]["state"] != "expired";
             let rows: Vec<Map<String, Value>> =
                 found.as_array().into_iter().flatten().filter(wanted).map(row).collect();
             print_objects(format_or_default(*format), &rows)
         }
         Command::Expire { ids, server } => {
+            let server = server.server(configuration)?;
             ids.iter().try_for_each(|id| server.ask("DELETE", &format!("/api/v2/silence/{id}"), None).map(drop))
         }
     }

@@ -1,8 +1,10 @@
 //! `tidewatch tables`: what can be asked.
 
+use arrow::datatypes::DataType;
 use serde_json::{Map, Value, json};
 use tidewatch_model::table::{self, Column, ColumnType, TABLES, Table, find_dimension};
-use tidewatch_sql::suggestion;
+use tidewatch_sql::bundled::{RuleFile, VIEWS};
+use tidewatch_sql::{Compiler, suggestion};
 
 use crate::failure::Failure;
 use crate::output::{Format, format_or_default, print_objects, table_text};
@@ -10,7 +12,7 @@ use crate::output::{Format, format_or_default, print_objects, table_text};
 /// Which tables.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  tidewatch tables              every table\n  tidewatch tables gpu          the columns of one, with unit, source and meaning of NULL\n  tidewatch tables --format json | jq ."
+    after_help = "Examples:\n  tidewatch tables              every table, and the bundled views\n  tidewatch tables gpu          the columns of one, with unit, source and meaning of NULL\n  tidewatch tables --format json | jq ."
 )]
 pub struct Args {
     /// The table whose columns are printed.
@@ -25,7 +27,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     print_objects(format_or_default(args.format), &objects(args.table.as_deref())?)
 }
 
-/// All tables, or the columns of one, aligned for people.
+/// All tables and bundled views, or the columns of one, aligned for people.
 ///
 /// # Errors
 /// No such table.
@@ -34,12 +36,20 @@ pub fn text(table: Option<&str>) -> Result<String, Failure> {
 }
 
 fn objects(table: Option<&str>) -> Result<Vec<Map<String, Value>>, Failure> {
-    let Some(name) = table else { return Ok(TABLES.iter().map(summary).collect()) };
+    let compiler = Compiler::new().map_err(Failure::no)?;
+    let Some(name) = table else {
+        let views = VIEWS.iter().map(|view| view_summary(&compiler, view));
+        return TABLES.iter().map(|table| Ok(summary(table))).chain(views).collect();
+    };
     if let Some(found) = find_dimension(name) {
         return Ok(described(found.columns).collect());
     }
+    if let Some(columns) = compiler.columns_of_view(name).map_err(Failure::no)? {
+        return Ok(columns.into_iter().map(of_view).collect());
+    }
     let unknown = || {
-        let near = suggestion(name, TABLES.iter().map(|table| table.name));
+        let views = VIEWS.iter().map(RuleFile::rule_name);
+        let near = suggestion(name, TABLES.iter().map(|table| table.name).chain(views));
         Failure::usage(format!("unknown table '{name}'{near}"))
     };
     Ok(columns(table::find(name).ok_or_else(unknown)?))
@@ -55,6 +65,41 @@ fn summary(table: &Table) -> Map<String, Value> {
         ("columns", json!(table.columns.len() + 1)),
         ("meaning", json!(format!("one row is {}", table.meaning))),
     ])
+}
+
+fn view_summary(compiler: &Compiler, view: &RuleFile) -> Result<Map<String, Value>, Failure> {
+    let columns = compiler.columns_of_view(view.rule_name()).map_err(Failure::no)?.unwrap_or_default();
+    Ok(object([
+        ("table", json!(view.rule_name())),
+        ("kind", json!("view")),
+        ("interval", json!("")),
+        ("identity", json!("")),
+        ("columns", json!(columns.len())),
+        ("meaning", json!(lower_first(&view.meaning()))),
+    ]))
+}
+
+/// A view's column: the types are known, and what its table's columns mean is told there.
+fn of_view((name, data_type): (String, DataType)) -> Map<String, Value> {
+    let kind = match data_type {
+        DataType::Timestamp(..) => type_name(ColumnType::Timestamp).to_string(),
+        DataType::Utf8View | DataType::LargeUtf8 => type_name(ColumnType::Utf8).to_string(),
+        DataType::Boolean => type_name(ColumnType::Bool).to_string(),
+        other => other.to_string(),
+    };
+    object([
+        ("column", json!(name)),
+        ("type", json!(kind)),
+        ("identity", json!("")),
+        ("unit", json!("")),
+        ("source", json!("the view")),
+        ("null", json!("")),
+    ])
+}
+
+fn lower_first(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
 fn columns(table: &Table) -> Vec<Map<String, Value>> {
