@@ -12,6 +12,8 @@ use arrow::array::{
 };
 use arrow::datatypes::SchemaRef;
 use tidewatch_benches::{measure_thread, print_machine};
+use tidewatch_flow::admit::Admit;
+use tidewatch_flow::clean::{ColumnRule, Rules};
 use tidewatch_flow::lifecycle::AlertBook;
 use tidewatch_model::wire::{self, Origin};
 use tidewatch_model::{Evaluation, Rule, Timestamp, table};
@@ -217,6 +219,51 @@ fn ingest() {
     );
 }
 
+/// What a row pays at the door: the schema and the registry's bounds, then duplicates and jumps too (`clean.rules`).
+fn admit() {
+    let table = table::find("gpu").unwrap();
+    let bounds = Rules::of(table);
+    let mut all = bounds.clone();
+    all.duplicates = true;
+    for (column, jump) in
+        [("temperature_celsius", 30.0), ("power_watts", 2_000.0), ("memory_temperature_celsius", 30.0)]
+    {
+        let column = ColumnRule::new(table.column(column).unwrap(), None);
+        all.set(ColumnRule { jump: Some(jump), ..column });
+    }
+    for rows in [8, 1_000] {
+        let fleet = Fleet::new(1_000);
+        let batches: Vec<RecordBatch> = (0..200)
+            .flat_map(|tick| {
+                let whole = fleet.tick(tick);
+                (0..1_000 / rows).map(move |part| whole.slice(part * rows, rows))
+            })
+            .collect();
+        for (name, rules) in [
+            ("schema and time alone", Rules::default()),
+            ("the registry's ranges", bounds.clone()),
+            ("and duplicates, three jumps", all.clone()),
+        ] {
+            let mut door = Admit::with(table, rules);
+            let now = Timestamp(START + 200 * SECOND);
+            let (cost, taken) = measure_thread(|| {
+                let one = |batch: &RecordBatch| {
+                    let rows = door.admit(batch, Some(now)).unwrap().rows.num_rows();
+                    door.keep();
+                    rows
+                };
+                batches.iter().map(one).sum::<usize>()
+            })
+            .unwrap();
+            println!(
+                "{:<64} {cost:>7.2} CPU s {:>9.3} us a row",
+                format!("admit: {rows} rows a frame, {name}"),
+                cost * 1e6 / taken as f64
+            );
+        }
+    }
+}
+
 /// 1,250 alerts of one rule that fire at once, texts included.
 fn burst() {
     let fleet = Fleet::new(1_250);
@@ -324,6 +371,9 @@ fn main() {
     }
     if wanted("ingest") {
         ingest();
+    }
+    if wanted("admit") {
+        admit();
     }
     if wanted("count") {
         let mut one = None;

@@ -112,7 +112,8 @@ impl KafkaLog {
             .add_partition_offset(&self.name(topic), partition as i32, Offset::Offset(offset as i64))
             .map_err(|error| self.at(topic, error))?;
         let options = AdminOptions::new().operation_timeout(Some(REQUEST));
-        let done = block_on(self.admin(topic)?.delete_records(&asked, &options)).map_err(|error| self.at(topic, error))?;
+        let done =
+            block_on(self.admin(topic)?.delete_records(&asked, &options)).map_err(|error| self.at(topic, error))?;
         match done.elements().first().map(|element| element.error()) {
             Some(Err(error)) => Err(self.at(topic, error)),
             _ => Ok(()),

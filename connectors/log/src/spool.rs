@@ -44,6 +44,8 @@ pub struct Spool {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Its topics, which are files on the disk and do not change there.
+    topics: BTreeSet<String>,
     /// Up to where each topic was sent, or dropped.
     sent: BTreeMap<String, u64>,
     /// Up to where a topic is being sent just now: it is not dropped.
@@ -85,8 +87,8 @@ impl Spool {
                 file.sent
             }
         };
-        let waiting = log.topics()?.into_iter().collect();
-        let state = Mutex::new(State { sent, waiting, ..State::default() });
+        let topics: BTreeSet<String> = log.topics()?.into_iter().collect();
+        let state = Mutex::new(State { sent, waiting: topics.clone(), topics, ..State::default() });
         Ok(Spool { log, root: root.to_path_buf(), options, state })
     }
 
@@ -160,7 +162,7 @@ impl Spool {
     /// # Errors
     /// The disk's.
     pub fn bytes(&self) -> Result<u64, LogError> {
-        self.log.topics()?.iter().map(|topic| self.log.bytes(topic, 0)).sum()
+        self.topics()?.iter().map(|topic| self.log.bytes(topic, 0)).sum()
     }
 
     /// Rows dropped since the last call, by topic.
@@ -179,7 +181,7 @@ impl Spool {
     /// The topic whose next frame is the oldest, and that frame's time.
     fn oldest(&self) -> Result<Option<(String, Timestamp)>, LogError> {
         let mut oldest: Option<(String, Timestamp)> = None;
-        for topic in self.log.topics()? {
+        for topic in self.topics()? {
             // Most of the time everything was sent, and there is nothing to look at.
             if self.unsent(&topic)?.is_empty() {
                 continue;
@@ -284,11 +286,13 @@ fn send(target: &dyn Log, topic: &str, records: &[Record]) -> Result<(), LogErro
 impl Log for Spool {
     fn create_topic(&self, topic: &str, _: &TopicOptions) -> Result<(), LogError> {
         let options = TopicOptions { partitions: 1, compacted: false, retention: None, retention_bytes: None };
-        self.log.create_topic(topic, &options)
+        self.log.create_topic(topic, &options)?;
+        self.state().topics.insert(topic.to_string());
+        Ok(())
     }
 
     fn topics(&self) -> Result<Vec<String>, LogError> {
-        self.log.topics()
+        Ok(self.state().topics.iter().cloned().collect())
     }
 
     fn partitions(&self, topic: &str) -> Result<u32, LogError> {
