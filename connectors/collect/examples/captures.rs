@@ -43,7 +43,7 @@ fn kernel(tables: &mut Tables, host: &'static str, messages: &[(i64, String)], u
     fs::write(folder.path().join("kmsg"), kmsg).unwrap();
     // A state of another boot: every message is new.
     fs::write(folder.path().join("kmsg.state"), "another 1\n").unwrap();
-    let roots = Roots { proc: folder.path().to_path_buf(), sys: folder.path().to_path_buf() };
+    let roots = Roots { proc: folder.path().to_path_buf(), sys: folder.path().to_path_buf(), ..Roots::default() };
     let sources = Sources {
         roots,
         host: Some(host.to_string()),
@@ -109,7 +109,7 @@ fn ports(recorded: &Path) {
     let devices = "components/accelerator/nvidia/infiniband/class/testdata/sys-class-infiniband-h100.0";
     fs::create_dir(folder.path().join("class")).unwrap();
     fs::rename(folder.path().join(devices), folder.path().join("class/infiniband")).unwrap();
-    let roots = Roots { proc: folder.path().to_path_buf(), sys: folder.path().to_path_buf() };
+    let roots = Roots { proc: folder.path().to_path_buf(), sys: folder.path().to_path_buf(), ..Roots::default() };
     let sources = Sources { roots, host: Some(HOSTS[2].to_string()), ..Sources::default() };
     let mut collector = of_table(&sources, "ib");
     let mut read = 0;

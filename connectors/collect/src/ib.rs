@@ -134,7 +134,10 @@ mod tests {
     use crate::aside::Aside;
 
     fn collector(sys: &Path) -> Aside {
-        Aside::new(IbCollector::new(Roots { proc: sys.to_path_buf(), sys: sys.to_path_buf() }, "n1"))
+        Aside::new(IbCollector::new(
+            Roots { proc: sys.to_path_buf(), sys: sys.to_path_buf(), ..Roots::default() },
+            "n1",
+        ))
     }
 
     fn whole(batch: &RecordBatch, column: &str, row: usize) -> Option<i64> {

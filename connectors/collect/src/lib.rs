@@ -19,6 +19,7 @@ mod logs;
 mod net;
 mod owner;
 mod pcie;
+mod pods;
 mod process;
 mod pump;
 mod reading;

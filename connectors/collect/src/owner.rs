@@ -1,7 +1,7 @@
 //! Whose a control group is: the batch job, the pod, the container or the unit that its path names.
 //!
 //! The path is the kernel's word and can be read by everybody, as an environment can't; it has no names of pods, only
-//! their UIDs.
+//! their UIDs ([`crate::pods`] knows names).
 
 use crate::reading::Roots;
 
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn a_process_in_v1_in_v2_and_without_groups() {
         let folder = tempfile::tempdir().unwrap();
-        let roots = Roots { proc: folder.path().to_path_buf(), sys: folder.path().to_path_buf() };
+        let roots = Roots { proc: folder.path().to_path_buf(), sys: folder.path().to_path_buf(), ..Roots::default() };
         let put = |pid: i64, file: &str, text: &str| {
             std::fs::create_dir_all(folder.path().join(pid.to_string())).unwrap();
             std::fs::write(folder.path().join(pid.to_string()).join(file), text).unwrap();

@@ -7,6 +7,7 @@ use tidewatch_model::Timestamp;
 use crate::collector::{Collected, Collector};
 use crate::fault::Faults;
 use crate::owner::Owner;
+use crate::pods::Pods;
 use crate::reading::{Roots, Unreadable, integer, integer_at, value_of};
 use crate::rows::{Rows, RowsError};
 use crate::times::CpuTimes;
@@ -18,6 +19,7 @@ const LARGEST: usize = 25;
 pub struct ProcessCollector {
     roots: Roots,
     host: String,
+    pods: Pods,
     before: HashMap<(i64, i64), i64>,
     before_total: Option<CpuTimes>,
     /// Of those that were rows at the last pass.
@@ -52,10 +54,11 @@ struct Process {
 
 impl ProcessCollector {
     /// For this machine's name.
-    pub fn new(roots: Roots, host: &str) -> Self {
+    pub fn new(roots: Roots, host: &str, pods: Pods) -> Self {
         ProcessCollector {
             roots,
             host: host.to_string(),
+            pods,
             before: HashMap::new(),
             before_total: None,
             known: HashMap::new(),
@@ -131,6 +134,7 @@ impl ProcessCollector {
         let mut known = HashMap::new();
         for process in largest(self.processes()) {
             let whose = self.whose(&process, &accounts);
+            let pod = whose.owner.pod.as_deref().and_then(|uid| self.pods.name(uid, true, now));
             rows.push(
                 now,
                 [
@@ -142,13 +146,16 @@ impl ProcessCollector {
                     ("cpu_ratio", process.cpu_ratio.into()),
                     ("memory_bytes", process.memory_bytes.into()),
                     ("job", whose.owner.job.as_deref().into()),
-                    ("pod", whose.owner.pod.as_deref().into()),
+                    ("pod", pod.into()),
                     ("container", whose.owner.container.as_deref().into()),
                 ],
             )?;
             known.insert((process.pid, process.started), whose);
         }
         self.known = known;
+        if let Some(why) = self.pods.take_problem() {
+            self.faults.note("pod", why);
+        }
         Ok(rows)
     }
 }

@@ -22,19 +22,20 @@ use crate::host::HostCollector;
 use crate::ib::IbCollector;
 use crate::net::NetCollector;
 use crate::pcie::PcieCollector;
+use crate::pods::Pods;
 use crate::process::ProcessCollector;
 use crate::reading::Roots;
 
 /// Every collector of a host's own metrics.
-pub fn host_collectors(roots: &Roots, host: &str) -> Vec<Box<dyn Collector>> {
+pub(crate) fn host_collectors(roots: &Roots, host: &str, pods: &Pods) -> Vec<Box<dyn Collector>> {
     vec![
         Box::new(HostCollector::new(roots.clone(), host)),
         Box::new(CpuCollector::new(roots.clone(), host)),
         Box::new(DiskCollector::new(roots.clone(), host)),
         Box::new(NetCollector::new(roots.clone(), host)),
         Box::new(Aside::new(IbCollector::new(roots.clone(), host))),
-        Box::new(ProcessCollector::new(roots.clone(), host)),
-        Box::new(CgroupCollector::new(roots.clone(), host)),
+        Box::new(ProcessCollector::new(roots.clone(), host, pods.clone())),
+        Box::new(CgroupCollector::new(roots.clone(), host, pods.clone())),
         Box::new(EdacCollector::new(roots.clone(), host)),
         Box::new(Aside::new(PcieCollector::new(roots.clone(), host))),
     ]

@@ -15,23 +15,30 @@ const FIRST_BYTES: usize = 4 << 10;
 /// "Operation not supported" on Linux: what /proc/pressure/* answers when PSI is switched off at boot.
 const NOT_SUPPORTED: i32 = 95;
 
-/// Where /proc and /sys are, so that a recorded tree can stand for a machine.
+/// Where /proc, /sys and the kubelet's folder of logs are, so that a recorded tree can stand for a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Roots {
     /// Stands for /proc. `etc/passwd` is looked for beside it.
     pub proc: PathBuf,
     /// Stands for /sys.
     pub sys: PathBuf,
+    /// Stands for /var/log/pods.
+    pub pods: PathBuf,
 }
 
 impl Default for Roots {
     /// This machine.
     fn default() -> Self {
-        Roots { proc: PathBuf::from("/proc"), sys: PathBuf::from("/sys") }
+        Roots { proc: PathBuf::from("/proc"), sys: PathBuf::from("/sys"), pods: PathBuf::from("/var/log/pods") }
     }
 }
 
 impl Roots {
+    /// A recorded tree, with `proc`, `sys` and `pods` in this folder.
+    pub fn recorded(folder: &Path) -> Roots {
+        Roots { proc: folder.join("proc"), sys: folder.join("sys"), pods: folder.join("pods") }
+    }
+
     /// Whether /proc is this machine's own, so that a mount point found there can be asked for its size.
     pub fn is_live(&self) -> bool {
         self.proc == Path::new("/proc")
@@ -191,7 +198,7 @@ mod tests {
     #[test]
     fn a_missing_file_is_absent_and_a_folder_is_damaged() {
         let folder = tempfile::tempdir().unwrap();
-        let roots = Roots { proc: folder.path().to_path_buf(), sys: folder.path().to_path_buf() };
+        let roots = Roots { proc: folder.path().to_path_buf(), sys: folder.path().to_path_buf(), ..Roots::default() };
         assert!(roots.proc_file("stat").unwrap_err().absent);
         std::fs::create_dir(folder.path().join("stat")).unwrap();
         assert!(!roots.proc_file("stat").unwrap_err().absent);
@@ -201,7 +208,7 @@ mod tests {
     #[test]
     fn a_file_over_the_limit_and_one_that_is_not_text() {
         let folder = tempfile::tempdir().unwrap();
-        let roots = Roots { proc: folder.path().to_path_buf(), sys: folder.path().to_path_buf() };
+        let roots = Roots { proc: folder.path().to_path_buf(), sys: folder.path().to_path_buf(), ..Roots::default() };
         std::fs::write(folder.path().join("big"), vec![b'1'; FILE_BYTES as usize + 1]).unwrap();
         assert!(roots.sys_file("big").unwrap_err().reason.ends_with("over the limit of 4194304 bytes"));
         std::fs::write(folder.path().join("bytes"), b"a\xFFb").unwrap();
@@ -211,7 +218,7 @@ mod tests {
     #[test]
     fn the_host_name() {
         let folder = tempfile::tempdir().unwrap();
-        let roots = Roots { proc: folder.path().to_path_buf(), sys: folder.path().to_path_buf() };
+        let roots = Roots { proc: folder.path().to_path_buf(), sys: folder.path().to_path_buf(), ..Roots::default() };
         assert_eq!(host_name(&roots), None);
         std::fs::create_dir_all(folder.path().join("sys/kernel")).unwrap();
         std::fs::write(folder.path().join("sys/kernel/hostname"), "node-7\n").unwrap();

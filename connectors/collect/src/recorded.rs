@@ -26,7 +26,7 @@ impl Recorded {
     }
 
     pub fn roots(&self) -> Roots {
-        Roots { proc: self.0.path().join("proc"), sys: self.0.path().join("sys") }
+        Roots::recorded(self.0.path())
     }
 
     fn place(&self, path: &str) -> PathBuf {

@@ -6,6 +6,7 @@ use crate::collector::Collector;
 use crate::gpu::{GpuControl, gpu_collectors, gpus_on_bus};
 use crate::kernel::{KMSG, KernelCollector};
 use crate::logs::{LogCollector, LogOptions};
+use crate::pods::Pods;
 use crate::pump::host_collectors;
 use crate::reading::{Roots, host_name};
 use crate::scrape::{ScrapeCollector, ScrapeOptions};
@@ -13,7 +14,7 @@ use crate::scrape::{ScrapeCollector, ScrapeOptions};
 /// Where everything is read.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// Roots of /proc and /sys.
+    /// Roots of /proc and /sys, and the kubelet's folder of logs.
     pub roots: Roots,
     /// Name of the machine in its rows; by default the kernel's.
     pub host: Option<String>,
@@ -38,8 +39,9 @@ impl Sources {
     /// The collectors, and what lets NVML go.
     pub fn collectors(&self) -> (Vec<Box<dyn Collector>>, GpuControl) {
         let (roots, host) = (&self.roots, self.host());
-        let mut collectors = host_collectors(roots, &host);
-        let (gpus, control) = gpu_collectors(roots, &host, self.nvml_library.clone());
+        let pods = Pods::new(roots);
+        let mut collectors = host_collectors(roots, &host, &pods);
+        let (gpus, control) = gpu_collectors(roots, &host, &pods, self.nvml_library.clone());
         // Before those of the GPUs, which tell of XIDs that the kernel says.
         if let Some(source) = self.kmsg.clone().or_else(|| roots.is_live().then(|| PathBuf::from(KMSG))) {
             let state = self.state.as_ref().map(|folder| folder.join("kmsg.state"));

@@ -55,6 +55,9 @@ struct Cli {
     /// Root of /sys.
     #[arg(long = "path.sysfs", default_value = "/sys")]
     sysfs: PathBuf,
+    /// The kubelet's folder of logs, which has the names of pods.
+    #[arg(long = "path.pods", default_value = "/var/log/pods")]
+    pods: PathBuf,
     /// An exporter whose Prometheus text becomes rows of `metrics`, JOB=URL; without a path it is /metrics, without a scheme http. Repeatable.
     #[arg(long, value_name = "JOB=URL")]
     scrape: Vec<Target>,
@@ -115,7 +118,7 @@ fn main() -> ExitCode {
         }
     };
     let sources = Sources {
-        roots: Roots { proc: cli.procfs.clone(), sys: cli.sysfs.clone() },
+        roots: Roots { proc: cli.procfs.clone(), sys: cli.sysfs.clone(), pods: cli.pods.clone() },
         host: cli.host.clone(),
         kmsg: cli.kmsg.clone(),
         nvml_library: cli.nvml_library.clone(),

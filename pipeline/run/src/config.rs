@@ -49,6 +49,8 @@ pub struct Config {
     pub collect_procfs: PathBuf,
     /// Root of /sys.
     pub collect_sysfs: PathBuf,
+    /// The kubelet's folder of logs, which has the names of pods.
+    pub collect_pods: PathBuf,
     /// NVIDIA's library; `None` looks for libnvidia-ml.so.1 where the system has its libraries.
     pub collect_nvml_library: Option<PathBuf>,
     /// The kernel's messages; `None` is /dev/kmsg, and none with another /proc.
@@ -124,6 +126,7 @@ impl Default for Config {
             collect_enabled: true,
             collect_host: None,
             collect_procfs: PathBuf::from("/proc"),
+            collect_pods: PathBuf::from("/var/log/pods"),
             collect_sysfs: PathBuf::from("/sys"),
             collect_nvml_library: None,
             collect_kmsg: None,

@@ -44,7 +44,7 @@ mod tests {
     #[test]
     fn only_nvidias_graphics_count() {
         let folder = tempfile::tempdir().unwrap();
-        let roots = Roots { proc: folder.path().to_path_buf(), sys: folder.path().to_path_buf() };
+        let roots = Roots { proc: folder.path().to_path_buf(), sys: folder.path().to_path_buf(), ..Roots::default() };
         assert_eq!(gpus_on_bus(&roots), None);
         let devices = [
             ("0000:3b:00.0", "0x10de", "0x030200"),

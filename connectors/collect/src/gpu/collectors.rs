@@ -12,6 +12,7 @@ use super::pass::Process;
 use crate::collector::{Collected, Collector};
 use crate::fault::{Fault, FaultKind};
 use crate::owner::Owner;
+use crate::pods::Pods;
 use crate::reading::Roots;
 use crate::rows::{Cell, Rows, RowsError};
 
@@ -39,10 +40,16 @@ impl GpuControl {
 
 /// The collectors of a machine's GPUs. `library` is NVML's path; by default `libnvidia-ml.so.1` is looked for where the
 /// system has its libraries.
-pub fn gpu_collectors(roots: &Roots, host: &str, library: Option<PathBuf>) -> (Vec<Box<dyn Collector>>, GpuControl) {
+pub(crate) fn gpu_collectors(
+    roots: &Roots,
+    host: &str,
+    pods: &Pods,
+    library: Option<PathBuf>,
+) -> (Vec<Box<dyn Collector>>, GpuControl) {
     let requests = Arc::new(Requests::default());
     let fleet = Fleet::new(roots.clone(), library.map(PathBuf::into_os_string), requests.clone());
-    let shared = Shared { fleet: Arc::new(Mutex::new(fleet)), roots: roots.clone(), host: host.to_string() };
+    let fleet = Arc::new(Mutex::new(fleet));
+    let shared = Shared { fleet, roots: roots.clone(), pods: pods.clone(), host: host.to_string() };
     // In this order: what the first finds out is for the others to tell at the same tick.
     let collectors: Vec<Box<dyn Collector>> = vec![
         Box::new(GpuCollector { shared: shared.clone(), stuck: None, jobs: HashMap::new(), seen: vec![] }),
@@ -56,6 +63,7 @@ pub fn gpu_collectors(roots: &Roots, host: &str, library: Option<PathBuf>) -> (V
 struct Shared {
     fleet: Arc<Mutex<Fleet>>,
     roots: Roots,
+    pods: Pods,
     host: String,
 }
 
@@ -175,7 +183,7 @@ impl Collector for GpuProcessCollector {
                     ("sm_ratio", process.sm_ratio.into()),
                     ("container", owner.container.into()),
                     ("job", owner.job.into()),
-                    ("pod", owner.pod.into()),
+                    ("pod", owner.pod.and_then(|uid| self.0.pods.name(&uid, true, now)).into()),
                 ];
                 rows.push(now, self.0.whose(&gpu.uuid).into_iter().chain(own))?;
             }

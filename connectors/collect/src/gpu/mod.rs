@@ -18,7 +18,8 @@ mod tests;
 mod timing;
 
 pub use bus::gpus_on_bus;
-pub use collectors::{GpuControl, gpu_collectors};
+pub use collectors::GpuControl;
+pub(crate) use collectors::gpu_collectors;
 pub use fleet::KernelXid;
 pub use pass::GpuCall;
 pub use timing::{TimedPass, time_gpus};

@@ -49,7 +49,7 @@ fn step(second: u64, gpu: usize) -> Step {
 impl Machine {
     fn start(scenario: &Scenario) -> Machine {
         let folder = tempfile::tempdir().unwrap();
-        let roots = Roots { proc: folder.path().join("proc"), sys: folder.path().join("sys") };
+        let roots = Roots::recorded(folder.path());
         let control = Control::start(folder.path(), scenario).unwrap();
         let requests = Arc::new(Requests::default());
         let fleet = Fleet::new(roots, Some(control.path().into()), requests.clone());
@@ -342,7 +342,7 @@ fn no_library_is_normal_and_looked_for_again() {
     machine.control.scenario(&scenario(1, vec![])).unwrap();
     machine.until(30, |_, rows| rows.len() == 1);
 
-    let roots = Roots { proc: "/nowhere".into(), sys: "/nowhere".into() };
+    let roots = Roots::recorded("/nowhere".as_ref());
     let mut none = Fleet::new(roots, Some("/nowhere/libnvidia-ml.so.1".into()), Arc::default());
     none.tick(at(0));
     assert!(none.take_rows().is_empty() && none.take_faults()[0].reason.contains("/nowhere/libnvidia-ml.so.1"));

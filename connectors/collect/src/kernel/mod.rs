@@ -253,7 +253,7 @@ mod tests {
     /// A machine that started two hours ago.
     fn machine() -> (tempfile::TempDir, Roots, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
-        let roots = Roots { proc: folder.path().to_path_buf(), sys: folder.path().to_path_buf() };
+        let roots = Roots { proc: folder.path().to_path_buf(), sys: folder.path().to_path_buf(), ..Roots::default() };
         std::fs::create_dir_all(folder.path().join("sys/kernel/random")).unwrap();
         std::fs::write(folder.path().join("sys/kernel/random/boot_id"), "b1\n").unwrap();
         std::fs::write(folder.path().join("uptime"), "7200.00 100.00\n").unwrap();

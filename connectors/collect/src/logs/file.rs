@@ -9,6 +9,7 @@ use tidewatch_model::table::{self, ColumnType, TIME_COLUMN, Table};
 use toml::de::{DeTable, DeValue};
 
 use super::LogFault;
+use super::container::Container;
 use super::join::Join;
 use super::level::Level;
 use super::options::{Extract, Feed, Format, From, Keep, Keys, LogOptions, LogSource, Preset, Training};
@@ -99,6 +100,7 @@ fn feed(fields: &mut Fields<'_>) -> Option<Feed> {
         patterns
     });
     let path_regex = fields.take("path_regex").and_then(Value::regex);
+    let container = fields.word("container", &CONTAINERS.map(|container| (container.name(), container)));
     let journal = fields.take("journal").map(|value| {
         let mut fields = value.table()?;
         let program = fields.take("program").and_then(Value::text).unwrap_or_else(|| "journalctl".to_string());
@@ -108,10 +110,13 @@ fn feed(fields: &mut Fields<'_>) -> Option<Feed> {
         Some(Feed::Journal { program: program.into(), arguments, units })
     });
     match (paths, journal) {
-        (Some(paths), None) if !paths.is_empty() => Some(Feed::Files { paths, path_regex }),
+        (Some(paths), None) if !paths.is_empty() => Some(Feed::Files { paths, path_regex, container }),
         (None, Some(journal)) => {
             if path_regex.is_some() {
                 fields.page.fault(fields.at, "a journal has no paths: path_regex is for files");
+            }
+            if container.is_some() {
+                fields.page.fault(fields.at, "a journal has no envelopes: container is for files");
             }
             journal
         }
@@ -206,6 +211,8 @@ fn keep(value: Value<'_>) -> Option<Keep> {
         }
     }
 }
+
+const CONTAINERS: [Container; 2] = [Container::Cri, Container::Docker];
 
 const PRESETS: [(&str, Preset); 4] = [
     ("megatron", Preset::Megatron),

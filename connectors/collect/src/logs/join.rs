@@ -3,6 +3,8 @@
 use regex::Regex;
 use tidewatch_model::{Span, Timestamp};
 
+use super::container::Stream;
+use super::lanes::Spot;
 use super::level::Level;
 use super::lines::{LINE_BYTES, Line};
 
@@ -34,6 +36,12 @@ pub struct Entry {
     pub start: u64,
     /// Where the next one begins.
     pub end: u64,
+    /// From where on the file is read to have it again; before `start` only within an envelope.
+    pub from: u64,
+    /// When its first line was written, as an envelope says.
+    pub ts: Option<Timestamp>,
+    /// What a container wrote it to.
+    pub stream: Stream,
     /// Its lines.
     pub text: String,
     /// A terminal would have written the next line over it.
@@ -44,6 +52,7 @@ pub struct Entry {
 /// The entry under way of one file.
 #[derive(Debug, Default)]
 pub struct Joiner {
+    stream: Stream,
     pending: Option<Entry>,
     /// When its last line came.
     at: Timestamp,
@@ -59,6 +68,11 @@ struct Traceback {
 }
 
 impl Joiner {
+    /// Of what a container writes to one stream.
+    pub fn of(stream: Stream) -> Joiner {
+        Joiner { stream, ..Joiner::default() }
+    }
+
     /// Takes the next line, and gives what is complete.
     pub fn push(&mut self, join: &Join, line: Line, now: Timestamp, entries: &mut Vec<Entry>) {
         let fits = self.pending.as_ref().is_some_and(|entry| {
@@ -82,8 +96,8 @@ impl Joiner {
             return;
         }
         entries.extend(self.pending.take());
-        let Line { start, end, text, transient, .. } = line;
-        let entry = Entry { start, end, text, transient, lines: 1 };
+        let Line { start, end, from, ts, text, transient, .. } = line;
+        let entry = Entry { start, end, from, ts, stream: self.stream, text, transient, lines: 1 };
         // What no line can follow need not wait for it. A progress bar waits for what overwrites it: it tells the step of that.
         match join {
             Join::Never if !transient => entries.push(entry),
@@ -92,8 +106,8 @@ impl Joiner {
     }
 
     /// Where the entry under way begins.
-    pub fn pending_start(&self) -> Option<u64> {
-        self.pending.as_ref().map(|entry| entry.start)
+    pub fn pending(&self) -> Option<Spot> {
+        self.pending.as_ref().map(|entry| Spot { from: entry.from, start: entry.start })
     }
 
     /// The entry under way, when nothing has followed for a while.
@@ -143,14 +157,14 @@ fn is_prefix(text: &str) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::logs::lines::Lines;
+    use crate::logs::lines::{Lines, Raw};
 
     const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
     fn joined(join: &Join, text: &str) -> Vec<String> {
         let (mut lines, mut entries, mut joiner) = (Vec::new(), Vec::new(), Joiner::default());
         Lines::default().feed(text.as_bytes(), NOW, &mut lines);
-        lines.into_iter().for_each(|line| joiner.push(join, line, NOW, &mut entries));
+        lines.into_iter().map(Raw::line).for_each(|line| joiner.push(join, line, NOW, &mut entries));
         entries.extend(joiner.flush());
         let ends: Vec<u64> = entries.iter().map(|entry| entry.end).collect();
         assert!(entries.iter().skip(1).map(|entry| entry.start).eq(ends[..ends.len() - 1].iter().copied()));
@@ -191,9 +205,9 @@ mod tests {
     #[test]
     fn what_waits_is_given_after_a_while() {
         let (mut joiner, mut entries) = (Joiner::default(), Vec::new());
-        let line = Line { text: "x".into(), start: 7, end: 9, transient: false, cut: false, replaced: false };
+        let line = Raw { start: 7, end: 9, bytes: b"x".to_vec(), transient: false }.line();
         joiner.push(&Join::Traceback, line, NOW, &mut entries);
-        assert_eq!((entries.len(), joiner.pending_start()), (0, Some(7)));
+        assert_eq!((entries.len(), joiner.pending()), (0, Some(Spot::at(7))));
         assert_eq!(joiner.overdue(NOW + Span::millis(999)), None);
         assert_eq!(joiner.overdue(NOW + ENTRY_WAIT).unwrap().text, "x");
     }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tidewatch_model::Timestamp;
 
+use super::lanes::Spots;
+
 /// Bytes at the beginning of a file by which it is known again.
 const HEAD_BYTES: u64 = 256;
 /// Bytes before the place that was read to.
@@ -120,6 +122,9 @@ pub struct KeptFile {
     pub ahead: Option<Ahead>,
     /// It was read to its end, and had left its name.
     pub ended: bool,
+    /// What the log has of each stream of a container, where it is not all just that before `offset`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spots: Option<Spots>,
 }
 
 /// Until where a file was read, and when.

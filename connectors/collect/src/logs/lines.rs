@@ -4,8 +4,23 @@ use tidewatch_model::{Span, Timestamp};
 
 /// Bytes of a line that are kept; what is beyond is left out, and counted.
 pub const LINE_BYTES: usize = 64 << 10;
+/// The same of a line with an envelope around it: the 16 KiB that a container's runtime writes at once, each byte of them written as six.
+const WRAPPED_BYTES: usize = 128 << 10;
 /// How long a line waits for its end; then it is taken as it is.
 pub const PARTIAL_WAIT: Span = Span::seconds(10);
+
+/// The bytes of one line, as they stand in the file but for the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Raw {
+    /// Where it begins.
+    pub start: u64,
+    /// Where the next one begins.
+    pub end: u64,
+    /// They may be some more than are kept.
+    pub bytes: Vec<u8>,
+    /// It ended with a carriage return.
+    pub transient: bool,
+}
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +29,10 @@ pub struct Line {
     pub start: u64,
     /// Where the next one begins.
     pub end: u64,
+    /// From where on the file is read to have it again; before `start` only within an envelope.
+    pub from: u64,
+    /// When it was written, as its envelope says.
+    pub ts: Option<Timestamp>,
     /// Its text, without its end, colours and bytes that are no UTF-8.
     pub text: String,
     /// It ended with a carriage return: on a terminal the next one is written over it. Progress bars do so.
@@ -36,6 +55,8 @@ pub struct Lines {
     carriage: bool,
     /// The rest of a line whose beginning was not read.
     skip: bool,
+    /// Lines have envelopes: carriage returns are within them.
+    wrapped: bool,
     since: Option<Timestamp>,
 }
 
@@ -43,6 +64,11 @@ impl Lines {
     /// From this place of a file on; with `skip` it is in the middle of a line, which is nobody's.
     pub fn at(start: u64, skip: bool) -> Lines {
         Lines { start, skip, ..Lines::default() }
+    }
+
+    /// The same of lines with envelopes: they end with a newline only, and may be longer.
+    pub fn wrapped(self) -> Lines {
+        Lines { wrapped: true, ..self }
     }
 
     /// How far was read.
@@ -56,7 +82,7 @@ impl Lines {
     }
 
     /// Takes what follows.
-    pub fn feed(&mut self, mut bytes: &[u8], now: Timestamp, lines: &mut Vec<Line>) {
+    pub fn feed(&mut self, mut bytes: &[u8], now: Timestamp, lines: &mut Vec<Raw>) {
         while let Some(first) = bytes.first() {
             if std::mem::take(&mut self.carriage) {
                 if *first == b'\n' {
@@ -67,7 +93,7 @@ impl Lines {
                 }
                 lines.extend(self.finish(true));
             }
-            let end = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+            let end = bytes.iter().position(|byte| *byte == b'\n' || (*byte == b'\r' && !self.wrapped));
             self.keep(&bytes[..end.unwrap_or(bytes.len())], now);
             let Some(end) = end else { break };
             self.length += 1;
@@ -79,13 +105,13 @@ impl Lines {
         }
     }
 
-    /// The line under way as it is, when it has waited too long for its end.
-    pub fn overdue(&mut self, now: Timestamp) -> Option<Line> {
-        self.since.filter(|since| now - *since >= PARTIAL_WAIT).and_then(|_| self.flush())
+    /// The line under way as it is, when it has waited too long for its end. What is in half an envelope nobody knows: it waits on.
+    pub fn overdue(&mut self, now: Timestamp) -> Option<Raw> {
+        self.since.filter(|_| !self.wrapped).filter(|since| now - *since >= PARTIAL_WAIT).and_then(|_| self.flush())
     }
 
     /// The line under way as it is, if there is one.
-    pub fn flush(&mut self) -> Option<Line> {
+    pub fn flush(&mut self) -> Option<Raw> {
         let transient = std::mem::take(&mut self.carriage);
         if self.length == 0 { None } else { self.finish(transient) }
     }
@@ -101,17 +127,23 @@ impl Lines {
             false => bytes,
         };
         // One more than is kept says that there was more.
-        let room = (LINE_BYTES + 1).saturating_sub(self.bytes.len());
+        let most = if self.wrapped { WRAPPED_BYTES } else { LINE_BYTES };
+        let room = (most + 1).saturating_sub(self.bytes.len());
         self.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    fn finish(&mut self, transient: bool) -> Option<Line> {
+    fn finish(&mut self, transient: bool) -> Option<Raw> {
         let (start, end) = (self.start, self.start + self.length);
-        let mut bytes = std::mem::take(&mut self.bytes);
+        let bytes = std::mem::take(&mut self.bytes);
         (self.start, self.length, self.since) = (end, 0, None);
-        if std::mem::take(&mut self.skip) {
-            return None;
-        }
+        if std::mem::take(&mut self.skip) { None } else { Some(Raw { start, end, bytes, transient }) }
+    }
+}
+
+impl Raw {
+    /// As text.
+    pub fn line(self) -> Line {
+        let Raw { start, end, mut bytes, transient } = self;
         let cut = bytes.len() > LINE_BYTES;
         if cut {
             // Not within a character.
@@ -122,7 +154,7 @@ impl Lines {
             Ok(text) => (text, false),
             Err(error) => (String::from_utf8_lossy(error.as_bytes()).into_owned(), true),
         };
-        Some(Line { start, end, text: without_colours(text), transient, cut, replaced })
+        Line { start, end, from: start, ts: None, text: without_colours(text), transient, cut, replaced }
     }
 }
 
@@ -152,7 +184,7 @@ mod tests {
     fn lines(lines: &mut Lines, chunks: &[&[u8]]) -> Vec<Line> {
         let mut found = Vec::new();
         chunks.iter().for_each(|chunk| lines.feed(chunk, NOW, &mut found));
-        found
+        found.into_iter().map(Raw::line).collect()
     }
 
     fn shown(found: &[Line]) -> Vec<(u64, u64, &str, bool)> {
@@ -183,7 +215,7 @@ mod tests {
         let mut under_way = Lines::at(100, false);
         assert!(lines(&mut under_way, &[b"half"]).is_empty());
         assert_eq!(under_way.overdue(NOW + Span::seconds(9)), None);
-        let line = under_way.overdue(NOW + PARTIAL_WAIT);
+        let line = under_way.overdue(NOW + PARTIAL_WAIT).map(Raw::line);
         assert_eq!(shown(line.as_slice()), [(100, 104, "half", false)]);
         assert_eq!((under_way.flush(), under_way.position()), (None, 104));
         let mut skipping = Lines::at(5, true);

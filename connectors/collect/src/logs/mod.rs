@@ -2,11 +2,13 @@
 //!
 //! Each source has a thread of its own: a file system that hangs holds up no other. It reads on only when the log has what it read before.
 
+mod container;
 mod extract;
 mod file;
 mod join;
 mod journal;
 mod kept;
+mod lanes;
 mod level;
 mod lines;
 mod options;
@@ -26,7 +28,8 @@ use crate::collector::{Collected, Collector};
 use crate::desk::Desk;
 use crate::fault::{Fault, FaultKind};
 use crate::rows::RowsError;
-use extract::{Maker, Message};
+use container::{Container, Stream};
+use extract::{Known, Maker, Message};
 use journal::Journal;
 use kept::Kept;
 use options::{Extract, Feed};
@@ -185,6 +188,7 @@ struct Reader {
     name: String,
     feed: Reading,
     path_regex: Option<regex::Regex>,
+    container: Option<Container>,
     extract: Vec<Extract>,
     maker: Maker,
     state: Option<PathBuf>,
@@ -207,20 +211,20 @@ impl Reader {
             faults.push(failed(&source.name, format!("{problem}: it begins as if for the first time")));
             None
         });
-        let (feed, path_regex) = match &source.feed {
-            Feed::Files { paths, path_regex } => {
-                let tailer = Tailer::new(paths.clone(), source.from, source.join.clone(), kept);
-                (Reading::Files(Box::new(tailer)), path_regex.clone())
+        let (feed, path_regex, container) = match &source.feed {
+            Feed::Files { paths, path_regex, container } => {
+                let tailer = Tailer::new(paths.clone(), source.from, source.join.clone(), *container, kept);
+                (Reading::Files(Box::new(tailer)), path_regex.clone(), *container)
             }
             Feed::Journal { program, arguments, units } => {
                 let cursor = kept.and_then(|kept| kept.cursor);
                 let journal = Journal::new(program.clone(), arguments.clone(), units.clone(), source.from, cursor);
-                (Reading::Journal(Box::new(journal), presets::State::default()), None)
+                (Reading::Journal(Box::new(journal), presets::State::default()), None, None)
             }
         };
         let (name, extract) = (source.name.clone(), source.extract.clone());
         let maker = Maker::new(source, host);
-        Reader { name, feed, path_regex, extract, maker, state, written: None, faults, told_absent: false }
+        Reader { name, feed, path_regex, container, extract, maker, state, written: None, faults, told_absent: false }
     }
 
     fn read(&mut self, now: Timestamp) -> Pass {
@@ -259,7 +263,7 @@ impl Reader {
                 for one in read {
                     let Some(file) = tailer.files().get_mut(one.file) else { continue };
                     if file.labels.is_none() {
-                        file.labels = Some(labels_of(&self.path_regex, &file.source));
+                        file.labels = Some(labels_of(&self.path_regex, self.container, &file.source));
                         begin(&self.extract, file, one.entry.start);
                     }
                     let message = Message {
@@ -268,15 +272,16 @@ impl Reader {
                         text: &one.entry.text,
                         transient: one.entry.transient,
                         read_at: one.at,
-                        known: None,
+                        known: known_of(&one.entry),
                     };
-                    self.maker.add(message, &mut file.state)?;
+                    self.maker.add(message, &mut file.states[one.entry.stream as usize])?;
                 }
                 self.faults.extend(problems.into_iter().map(|problem| failed(&self.name, problem)));
-                for (count, what) in [(odd.cut, "were cut at 64 KiB"), (odd.replaced, "are not UTF-8")] {
-                    if count > 0 {
-                        self.remark(format!("{count} lines {what}"));
-                    }
+                let mut told = vec![(odd.cut, "were cut at 64 KiB"), (odd.replaced, "are not UTF-8")];
+                let bare = self.container.map(bare);
+                told.extend(bare.as_ref().map(|what| (odd.bare, what.as_str())));
+                for (count, what) in told.into_iter().filter(|(count, _)| *count > 0) {
+                    self.remark(format!("{count} lines {what}"));
                 }
             }
             Reading::Journal(journal, state) => {
@@ -326,13 +331,29 @@ impl Reader {
     }
 }
 
-/// What a file's name tells.
-fn labels_of(path_regex: &Option<regex::Regex>, path: &str) -> Vec<(String, String)> {
-    let Some((regex, found)) = path_regex.as_ref().and_then(|regex| Some((regex, regex.captures(path)?))) else {
-        return vec![];
-    };
-    let group = |name: &str| Some((name.to_string(), found.name(name)?.as_str().to_string()));
-    regex.capture_names().flatten().filter_map(group).collect()
+/// What a container's envelope says of an entry.
+fn known_of(entry: &join::Entry) -> Option<Known> {
+    let stream = entry.stream.name()?;
+    Some(Known { ts: entry.ts, level: None, fields: vec![("stream".to_string(), stream.to_string())] })
+}
+
+fn bare(container: Container) -> String {
+    format!("have no envelope of container = \"{}\", and are taken as they are", container.name())
+}
+
+/// What a file's name tells: what the pattern says, and of a container also what its runtime puts into the path.
+fn labels_of(path_regex: &Option<regex::Regex>, container: Option<Container>, path: &str) -> Vec<(String, String)> {
+    let mut labels = Vec::new();
+    if let Some((regex, found)) = path_regex.as_ref().and_then(|regex| Some((regex, regex.captures(path)?))) {
+        let group = |name: &str| Some((name.to_string(), found.name(name)?.as_str().to_string()));
+        labels.extend(regex.capture_names().flatten().filter_map(group));
+    }
+    for (name, value) in container.map(|_| container::labels_of_path(path)).unwrap_or_default() {
+        if labels.iter().all(|(known, _)| known != name) {
+            labels.push((name.to_string(), value));
+        }
+    }
+    labels
 }
 
 /// A file that is read from its middle has told something at its beginning.
@@ -344,7 +365,7 @@ fn begin(extract: &[Extract], file: &mut tail::Follow, start: u64) {
         if let Extract::Preset(preset, _) = extract
             && let Some(line) = file.first_line()
         {
-            presets::begin(*preset, &line, &mut file.state);
+            presets::begin(*preset, &line, &mut file.states[Stream::Bare as usize]);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use regex::Regex;
 use tidewatch_model::table::Table;
 
+use super::container::Container;
 use super::join::Join;
 use super::level::Level;
 use super::when::Zone;
@@ -64,6 +65,8 @@ pub enum Feed {
         paths: Vec<String>,
         /// Named groups of a path are labels.
         path_regex: Option<Regex>,
+        /// Lines are in the envelopes of a container's runtime.
+        container: Option<Container>,
     },
     /// systemd's journal.
     Journal {

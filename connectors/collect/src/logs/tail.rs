@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use tidewatch_model::{Span, Timestamp};
 
+use super::container::Container;
 use super::join::{Entry, Join};
 use super::kept::{FileId, Kept, KeptFile, Mark, bytes_at};
 use super::options::From;
@@ -41,6 +42,7 @@ pub struct Tailer {
     patterns: Vec<String>,
     from: From,
     join: Join,
+    container: Option<Container>,
     files: Vec<Follow>,
     /// Files that were read before, in an earlier start or until they were gone.
     former: Vec<KeptFile>,
@@ -60,6 +62,8 @@ pub struct OddLines {
     pub cut: usize,
     /// Not UTF-8.
     pub replaced: usize,
+    /// Without the envelope that a container's lines have.
+    pub bare: usize,
 }
 
 /// An entry, the file that it is of, and when it was read first.
@@ -75,11 +79,18 @@ pub struct Read {
 
 impl Tailer {
     /// Of these patterns, going on where it was.
-    pub fn new(patterns: Vec<String>, from: From, join: Join, kept: Option<Kept>) -> Tailer {
+    pub fn new(
+        patterns: Vec<String>,
+        from: From,
+        join: Join,
+        container: Option<Container>,
+        kept: Option<Kept>,
+    ) -> Tailer {
         Tailer {
             patterns,
             from,
             join,
+            container,
             files: Vec::new(),
             is_first: kept.is_none(),
             former: kept.unwrap_or_default().files,
@@ -104,7 +115,7 @@ impl Tailer {
     pub fn confirm(&mut self) {
         for file in &mut self.files {
             file.done = file.given;
-            file.ahead = file.ahead.filter(|ahead| ahead.until > file.done.0);
+            file.ahead = file.ahead.filter(|ahead| ahead.until > file.done.until());
         }
         let (ended, files): (Vec<_>, Vec<_>) = self.files.drain(..).partition(|file| file.is_ended);
         self.files = files;
@@ -232,15 +243,15 @@ impl Tailer {
             // Another file may have had its number before.
             self.former.retain(|other| other.id != id);
             if kept.is(&file) {
-                return self.files.push(Follow::again(kept, id, path.clone(), file, now));
+                return self.files.push(Follow::again(kept, id, path.clone(), file, self.container, now));
             }
             // It was emptied while nobody read; a copy may have the rest.
             if let Some((id, path, copy)) = self.copy_of(path, kept.offset, &kept.head, &kept.trail) {
-                let mut follow = Follow::again(kept, id, path, copy, now);
+                let mut follow = Follow::again(kept, id, path, copy, self.container, now);
                 follow.is_gone = true;
                 self.files.push(follow);
             }
-            return self.files.push(Follow::new(id, path.clone(), file, 0, false, now));
+            return self.files.push(Follow::new(id, path.clone(), file, (0, false), self.container, now));
         }
         // A copy of a file that will be emptied in a moment: what is in it was read where it was written.
         let is_copy = |other: &Follow| {
@@ -256,7 +267,7 @@ impl Tailer {
         let start = if at_end { size } else { 0 };
         // In the middle of a line, its beginning is not ours either.
         let skip = start > 0 && bytes_at(&file, start - 1, 1) != b"\n";
-        self.files.push(Follow::new(id, path.clone(), file, start, skip, now));
+        self.files.push(Follow::new(id, path.clone(), file, (start, skip), self.container, now));
     }
 
     /// Files that were moved while nobody read: what was written to them meanwhile is theirs still.
@@ -272,9 +283,11 @@ impl Tailer {
             };
             let id = kept.id;
             let mut follow = match kept.is(&file) {
-                true => Follow::again(kept, id, path, file, now),
+                true => Follow::again(kept, id, path, file, self.container, now),
                 // It was emptied before it was moved. Or it is another file with the same number: then its name is another.
-                false if is_rotated_name(&path, &kept.path) => Follow::new(id, path, file, 0, false, now),
+                false if is_rotated_name(&path, &kept.path) => {
+                    Follow::new(id, path, file, (0, false), self.container, now)
+                }
                 false => continue,
             };
             follow.is_gone = true;
@@ -291,7 +304,7 @@ impl Tailer {
         entries: &mut Vec<Entry>,
     ) -> Result<(), String> {
         if self.files[index].is_ended || !self.files[index].open()? {
-            self.files[index].end_when_quiet(&self.join, now, entries);
+            self.files[index].end_when_quiet(&self.join, now, &mut self.odd, entries);
             return Ok(());
         }
         if self.files[index].was_emptied()? {
@@ -304,7 +317,7 @@ impl Tailer {
             let count = file.read_chunk(size, now, &self.join, &mut self.odd, entries)?;
             *bytes -= count;
             if count == 0 {
-                file.end_when_quiet(&self.join, now, entries);
+                file.end_when_quiet(&self.join, now, &mut self.odd, entries);
                 break;
             }
             if *bytes == 0 || entries.len() >= PASS_ENTRIES || (room.is_some() && file.room().is_none()) {
@@ -320,12 +333,12 @@ impl Tailer {
         let copy = self.copy_of(&file.path, file.lines.position(), &file.head, &Mark::of_bytes(&file.trail));
         let file = &mut self.files[index];
         let Some(opened) = file.file.take() else { return };
-        let mut anew = Follow::new(file.id, file.path.clone(), opened, 0, false, now);
+        let mut anew = Follow::new(file.id, file.path.clone(), opened, (0, false), self.container, now);
         anew.source.clone_from(&file.source);
         let mut before = std::mem::replace(file, anew);
         let Some((id, path, copy)) = copy else {
             // Half a line whose end is gone is no line: half a number would be another one.
-            entries.extend(before.joiner.flush());
+            before.lanes.flush(&self.join, now, &mut self.odd, entries);
             return;
         };
         (before.id, before.path, before.file) = (id, path, Some(copy));

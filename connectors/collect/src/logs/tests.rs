@@ -156,6 +156,71 @@ fn odd_lines_are_counted_and_make_nobody_ill() {
 }
 
 #[test]
+fn what_a_container_writes_is_judged_by_what_is_in_the_envelope() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pods/ml_llama-0_6e5a1b2c-0d3f-4a5b-8c9d-0e1f2a3b4c5d/trainer");
+    std::fs::create_dir_all(&path).unwrap();
+    let text = format!(
+        "[[source]]\nname = \"pods\"\npaths = [\"{}/pods/*/*/*.log\"]\ncontainer = \"cri\"\nfrom = \"start\"\n\
+         path_regex = '_(?P<job>[a-z]+)-'\n[[source.extract]]\npreset = \"megatron\"\n",
+        folder.path().display()
+    );
+    let options = options(&text);
+    let time = "2027-01-15T08:00:00.5";
+    let lines = [
+        format!("{time}00000001Z stdout P  iteration 1/ 9 | lm lo"),
+        format!("{time}00000002Z stderr F ERROR could not save"),
+        format!("{time}00000003Z stdout F ss: 1.0 |"),
+        format!("{time}00000004Z stderr F Traceback (most recent call last):"),
+        format!("{time}00000005Z stdout F {{\"level\":\"warn\",\"msg\":\"hot\",\"node\":\"n\"}}"),
+        format!("{time}00000006Z stderr F OSError: no space"),
+        "no envelope".to_string(),
+    ];
+    append(&path.join("0.log"), &(lines.join("\n") + "\n"));
+    let mut collector = LogCollector::new(options, "n1", None);
+    let mut found: Vec<(&'static str, RecordBatch)> = Vec::new();
+    let mut faults = Vec::new();
+    for second in 0..3 {
+        let collected = collector.collect(NOW + Span::seconds(second));
+        collector.taken(&[]);
+        found.extend(collected.more);
+        faults.extend(collected.faults);
+    }
+    let of = |table: &str| {
+        let batches: Vec<&RecordBatch> =
+            found.iter().filter(|(name, _)| *name == table).map(|(_, batch)| batch).collect();
+        arrow::compute::concat_batches(&batches[0].schema(), batches).unwrap()
+    };
+    let steps = of("train_step");
+    let loss = steps.column_by_name("loss").unwrap().as_primitive::<arrow::datatypes::Float64Type>().value(0);
+    assert_eq!((steps.num_rows(), loss), (1, 1.0));
+    assert_eq!(steps.column_by_name("job").unwrap().as_string::<i32>().value(0), "llama");
+    let logs = of("log");
+    let mut rows: Vec<String> = (0..logs.num_rows())
+        .map(|row| {
+            let text = |name: &str| {
+                let column = logs.column_by_name(name).unwrap();
+                arrow::util::display::array_value_to_string(column, row).unwrap()
+            };
+            format!("{} {} {} {}", text("ts"), text("level"), text("message").replace('\n', "/"), text("fields"))
+        })
+        .collect();
+    rows.sort();
+    let fields = |more: &str| format!("{{container: trainer, job: llama, namespace: ml, {more}}}");
+    let at = "2027-01-15T08:00:00.500Z";
+    let error = "ERROR could not save/Traceback (most recent call last):/OSError: no space";
+    let expected = [
+        format!("{at}   iteration 1/ 9 | lm loss: 1.0 | {}", fields("pod: llama-0, stream: stdout")),
+        format!("{at} error {error} {}", fields("pod: llama-0, stream: stderr")),
+        format!("{at} warning hot {}", fields("node: n, pod: llama-0, stream: stdout")),
+        format!("2027-01-15T08:00:01Z  no envelope {}", fields("pod: llama-0")),
+    ];
+    assert_eq!(rows, expected);
+    let reasons: Vec<&str> = faults.iter().map(|fault| fault.reason.as_str()).collect();
+    assert_eq!(reasons, ["pods: 1 lines have no envelope of container = \"cri\", and are taken as they are"]);
+}
+
+#[test]
 fn a_place_that_cannot_be_written_to_is_told() {
     let folder = tempfile::tempdir().unwrap();
     append(&folder.path().join("a.log"), "1\n");

@@ -116,7 +116,7 @@ fn a_machine_in_exact_numbers() {
 fn cores_interfaces_disks_and_processes() {
     let (machine, roots) = tree();
     let mut cpu = CpuCollector::new(roots.clone(), "n1");
-    let mut process = ProcessCollector::new(roots.clone(), "n1");
+    let mut process = ProcessCollector::new(roots.clone(), "n1", Pods::new(&roots));
     check(&row(&cpu.collect(Timestamp(0)), 1), &[("core", "1"), ("frequency_mhz", "1200.0"), ("user_ratio", "NULL")]);
     check(
         &row(&process.collect(Timestamp(0)), 0),
@@ -213,7 +213,7 @@ fn damage_is_null_and_counted_and_never_more() {
     );
     assert!(reasons.iter().any(|reason| reason.starts_with("psi_cpu_some_ratio: ")), "{reasons:?}");
     machine.remove("proc");
-    for mut collector in host_collectors(&roots, "n1") {
+    for mut collector in host_collectors(&roots, "n1", &Pods::new(&roots)) {
         let empty = collector.collect(Timestamp(1));
         assert!(!empty.faults.is_empty() || empty.batch.is_none(), "{}", collector.table());
     }

@@ -64,7 +64,11 @@ pub(super) fn collect(
     signals: Signals,
 ) -> Result<JoinHandle<()>, Failure> {
     let sources = Sources {
-        roots: Roots { proc: config.collect_procfs.clone(), sys: config.collect_sysfs.clone() },
+        roots: Roots {
+            proc: config.collect_procfs.clone(),
+            sys: config.collect_sysfs.clone(),
+            pods: config.collect_pods.clone(),
+        },
         host: config.collect_host.clone(),
         kmsg: config.collect_kmsg.clone(),
         nvml_library: config.collect_nvml_library.clone(),

@@ -146,6 +146,15 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| config.collect_sysfs.display().to_string(),
     },
     Setting {
+        name: "collect.pods",
+        meaning: "the kubelet's folder of logs, which has the names of pods",
+        set: |config, text| {
+            config.collect_pods = path(text)?;
+            Ok(())
+        },
+        show: |config| config.collect_pods.display().to_string(),
+    },
+    Setting {
         name: "collect.nvml_library",
         meaning: "NVIDIA's library; empty looks for libnvidia-ml.so.1 where the system has its libraries",
         set: |config, text| {

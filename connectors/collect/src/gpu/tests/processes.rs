@@ -2,6 +2,7 @@
 
 use super::super::gpu_collectors;
 use super::*;
+use crate::pods::Pods;
 use crate::recorded::{check, row, rows};
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -21,9 +22,10 @@ fn a_process_has_the_job_or_the_pod_of_its_control_group_and_a_gpu_the_job_with_
     put("42/cgroup", "9:memory:/slurm/uid_1000/job_8/step_0\n");
     let pod = "pod6e5a1b2c_0d3f_4a5b_8c9d_0e1f2a3b4c5d.slice";
     put("43/cgroup", &format!("0::/kubepods.slice/kubepods-{pod}/cri-containerd-{ID}.scope\n"));
-    let roots = Roots { proc: folder.path().join("proc"), sys: folder.path().join("sys") };
+    fs::create_dir_all(folder.path().join("pods/ml_llama-0_6e5a1b2c-0d3f-4a5b-8c9d-0e1f2a3b4c5d")).unwrap();
+    let roots = Roots::recorded(folder.path());
     let control = Control::start(folder.path(), &scenario).unwrap();
-    let (mut collectors, _requests) = gpu_collectors(&roots, "n1", Some(control.path().into()));
+    let (mut collectors, _requests) = gpu_collectors(&roots, "n1", &Pods::new(&roots), Some(control.path().into()));
     let begun = Instant::now();
     let mut second = 0;
     let found = loop {
@@ -40,6 +42,6 @@ fn a_process_has_the_job_or_the_pod_of_its_control_group_and_a_gpu_the_job_with_
     let whose = |number: usize, cells: &[(&str, &str)]| check(&row(&found, number), cells);
     whose(0, &[("pid", "41"), ("process_name", "python"), ("job", "7"), ("pod", "NULL"), ("container", "NULL")]);
     whose(1, &[("pid", "42"), ("job", "8"), ("memory_used_bytes", "7000")]);
-    whose(2, &[("job", "NULL"), ("pod", "6e5a1b2c-0d3f-4a5b-8c9d-0e1f2a3b4c5d"), ("container", ID)]);
+    whose(2, &[("job", "NULL"), ("pod", "ml/llama-0"), ("container", ID)]);
     whose(3, &[("pid", "44"), ("process_name", "NULL"), ("job", "NULL"), ("pod", "NULL"), ("container", "NULL")]);
 }

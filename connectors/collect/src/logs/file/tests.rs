@@ -44,6 +44,7 @@ multiline = "none"
     assert_eq!(training.steps_per_epoch, Some(100.0));
     assert!(matches!(train.join, Join::Start(_)) && matches!(units.join, Join::Never));
     assert!(matches!(&units.feed, Feed::Journal { units, .. } if units == &["slurmd.service"]));
+    let Feed::Files { container: None, .. } = &train.feed else { panic!() };
     assert!(matches!(&units.format, Format::Text { time: Some(_), .. }));
 }
 
@@ -107,4 +108,10 @@ fn syntax_and_emptiness_and_a_job_that_is_missing() {
     assert!(of(&twice.repeat(2)).unwrap_err()[0].contains("4:1: source 'a' is there twice"));
     let faults = of(&format!("{twice}[[source.extract]]\npreset = \"megatron\"\n")).unwrap_err();
     assert!(faults[0].starts_with("logs.toml:4:1: rows of train_step need a job"), "{faults:?}");
+    let options = of(&format!("{twice}container = \"cri\"\n")).unwrap();
+    assert!(matches!(options.sources[0].feed, Feed::Files { container: Some(Container::Cri), .. }));
+    let faults = of(&format!("{twice}container = \"podman\"\n")).unwrap_err();
+    assert_eq!(faults, ["logs.toml:4:13: container: 'podman': expected cri, docker"]);
+    let faults = of("[[source]]\nname = \"a\"\njournal = {}\ncontainer = \"cri\"\n").unwrap_err();
+    assert!(faults[0].ends_with("a journal has no envelopes: container is for files"), "{faults:?}");
 }

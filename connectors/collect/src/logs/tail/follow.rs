@@ -8,8 +8,10 @@ use std::time::SystemTime;
 use tidewatch_model::{Span, Timestamp};
 
 use super::OddLines;
-use crate::logs::join::{Entry, Join, Joiner};
+use crate::logs::container::{Container, STREAMS};
+use crate::logs::join::{Entry, Join};
 use crate::logs::kept::{Ahead, FileId, KeptFile, Mark, TRAIL_BYTES, bytes_at};
+use crate::logs::lanes::{Lanes, Spot, Spots};
 use crate::logs::lines::{LINE_BYTES, Lines};
 use crate::logs::presets::State;
 
@@ -24,18 +26,18 @@ pub struct Follow {
     pub source: String,
     /// Labels that its name tells, once they were looked for.
     pub labels: Option<Vec<(String, String)>>,
-    /// What the lines before say about the next.
-    pub state: State,
+    /// What the lines before say about the next, by stream.
+    pub states: [State; STREAMS.len()],
     pub(super) file: Option<File>,
     pub(super) head: Mark,
     /// The last bytes that were read.
     pub(super) trail: Vec<u8>,
     pub(super) lines: Lines,
-    pub(super) joiner: Joiner,
-    /// The log has all before, and what is just before.
-    pub(super) done: (u64, Mark),
+    pub(super) lanes: Lanes,
+    /// The log has all before.
+    pub(super) done: Place,
     /// Rows were made of all before.
-    pub(super) given: (u64, Mark),
+    pub(super) given: Place,
     pub(super) ahead: Option<Ahead>,
     /// Size and time of change when it was read last.
     pub(super) seen: Option<(u64, SystemTime)>,
@@ -45,21 +47,50 @@ pub struct Follow {
     pub(super) is_ended: bool,
 }
 
+/// How far a file was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Each stream of a container has its own place.
+    pub spots: Spots,
+    /// What is just before the first of them.
+    trail: Mark,
+}
+
+impl Place {
+    /// From where on the file has to be read.
+    fn offset(&self) -> u64 {
+        self.spots.iter().map(|spot| spot.from).min().unwrap_or(0)
+    }
+
+    /// Behind the last of what is before it.
+    pub(super) fn until(&self) -> u64 {
+        self.spots.iter().map(|spot| spot.start).max().unwrap_or(0)
+    }
+}
+
 impl Follow {
-    pub(super) fn new(id: FileId, path: PathBuf, file: File, start: u64, skip: bool, now: Timestamp) -> Follow {
+    pub(super) fn new(
+        id: FileId,
+        path: PathBuf,
+        file: File,
+        (start, skip): (u64, bool),
+        container: Option<Container>,
+        now: Timestamp,
+    ) -> Follow {
         let trail = bytes_at(&file, start.saturating_sub(TRAIL_BYTES), start.min(TRAIL_BYTES));
-        let place = (start, Mark::of_bytes(&trail));
+        let place = Place { spots: STREAMS.map(|_| Spot::at(start)), trail: Mark::of_bytes(&trail) };
+        let lines = Lines::at(start, skip);
         Follow {
             id,
             source: path.display().to_string(),
             path,
             labels: None,
-            state: State::default(),
+            states: Default::default(),
             head: Mark::head(&file, start),
             file: Some(file),
             trail,
-            lines: Lines::at(start, skip),
-            joiner: Joiner::default(),
+            lines: if container.is_some() { lines.wrapped() } else { lines },
+            lanes: Lanes::new(container, place.spots),
             done: place,
             given: place,
             ahead: None,
@@ -70,23 +101,36 @@ impl Follow {
         }
     }
 
-    pub(super) fn again(kept: KeptFile, id: FileId, path: PathBuf, file: File, now: Timestamp) -> Follow {
-        let mut follow = Follow::new(id, path, file, kept.offset, false, now);
+    pub(super) fn again(
+        kept: KeptFile,
+        id: FileId,
+        path: PathBuf,
+        file: File,
+        container: Option<Container>,
+        now: Timestamp,
+    ) -> Follow {
+        let mut follow = Follow::new(id, path, file, (kept.offset, false), container, now);
+        if let Some(spots) = kept.spots.filter(|_| container.is_some()) {
+            follow.lanes = Lanes::new(container, spots);
+            (follow.done.spots, follow.given.spots) = (spots, spots);
+        }
         (follow.source, follow.ahead) = (kept.source, kept.ahead);
         follow
     }
 
     pub(super) fn kept(&self) -> KeptFile {
+        let offset = self.done.offset();
         KeptFile {
             id: self.id,
             path: self.path.clone(),
             source: self.source.clone(),
-            offset: self.done.0,
+            offset,
             head: self.head,
-            trail: self.done.1,
+            trail: self.done.trail,
             ahead: self.ahead,
             // What was given last may not be in the log yet.
             ended: self.is_ended && self.done == self.given,
+            spots: Some(self.done.spots).filter(|spots| *spots != STREAMS.map(|_| Spot::at(offset))),
         }
     }
 
@@ -162,31 +206,25 @@ impl Follow {
         let mut lines = Vec::new();
         self.lines.feed(&chunk[..count], now, &mut lines);
         for line in lines {
-            odd.cut += usize::from(line.cut);
-            odd.replaced += usize::from(line.replaced);
-            self.joiner.push(join, line, now, entries);
+            self.lanes.push(join, line, now, odd, entries);
         }
         Ok(count)
     }
 
     /// What has waited long enough, where there is no more to read. A file that left its name and is quiet has ended.
-    pub(super) fn end_when_quiet(&mut self, join: &Join, now: Timestamp, entries: &mut Vec<Entry>) {
+    pub(super) fn end_when_quiet(&mut self, join: &Join, now: Timestamp, odd: &mut OddLines, entries: &mut Vec<Entry>) {
         if self.is_gone && now - self.grew >= ROTATED_WAIT {
-            self.flush(join, now, entries);
+            if let Some(line) = self.lines.flush() {
+                self.lanes.push(join, line, now, odd, entries);
+            }
+            self.lanes.flush(join, now, odd, entries);
             self.is_ended = true;
             return;
         }
         if let Some(line) = self.lines.overdue(now) {
-            self.joiner.push(join, line, now, entries);
+            self.lanes.push(join, line, now, odd, entries);
         }
-        entries.extend(self.joiner.overdue(now));
-    }
-
-    pub(super) fn flush(&mut self, join: &Join, now: Timestamp, entries: &mut Vec<Entry>) {
-        if let Some(line) = self.lines.flush() {
-            self.joiner.push(join, line, now, entries);
-        }
-        entries.extend(self.joiner.flush());
+        self.lanes.overdue(join, now, odd, entries);
     }
 
     /// After a pass: what was given in it.
@@ -195,18 +233,21 @@ impl Follow {
         if let Some(file) = self.file.as_ref().filter(|_| self.head.is_short_of(position)) {
             self.head = Mark::head(file, position);
         }
-        let given = self.joiner.pending_start().unwrap_or(self.lines.start());
-        if given == self.given.0 {
+        let spots = self.lanes.spots(self.lines.start());
+        if spots == self.given.spots {
             return;
         }
-        let trail = match &self.file {
-            _ if given == position => Mark::of_bytes(&self.trail),
-            Some(file) => Mark::trail(file, given),
+        let mut given = Place { spots, ..self.given };
+        let place = given.offset();
+        given.trail = match &self.file {
+            _ if place == position => Mark::of_bytes(&self.trail),
+            Some(file) => Mark::trail(file, place),
             None => return,
         };
-        self.given = (given, trail);
-        if self.ahead.is_none_or(|ahead| ahead.until < given) {
-            self.ahead = Some(Ahead { until: given, at: now });
+        self.given = given;
+        let until = given.until();
+        if self.ahead.is_none_or(|ahead| ahead.until < until) {
+            self.ahead = Some(Ahead { until, at: now });
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Files that are written to, rotated, emptied and removed while they are read, and a reader that dies: nothing is lost, and without a death
 //! nothing comes twice.
 
+mod container;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
@@ -22,6 +24,7 @@ struct Bench {
     folder: TempDir,
     pattern: String,
     join: Join,
+    container: Option<Container>,
     from: From,
     tailer: Option<Tailer>,
     kept: Option<Kept>,
@@ -32,7 +35,7 @@ impl Bench {
     fn new(pattern: &str, from: From) -> Bench {
         let folder = tempfile::tempdir().unwrap();
         let pattern = folder.path().join(pattern).display().to_string();
-        Bench { folder, pattern, join: Join::Never, from, tailer: None, kept: None, now: NOW }
+        Bench { folder, pattern, join: Join::Never, container: None, from, tailer: None, kept: None, now: NOW }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -43,7 +46,8 @@ impl Bench {
     fn read(&mut self, later: Span) -> Vec<Read> {
         self.now = self.now + later;
         let tailer = self.tailer.get_or_insert_with(|| {
-            Tailer::new(vec![self.pattern.clone()], self.from, self.join.clone(), self.kept.clone())
+            let pattern = vec![self.pattern.clone()];
+            Tailer::new(pattern, self.from, self.join.clone(), self.container, self.kept.clone())
         });
         tailer.confirm();
         let read = tailer.pass(self.now);

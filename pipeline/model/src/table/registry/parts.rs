@@ -93,7 +93,8 @@ pub const CGROUP: Table = Table {
         id("host", "the collector's configuration, else /proc/sys/kernel/hostname"),
         id("cgroup", "its path under /sys/fs/cgroup"),
         text("job", "the path: SLURM's job").null("not of SLURM"),
-        text("pod", "the path: the pod's UID").null("not of Kubernetes"),
+        text("pod", "the path, and /var/log/pods: namespace/name; the pod's UID where that folder does not name it")
+            .null("not of Kubernetes"),
         text("container", "the path: the container's id").null("no container of its own"),
         text("unit", "the path: systemd's service or scope").null("none, or the unit of a job or container"),
         integer("memory_bytes", "bytes", "memory.current, caches of files as well").null(NO_CONTROLLER),

@@ -1,0 +1,262 @@
+//! Names of pods. Control groups know pods by their UIDs; the kubelet keeps a folder of logs for each pod of the machine and calls it
+//! `NAMESPACE_NAME_UID`. A pod from a file of the kubelet's (a static one) has a hash as UID, in its control group and here.
+//!
+//! A pod has one name as long as it is seen: alerts are told apart by it. So until a name is known or given up, there is none.
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tidewatch_model::{Span, Timestamp};
+
+use crate::desk::Desk;
+use crate::reading::{Roots, Unreadable};
+
+/// How often the folder is looked at, at most: only for a pod that is not known.
+const LOOK: Span = Span::seconds(5);
+/// How long one look is waited for; a healthy one takes microseconds.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// What has not answered for so long hangs.
+const STUCK_AFTER: Span = Span::seconds(5);
+/// How long a pod with a container waits for its name: the kubelet makes the folder before the first of them.
+const WAIT: Span = Span::seconds(30);
+/// A pod that nobody has asked for so long is over.
+const FORGET: Span = Span::minutes(10);
+/// Folders that are looked at, and pods that are remembered.
+const MOST: usize = 4_096;
+
+/// Names by UID.
+type Names = HashMap<String, String>;
+
+/// Who knows the names of a machine's pods, for all collectors.
+#[derive(Clone)]
+pub(crate) struct Pods(Arc<Mutex<Book>>);
+
+struct Book {
+    folder: PathBuf,
+    desk: Option<Desk<(), Result<Names, Unreadable>>>,
+    looked: Option<Timestamp>,
+    /// What the last look found; `None` where the folder can't be read.
+    listed: Option<Names>,
+    known: HashMap<String, Known>,
+    problem: Option<Unreadable>,
+}
+
+/// A pod that was asked for.
+struct Known {
+    /// Once it was found, or given up.
+    name: Option<String>,
+    /// Since when it has a container.
+    begun: Option<Timestamp>,
+    asked: Timestamp,
+}
+
+impl Pods {
+    /// Of this machine.
+    pub fn new(roots: &Roots) -> Pods {
+        Pods(Arc::new(Mutex::new(Book {
+            folder: roots.pods.clone(),
+            desk: None,
+            looked: None,
+            listed: Some(Names::new()),
+            known: HashMap::new(),
+            problem: None,
+        })))
+    }
+
+    /// `namespace/name` of a pod; its UID where that can't be known; and `None` as long as it may still be found. Whether it has a container
+    /// says whether there should be a folder.
+    pub fn name(&self, uid: &str, has_container: bool, now: Timestamp) -> Option<String> {
+        let book = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        book.name(uid, has_container, now)
+    }
+
+    /// Why the folder could not be read, once for each time that it was.
+    pub fn take_problem(&self) -> Option<Unreadable> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).problem.take()
+    }
+
+    /// How long the folder has not answered.
+    pub fn stuck(&self, now: Timestamp) -> Option<Span> {
+        let book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        book.desk.as_ref().and_then(|desk| desk.busy_for(now)).filter(|busy| *busy >= STUCK_AFTER)
+    }
+}
+
+impl Book {
+    fn name(&mut self, uid: &str, has_container: bool, now: Timestamp) -> Option<String> {
+        if let Some(known) = self.known.get_mut(uid) {
+            known.asked = now;
+            if known.name.is_some() {
+                return known.name.clone();
+            }
+        } else if self.known.len() >= MOST {
+            self.known.retain(|_, known| now - known.asked < FORGET);
+            if self.known.len() >= MOST {
+                return Some(uid.to_string());
+            }
+        }
+        let is_listed = |listed: &Option<Names>| listed.as_ref().is_some_and(|names| names.contains_key(uid));
+        if !is_listed(&self.listed) {
+            self.look(now);
+        }
+        let known = self.known.entry(uid.to_string()).or_insert(Known { name: None, begun: None, asked: now });
+        if has_container {
+            known.begun.get_or_insert(now);
+        }
+        let given_up = known.begun.is_some_and(|begun| now - begun >= WAIT);
+        known.name = match &self.listed {
+            Some(names) => names.get(uid).cloned().or_else(|| given_up.then(|| uid.to_string())),
+            None => Some(uid.to_string()),
+        };
+        known.name.clone()
+    }
+
+    fn look(&mut self, now: Timestamp) {
+        let late = self.desk.as_mut().and_then(|desk| desk.answer(Duration::ZERO));
+        if let Some((_, answer)) = late {
+            return self.take(answer);
+        }
+        let is_busy = self.desk.as_ref().is_some_and(Desk::is_busy);
+        if is_busy || self.looked.is_some_and(|looked| now >= looked && now - looked < LOOK) {
+            return;
+        }
+        self.looked = Some(now);
+        self.known.retain(|_, known| now - known.asked < FORGET);
+        if self.desk.as_ref().is_none_or(Desk::is_gone) {
+            self.desk = open(self.folder.clone()).ok();
+        }
+        let Some(desk) = &mut self.desk else { return };
+        desk.ask((), now);
+        match desk.answer(PATIENCE) {
+            Some((_, answer)) => self.take(answer),
+            None => self.problem = Some(Unreadable::damaged(format!("{}: no answer yet", self.folder.display()))),
+        }
+    }
+
+    fn take(&mut self, answer: Result<Names, Unreadable>) {
+        self.listed = match answer {
+            Ok(names) => Some(names),
+            Err(why) => {
+                self.problem = Some(why);
+                None
+            }
+        };
+    }
+}
+
+fn open(folder: PathBuf) -> std::io::Result<Desk<(), Result<Names, Unreadable>>> {
+    Desk::open("pods", move |questions: Receiver<()>, answers: SyncSender<Result<Names, Unreadable>>| {
+        let _ = questions.into_iter().map(|()| names_in(&folder)).try_for_each(|names| answers.send(names));
+    })
+}
+
+fn names_in(folder: &Path) -> Result<Names, Unreadable> {
+    let entries = std::fs::read_dir(folder).map_err(|error| {
+        let reason = format!("{}: {error}", folder.display());
+        Unreadable { reason, absent: error.kind() == ErrorKind::NotFound }
+    })?;
+    let names = entries.take(MOST).flatten().filter_map(|entry| parsed(entry.file_name().to_str()?));
+    Ok(names.collect())
+}
+
+/// The UID and `namespace/name` of `NAMESPACE_NAME_UID`; none of the three has a `_`.
+fn parsed(name: &str) -> Option<(String, String)> {
+    let [namespace, name, uid] = name.split('_').collect::<Vec<_>>()[..] else { return None };
+    let is_one = [namespace, name, uid].iter().all(|part| !part.is_empty());
+    is_one.then(|| (uid.to_string(), format!("{namespace}/{name}")))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::recorded::Recorded;
+
+    const UID: &str = "6e5a1b2c-0d3f-4a5b-8c9d-0e1f2a3b4c5d";
+    const HASH: &str = "0123456789abcdef0123456789abcdef";
+
+    const AT: fn(i64) -> Timestamp = Timestamp::from_seconds;
+
+    #[test]
+    fn names_of_folders() {
+        let of = |name: &str| parsed(name).map(|(uid, name)| format!("{uid} {name}")).unwrap_or_default();
+        assert_eq!(of(&format!("ml_llama-0_{UID}")), format!("{UID} ml/llama-0"));
+        assert_eq!(of("a_b"), "");
+        assert_eq!(of("a_b_c_d"), "");
+        assert_eq!(of("a__c"), "");
+    }
+
+    #[test]
+    fn a_name_that_was_given_stays_and_a_new_pod_is_looked_for() {
+        let machine = Recorded::of(&[(&format!("pods/ml_llama-0_{UID}/trainer/0.log"), "")]);
+        machine.put(&format!("pods/kube-system_etcd-n1_{HASH}/etcd/0.log"), "");
+        let pods = Pods::new(&machine.roots());
+        assert_eq!(pods.name(UID, true, AT(0)).as_deref(), Some("ml/llama-0"));
+        assert_eq!(pods.name(HASH, true, AT(0)).as_deref(), Some("kube-system/etcd-n1"), "of the same look");
+        // Its folder goes before its control group.
+        machine.remove(&format!("pods/ml_llama-0_{UID}"));
+        assert_eq!(pods.name("new", false, AT(5)), None, "no container: the kubelet may not have made it yet");
+        assert_eq!(pods.name(UID, true, AT(5)).as_deref(), Some("ml/llama-0"));
+        machine.put("pods/ml_late_new/c/0.log", "");
+        assert_eq!(pods.name("new", true, AT(9)), None, "it looked a moment ago");
+        assert_eq!(pods.name("new", true, AT(10)).as_deref(), Some("ml/late"));
+        assert!(pods.take_problem().is_none() && pods.stuck(AT(99)).is_none());
+    }
+
+    #[test]
+    fn a_pod_that_the_folder_does_not_name_keeps_its_uid() {
+        let machine = Recorded::of(&[("pods/other", "")]);
+        let pods = Pods::new(&machine.roots());
+        for second in [0, 10, 200] {
+            assert_eq!(pods.name(UID, false, AT(second)), None, "it has not begun");
+        }
+        assert_eq!(pods.name(UID, true, AT(300)), None);
+        assert_eq!(pods.name(UID, true, AT(330)).as_deref(), Some(UID));
+        machine.put(&format!("pods/ml_llama-0_{UID}/trainer/0.log"), "");
+        assert_eq!(pods.name(UID, true, AT(340)).as_deref(), Some(UID), "for all its life");
+        pods.name("another", true, AT(1_000));
+        assert_eq!(pods.name(UID, true, AT(1_000)).as_deref(), Some("ml/llama-0"), "it was over");
+        // A machine without the folder, and one where it is no folder.
+        let machine = Recorded::of(&[]);
+        let pods = Pods::new(&machine.roots());
+        assert_eq!(pods.name(UID, false, AT(0)).as_deref(), Some(UID));
+        assert!(pods.take_problem().is_some_and(|why| why.absent) && pods.take_problem().is_none());
+        machine.put("pods", "");
+        assert_eq!(pods.name("new", false, AT(5)).as_deref(), Some("new"));
+        assert!(pods.take_problem().is_some_and(|why| !why.absent));
+    }
+
+    #[test]
+    fn a_folder_that_hangs_holds_up_nobody() {
+        let machine = Recorded::of(&[]);
+        let pods = Pods::new(&machine.roots());
+        let (back, come) = std::sync::mpsc::channel::<()>();
+        let work = move |questions: Receiver<()>, answers: SyncSender<Result<Names, Unreadable>>| {
+            for () in questions {
+                come.recv().ok();
+                let names = Names::from([(UID.to_string(), "ml/llama-0".to_string())]);
+                answers.send(Ok(names)).ok();
+            }
+        };
+        pods.0.lock().unwrap().desk = Some(Desk::open("pods", work).unwrap());
+        assert_eq!(pods.name(UID, true, AT(0)), None);
+        assert!(pods.take_problem().unwrap().reason.ends_with("pods: no answer yet"));
+        let begun = std::time::Instant::now();
+        (1..20).for_each(|second| assert_eq!(pods.name(UID, true, AT(second)), None));
+        assert!(begun.elapsed() < PATIENCE, "nobody waits again");
+        assert_eq!(pods.stuck(AT(20)), Some(Span::seconds(20)));
+        assert_eq!(pods.name("given up", true, AT(0)), None);
+        assert_eq!(pods.name("given up", true, AT(29)), None);
+        back.send(()).unwrap();
+        while pods.name(UID, true, AT(29)).is_none() {
+            std::thread::yield_now();
+        }
+        assert_eq!(pods.name(UID, true, AT(29)).as_deref(), Some("ml/llama-0"));
+        assert_eq!(pods.stuck(AT(60)), None);
+        drop(back);
+    }
+}
