@@ -110,8 +110,9 @@ pub fn check_constant(function: &str, arguments: &[PlannedExpr]) -> Result<()> {
         _ => None,
     };
     match function {
-        EWMA if constant.and_then(Decay::of).is_none() => plan_err!("{DECAY}"),
-        APPROX_PERCENTILE if constant.and_then(quantile).is_none() => plan_err!("{SHARE}"),
+        // Whoever tells of it looks for the word in quotes.
+        EWMA if constant.and_then(Decay::of).is_none() => plan_err!("'{EWMA}': {DECAY}"),
+        APPROX_PERCENTILE if constant.and_then(quantile).is_none() => plan_err!("'{APPROX_PERCENTILE}': {SHARE}"),
         _ => Ok(()),
     }
 }

@@ -218,7 +218,10 @@ impl Compiler {
             loaded.faults.push(Fault::error(alert.at.clone(), message).of_rule(&alert.name));
             return;
         }
-        match self.compile(alert, &loaded.views, &mut loaded.faults) {
+        let compiled = guarded(|| Ok(self.compile(alert, &loaded.views, &mut loaded.faults)));
+        let compiled =
+            compiled.unwrap_or_else(|broken| Err(vec![Fault::error(alert.at.clone(), broken.strip_backtrace())]));
+        match compiled {
             Ok(rule) => {
                 if rule.rule.stream {
                     // Its table is meant from here on, and not a bundled view.

@@ -1,7 +1,7 @@
 //! Numbers that rules name: `setting('gpu_overheating_celsius')` stands for a number of the dimension table `settings`, so that a site
 //! changes a threshold in one place and not in a copy of the rule. They are put in before a rule is parsed: it costs what a literal costs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use arrow::array::{Array, AsArray, Float64Array, RecordBatch, StringArray};
 use arrow::compute::{concat_batches, filter_record_batch};
@@ -123,16 +123,19 @@ fn set_by(rows: &RecordBatch, row: usize) -> Option<(&str, f64)> {
 /// # Errors
 /// Columns that are not the table's.
 pub(crate) fn in_force(own: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-    let set: BTreeSet<&str> = (0..own.num_rows()).filter_map(|row| set_by(own, row)).map(|(name, _)| name).collect();
     let Some(bundled) = rows() else { return Ok(own.clone()) };
-    let left = lines().map(|[name, ..]| Some(!set.contains(name))).collect();
-    let own_rows = (0..own.num_rows()).map(|row| Some(set_by(own, row).is_some())).collect();
+    // Of a name that is there twice the last row counts.
+    let set: BTreeMap<&str, usize> = (0..own.num_rows()).filter_map(|row| Some((set_by(own, row)?.0, row))).collect();
+    let left = lines().map(|[name, ..]| Some(!set.contains_key(name))).collect();
+    let counts = |row: usize| set_by(own, row).is_some_and(|(name, _)| set.get(name) == Some(&row));
+    let own_rows = (0..own.num_rows()).map(|row| Some(counts(row))).collect();
     concat_batches(&own.schema(), [&filter_record_batch(own, &own_rows)?, &filter_record_batch(&bundled, &left)?])
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::path::Path;
 
     use super::*;

@@ -169,8 +169,14 @@ impl KafkaLog {
     /// Lets go of the client that makes and deletes, when there was nothing for it for a while: its threads and connections are
     /// idle, and not for nothing.
     fn retire_admin(&self) {
-        let mut admin = self.admin.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(admin.take_if(|(_, used)| used.elapsed() > ADMIN_KEPT));
+        let idle = {
+            let mut admin = self.admin.lock().unwrap_or_else(PoisonError::into_inner);
+            admin.take_if(|(_, used)| used.elapsed() > ADMIN_KEPT)
+        };
+        if let Some(idle) = idle {
+            // It waits for its threads, and they perhaps for the network.
+            std::thread::spawn(move || drop(idle));
+        }
     }
 
     /// The name of a topic on the cluster.

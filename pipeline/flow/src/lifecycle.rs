@@ -3,7 +3,6 @@
 //! The reference is Prometheus (`for`, `keep_firing_for`, identity by labels); where we differ it is on purpose: a group
 //! without rows is not clear, a failed evaluation changes nothing, and event time comes from windows, not from a clock.
 
-use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -140,7 +139,6 @@ impl AlertBook {
         if findings.is_empty() && self.alerts.get(&rule.name).is_none_or(BTreeMap::is_empty) {
             return vec![];
         }
-        let findings = &*one_each(rule, findings);
         let at = Instant { ts: evaluation.window_end, start: evaluation.window_start, end: evaluation.window_end };
         let alerts = self.alerts.entry(rule.name.clone()).or_default();
         let mut transitions = Vec::new();
@@ -244,41 +242,6 @@ fn within(
     transitions
 }
 
-/// One finding for each alert. Where a label of the rule hides the only entry of a map in which groups differ, they are one alert:
-/// it holds while one of them does, with the worst one's values. (Prometheus refuses to evaluate such a rule, and nobody is told of
-/// anything.)
-fn one_each<'a>(rule: &Rule, findings: &'a [Finding]) -> Cow<'a, [Finding]> {
-    if rule.spread.is_empty() || findings.len() < 2 {
-        return Cow::Borrowed(findings);
-    }
-    let mut of_alerts: BTreeMap<Labels, &Finding> = BTreeMap::new();
-    for finding in findings {
-        let of_alert = of_alerts.entry(labels_of(rule, finding)).or_insert(finding);
-        if stronger(rule, &finding.state, &of_alert.state) == Ordering::Greater {
-            *of_alert = finding;
-        }
-    }
-    if of_alerts.len() == findings.len() {
-        return Cow::Borrowed(findings);
-    }
-    Cow::Owned(of_alerts.into_values().cloned().collect())
-}
-
-/// Which of two groups that are one alert speaks for it: one that fires, else one that may.
-fn stronger(rule: &Rule, one: &GroupState, other: &GroupState) -> Ordering {
-    let rank = |state: &GroupState| match state {
-        GroupState::Clear => 0,
-        GroupState::Unknown => 1,
-        GroupState::NoData => 2,
-        GroupState::Held => 3,
-        GroupState::Firing(_) => 4,
-    };
-    match (one, other) {
-        (GroupState::Firing(one), GroupState::Firing(other)) => rule.compare(one, other),
-        _ => rank(one).cmp(&rank(other)),
-    }
-}
-
 fn labels_of(rule: &Rule, finding: &Finding) -> Labels {
     let mut labels: Labels = finding.key.clone();
     for name in &rule.spread {
@@ -294,8 +257,14 @@ fn labels_of(rule: &Rule, finding: &Finding) -> Labels {
             labels.entry(label).or_insert_with(|| cut_label(value));
         }
     }
-    labels.extend(rule.options.labels.clone());
-    labels.insert("alertname".to_string(), rule.name.clone());
+    let own = rule.options.labels.iter().map(|(name, value)| (name.as_str(), value));
+    for (name, value) in own.chain([("alertname", &rule.name)]) {
+        // Only an entry of a map can be in the way: it keeps telling its group from others, as a scraped label does that is in the way of a
+        // target's (Prometheus, `honor_labels: false`).
+        if let Some(hidden) = labels.insert(name.to_string(), value.clone()).filter(|hidden| hidden != value) {
+            labels.entry(format!("exported_{name}")).or_insert(hidden);
+        }
+    }
     labels
 }
 

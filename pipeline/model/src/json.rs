@@ -3,11 +3,12 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, Float64Array};
-use arrow::datatypes::{DataType, FieldRef, Float64Type};
+use arrow::array::{Array, ArrowPrimitiveType, AsArray, PrimitiveArray};
+use arrow::datatypes::{DataType, FieldRef, Float32Type, Float64Type};
 use arrow::error::ArrowError;
 use arrow::json::writer::{LineDelimited, NullableEncoder};
 use arrow::json::{Encoder, EncoderFactory, EncoderOptions, Writer, WriterBuilder};
+use serde::Serialize;
 
 /// Writes batches as one object a line. JSON has no number that is none: such a value is the text `"NaN"`, `"Infinity"` or
 /// `"-Infinity"`, as PostgreSQL's `row_to_json` and protobuf's JSON have it, and as rows that are posted may have it.
@@ -40,27 +41,39 @@ impl EncoderFactory for NoNumbers {
         array: &'a dyn Array,
         _: &'a EncoderOptions,
     ) -> Result<Option<NullableEncoder<'a>>, ArrowError> {
-        if *array.data_type() != DataType::Float64 {
-            return Ok(None);
-        }
-        let values = array.as_primitive::<Float64Type>();
-        if values.values().iter().all(|value| value.is_finite()) {
-            return Ok(None);
-        }
-        Ok(Some(NullableEncoder::new(Box::new(Floats(values)), array.nulls().cloned())))
+        let encoder = match array.data_type() {
+            DataType::Float64 => odd(array.as_primitive::<Float64Type>()),
+            DataType::Float32 => odd(array.as_primitive::<Float32Type>()),
+            _ => None,
+        };
+        Ok(encoder.map(|encoder| NullableEncoder::new(encoder, array.nulls().cloned())))
     }
 }
 
-/// Values of which some are no numbers.
-struct Floats<'a>(&'a Float64Array);
+/// An encoder, when a value is no number.
+fn odd<T>(values: &PrimitiveArray<T>) -> Option<Box<dyn Encoder + '_>>
+where
+    T: ArrowPrimitiveType<Native: Into<f64> + Serialize>,
+{
+    let is_number = |value: &T::Native| -> bool { (*value).into().is_finite() };
+    if values.values().iter().all(is_number) { None } else { Some(Box::new(Floats(values))) }
+}
 
-impl Encoder for Floats<'_> {
+/// Values of which some are no numbers.
+struct Floats<'a, T: ArrowPrimitiveType>(&'a PrimitiveArray<T>);
+
+impl<T> Encoder for Floats<'_, T>
+where
+    T: ArrowPrimitiveType<Native: Into<f64> + Serialize>,
+{
     fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
-        let text = match self.0.value(row) {
-            value if value.is_nan() => "\"NaN\"".to_string(),
+        let value = self.0.value(row);
+        let text = match value.into() {
+            wide if wide.is_nan() => "\"NaN\"".to_string(),
             f64::INFINITY => "\"Infinity\"".to_string(),
             f64::NEG_INFINITY => "\"-Infinity\"".to_string(),
-            value => serde_json::Value::from(value).to_string(),
+            // A number has a text.
+            _ => serde_json::to_string(&value).unwrap_or_default(),
         };
         out.extend_from_slice(text.as_bytes());
     }

@@ -142,8 +142,9 @@ impl Sub<Span> for Timestamp {
 
 impl Sub for Timestamp {
     type Output = Span;
+    /// Stops at the ends of the range: an instant may be [`Timestamp::MIN`], which stands for none.
     fn sub(self, other: Timestamp) -> Span {
-        Span(self.0 - other.0)
+        Span(self.0.saturating_sub(other.0))
     }
 }
 

@@ -42,6 +42,7 @@ mod sql_workers;
 mod station;
 mod stream_rows;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -122,7 +123,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.message.is_empty() {
-                eprintln!("error: {failure}");
+                // Whoever reads it may have gone.
+                drop(writeln!(std::io::stderr(), "error: {failure}"));
             }
             ExitCode::from(failure.code)
         }

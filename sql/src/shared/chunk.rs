@@ -11,7 +11,7 @@ use datafusion::logical_expr::Expr;
 use datafusion::physical_expr::PhysicalExpr;
 use tidewatch_model::{Span, Timestamp};
 
-use crate::guarded::values_of;
+use crate::guarded::{is_broken, values_of};
 use crate::panes::times;
 use crate::values::truths;
 
@@ -65,10 +65,17 @@ impl Chunk {
 /// The values of an expression, and the rows where it fails, with why: NULL stands there.
 pub fn evaluate(expression: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<(ArrayRef, Vec<(usize, String)>)> {
     let whole = |batch: &RecordBatch| values_of(expression, batch);
-    if let Ok(values) = whole(batch) {
-        return Ok((values, vec![]));
+    let data_type = expression.data_type(batch.schema_ref())?;
+    match whole(batch) {
+        Ok(values) => return Ok((values, vec![])),
+        Err(error) if is_broken(&error) => {
+            let why = error.strip_backtrace();
+            let faults = (0..batch.num_rows()).map(|row| (row, why.clone())).collect();
+            return Ok((new_null_array(&data_type, batch.num_rows()), faults));
+        }
+        Err(_) => {}
     }
-    let null = new_null_array(&expression.data_type(batch.schema_ref())?, 1);
+    let null = new_null_array(&data_type, 1);
     let mut faults = Vec::new();
     let mut values: Vec<ArrayRef> = Vec::with_capacity(batch.num_rows());
     for row in 0..batch.num_rows() {

@@ -20,7 +20,7 @@ use super::grouping::{Grouping, NO_GROUP};
 use super::over::{Frame, OverCall};
 use super::plan::{RowPlan, physical};
 use crate::flat::over_name;
-use crate::guarded::values_of;
+use crate::guarded::{is_broken, values_of};
 use crate::panes::{bytes_of, canonical, times};
 use crate::values::truths;
 
@@ -445,10 +445,15 @@ impl Stream {
 /// and why is put into `fault`.
 fn evaluated(expression: &Arc<dyn PhysicalExpr>, rows: &RecordBatch, fault: &mut Option<String>) -> Result<ArrayRef> {
     let whole = |rows: &RecordBatch| values_of(expression, rows);
-    if let Ok(values) = whole(rows) {
-        return Ok(values);
-    }
     let data_type = expression.data_type(&rows.schema())?;
+    match whole(rows) {
+        Ok(values) => return Ok(values),
+        Err(error) if is_broken(&error) => {
+            fault.get_or_insert_with(|| error.strip_backtrace());
+            return Ok(new_null_array(&data_type, rows.num_rows()));
+        }
+        Err(_) => {}
+    }
     let each = (0..rows.num_rows()).map(|row| match whole(&rows.slice(row, 1)) {
         Ok(value) => value,
         Err(error) => {

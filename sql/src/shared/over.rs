@@ -13,9 +13,10 @@ use tidewatch_model::table::TIME_COLUMN;
 
 use super::held::OfFrame;
 use super::plan::{Call, Function, States, call_of, simplified};
+use crate::calls::check_constant;
 use crate::moments::Question;
 use crate::robust::Decay;
-use crate::smoothing::{DECAY, EWMA, MAD};
+use crate::smoothing::{EWMA, MAD};
 
 /// An OVER: rules with equal ones share it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -216,15 +217,14 @@ fn held_call(over: &WindowFunction, rows: &DFSchema) -> Result<Option<std::resul
         params.args.iter().map(|argument| simplified(argument.clone(), rows)).collect::<Result<Vec<_>>>()?;
     let filter = params.filter.as_deref().map(|filter| simplified(filter.clone(), rows)).transpose()?;
     let Some(value) = arguments.first() else { return Ok(None) };
+    check_constant(name, &arguments)?;
     let (function, arguments) = match (name, value.get_type(rows)?, arguments.get(1)) {
         ("median", DataType::Float64, _) => (OfFrame::Median { whole: false }, arguments),
         ("median", DataType::Int64, _) => (OfFrame::Median { whole: true }, arguments),
         (MAD, DataType::Float64, _) => (OfFrame::Deviation, arguments),
-        (EWMA, DataType::Float64, Some(Expr::Literal(decay, _))) => match Decay::of(decay) {
-            Some(decay) => (OfFrame::Smoothed(decay), vec![value.clone(), arguments[2].clone()]),
-            None => return Ok(Some(Err(DECAY.to_string()))),
-        },
-        (EWMA, _, _) => return Ok(Some(Err(DECAY.to_string()))),
+        (EWMA, DataType::Float64, Some(Expr::Literal(decay, _))) if let Some(decay) = Decay::of(decay) => {
+            (OfFrame::Smoothed(decay), vec![value.clone(), arguments[2].clone()])
+        }
         (_, other, _) => return Ok(Some(Err(format!("over {other}: expected CAST(x AS DOUBLE)")))),
     };
     Ok(Some(Ok(Asked::Held { function, arguments, filter })))

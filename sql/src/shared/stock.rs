@@ -19,6 +19,7 @@ use tidewatch_model::Timestamp;
 
 use super::cube::{Cube, MERGED};
 use super::kernel::Run;
+use crate::guarded::guarded;
 use crate::moments::Question;
 
 /// An aggregate of DataFusion's.
@@ -99,7 +100,7 @@ impl Pane {
         if self.arrived.is_empty() {
             return;
         }
-        match self.aggregated(aggregate) {
+        match guarded(|| self.aggregated(aggregate)) {
             Ok(states) => self.states = Some(states),
             Err(error) => self.fault = Some(error.strip_backtrace()),
         }
@@ -134,6 +135,29 @@ impl Pane {
     }
 }
 
+impl StockCube {
+    /// The answers of a window, from the states of its panes.
+    fn merged(&self, window: usize, groups: usize) -> Result<ArrayRef> {
+        let (from, to) = self.windows[window];
+        let mut accumulator = self.aggregate.accumulator()?;
+        let mut is_empty = true;
+        for (_, pane) in self.panes.range(from..to) {
+            if let Some(fault) = &pane.fault {
+                return Err(DataFusionError::Execution(fault.clone()));
+            }
+            if let Some(states) = &pane.states {
+                let known: Vec<usize> = (0..states[0].len()).collect();
+                accumulator.merge_batch(states, &known, groups)?;
+                is_empty = false;
+            }
+        }
+        match is_empty {
+            true => Ok(new_null_array(self.aggregate.0.field().data_type(), groups)),
+            false => accumulator.evaluate(EmitTo::All),
+        }
+    }
+}
+
 impl Cube for StockCube {
     fn update(&mut self, pane: Timestamp, run: &Run) {
         let mut kept = Vec::new();
@@ -164,23 +188,7 @@ impl Cube for StockCube {
     }
 
     fn answer(&self, window: usize, groups: usize, _: Question) -> Result<ArrayRef> {
-        let (from, to) = self.windows[window];
-        let mut accumulator = self.aggregate.accumulator()?;
-        let mut is_empty = true;
-        for (_, pane) in self.panes.range(from..to) {
-            if let Some(fault) = &pane.fault {
-                return Err(DataFusionError::Execution(fault.clone()));
-            }
-            if let Some(states) = &pane.states {
-                let known: Vec<usize> = (0..states[0].len()).collect();
-                accumulator.merge_batch(states, &known, groups)?;
-                is_empty = false;
-            }
-        }
-        match is_empty {
-            true => Ok(new_null_array(self.aggregate.0.field().data_type(), groups)),
-            false => accumulator.evaluate(EmitTo::All),
-        }
+        guarded(|| self.merged(window, groups))
     }
 
     fn forget_before(&mut self, floor: Timestamp) {

@@ -509,23 +509,25 @@ fn maps_are_taken_apart_and_who_panics_fails_alone() {
         ("cardinality(labels)", "1: up firing v=2"),
         ("array_length(map_keys(labels))", "1: up firing v=2"),
         ("labels['job']", "1: up firing v=a"),
-        ("map_entries(labels)", "1: failed Execution error: it broke: "),
+        ("map_entries(labels)", "1: failed External error: it broke: "),
     ] {
         let of_rows = format!("CREATE ALERT x AS SELECT name, {expression} AS v FROM metrics WHERE value > 0");
         let of_windows = format!(
-            "CREATE ALERT y AS SELECT name, max({expression}) AS v FROM TUMBLE(metrics, ts, '10s') GROUP BY name"
+            "CREATE ALERT y AS SELECT name, count({expression}) AS v FROM TUMBLE(metrics, ts, '10s') GROUP BY name"
         );
         let good = "CREATE ALERT z AS SELECT name, max(value) AS v FROM TUMBLE(metrics, ts, '10s') GROUP BY name";
-        let mut rules = vec![compile(&of_rows), compile(good)];
-        rules.extend(load(&of_windows).rules);
-        let mut engine = Engine::new(rules).unwrap();
+        let mut engine = Engine::new(vec![compile(&of_rows), compile(good), compile(&of_windows)]).unwrap();
         let mut listener = Everything { evaluations: vec![], until: Timestamp::MIN };
         engine.push("metrics", &rows, Feed::Live, &mut listener).unwrap();
         let found = show(&listener.evaluations);
         assert!(found.len() == 1 && found[0].starts_with(expected), "{expression}: {found:?}");
         listener.evaluations.clear();
         engine.advance("metrics", Timestamp(12 * SECOND), false, &mut listener);
-        let good: Vec<Evaluation> = listener.evaluations.iter().filter(|one| one.rule == "z").cloned().collect();
-        assert_eq!(show(&good), ["10: up firing v=1"], "{expression}");
+        let of = |rule: &str| -> Vec<Evaluation> {
+            listener.evaluations.iter().filter(|one| one.rule == rule).cloned().collect()
+        };
+        assert_eq!(show(&of("z")), ["10: up firing v=1"], "{expression}");
+        let failed = show(&of("y")).iter().any(|line| line.contains("it broke"));
+        assert_eq!(failed, expression.starts_with("map_entries"), "{expression}: {:?}", show(&of("y")));
     }
 }

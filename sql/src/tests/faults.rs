@@ -78,6 +78,14 @@ fn constants_that_no_function_takes() {
         |call: &str, from: &str| format!("CREATE ALERT x AS SELECT g.host, {call} AS a FROM {from} GROUP BY g.host");
     let window = "HOP(gpu, ts, '10s', '1m') g";
     let joined = "HOP(gpu, ts, '10s', '1m') g JOIN HOP(host, ts, '10s', '1m') h ON h.host = g.host";
+    for share in ["1.5", "power_watts"] {
+        check(
+            &format!(
+                "CREATE ALERT x AS\nSELECT host, ewma(power_watts, {share}) OVER (ORDER BY ts ROWS 5 PRECEDING) AS a FROM gpu QUALIFY a > 1"
+            ),
+            &["rules.sql:2:14: error: 'ewma': expected ewma(x, 0.2, ts) with a number above 0 and at most 1"],
+        );
+    }
     for from in [window, joined] {
         for (call, expected) in [
             ("ewma(g.power_watts, 3, g.ts)", "a number above 0 and at most 1"),

@@ -131,8 +131,6 @@ fn what_can_not_run_as_rows_come_is_refused() {
             "median(CAST(power_watts AS REAL)) OVER (ORDER BY ts ROWS 5 PRECEDING)",
             "over Float32: expected CAST(x AS DOUBLE)",
         ),
-        ("ewma(power_watts, 1.5) OVER (ORDER BY ts ROWS 5 PRECEDING)", "a number above 0 and at most 1"),
-        ("ewma(power_watts, power_watts) OVER (ORDER BY ts ROWS 5 PRECEDING)", "a number above 0 and at most 1"),
         ("hampel(power_watts, 3) OVER (ORDER BY ts)", "its frame has no bound"),
         (
             "avg(power_watts) OVER (ORDER BY ts RANGE BETWEEN INTERVAL '1 day' PRECEDING AND CURRENT ROW)",

@@ -212,10 +212,10 @@ fn check(column: &Column, value: &Value) -> Result<(), &'static str> {
 fn float(value: &Value) -> Option<f64> {
     match value {
         Value::Number(number) => number.as_f64(),
-        Value::String(text) => match text.as_str() {
-            "NaN" => Some(f64::NAN),
-            "+Inf" | "Inf" | "Infinity" => Some(f64::INFINITY),
-            "-Inf" | "-Infinity" => Some(f64::NEG_INFINITY),
+        Value::String(text) => match text.to_ascii_lowercase().as_str() {
+            "nan" => Some(f64::NAN),
+            "+inf" | "inf" | "infinity" | "+infinity" => Some(f64::INFINITY),
+            "-inf" | "-infinity" => Some(f64::NEG_INFINITY),
             _ => None,
         },
         _ => None,

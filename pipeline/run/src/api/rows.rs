@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::{filter_record_batch, is_not_null};
 use arrow::datatypes::TimestampMicrosecondType;
 use serde_json::json;
 use tidewatch_collect::append_frames;
@@ -101,7 +101,7 @@ impl RowsInbox {
             true => arrow_rows(table, &request.body),
             false => json_rows(table, &request.body, unit),
         };
-        let read = read.and_then(|read| read.of_these_days(table, self.times()));
+        let read = read.and_then(|read| read.of_these_days(table, self.times())?.of_somebody(table));
         let Read { rows: batch, count, problems, unknown } = match read {
             Ok(read) => read,
             Err(problem) => {
@@ -250,6 +250,20 @@ impl Read {
             ));
             self.rows = filter_record_batch(&self.rows, &good).map_err(|error| error.to_string())?;
         }
+        Ok(self)
+    }
+
+    /// Without rows that do not say whose they are.
+    fn of_somebody(mut self, table: &Table) -> Result<Read, String> {
+        let Some(column) = table.identity().next() else { return Ok(self) };
+        let Some(nameless) = self.rows.column_by_name(column).map(Array::null_count).filter(|count| *count > 0) else {
+            return Ok(self);
+        };
+        let named = self.rows.column_by_name(column).and_then(|names| is_not_null(names).ok());
+        let named = named.ok_or_else(|| format!("table '{}': no column '{column}'", table.name))?;
+        self.count += nameless as u64;
+        self.problems.push(format!("{nameless} rows have no {column}: expected whose they are"));
+        self.rows = filter_record_batch(&self.rows, &named).map_err(|error| error.to_string())?;
         Ok(self)
     }
 }

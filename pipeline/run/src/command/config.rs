@@ -1,11 +1,13 @@
 //! `tidewatch config`: what is in force.
 
 use super::feeding::log_sources;
+use super::telling;
 use crate::config::{Config, show};
 use crate::failure::Failure;
 use crate::{alerting_file, dimension_files};
 
-/// Prints the configuration that `up` would run with, as a file that sets it, and reads the files that it names.
+/// Prints the configuration that `up` would run with, as a file that sets it, and reads the files that it names, but for rules, which
+/// `check` reads.
 ///
 /// # Errors
 /// Every file with which `up` would not start.
@@ -18,10 +20,13 @@ pub fn run(config: &Config) -> Result<(), Failure> {
             file.map(drop).ok_or_else(|| lines.join("\n"))
         }),
     };
+    let said = |failure: Failure| failure.message;
     let found = [
-        log_sources(config).map(drop).map_err(|failure| failure.message),
+        log_sources(config).map(drop).map_err(said),
         routes,
         dimension_files::load(&config.tables_files).map(drop),
+        telling::access(config).map(drop).map_err(said),
+        telling::tls(config).map(drop).map_err(said),
     ];
     let problems: Vec<String> = found.into_iter().filter_map(Result::err).collect();
     if problems.is_empty() { Ok(()) } else { Err(Failure::usage(problems.join("\n"))) }

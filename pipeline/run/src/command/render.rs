@@ -1,5 +1,6 @@
 //! `tidewatch render`: what receivers would get.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -66,7 +67,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     for (target, channel) in file.channels {
         if args.target.is_empty() || args.target.contains(&target) {
             let notifier = channel.notifier(&target, "http://127.0.0.1:7575", &log).map_err(Failure::usage)?;
-            println!("=== {target}\n{}", notifier.preview(&notice).trim_end());
+            writeln!(std::io::stdout(), "=== {target}\n{}", notifier.preview(&notice).trim_end())
+                .map_err(Failure::output)?;
         }
     }
     Ok(())

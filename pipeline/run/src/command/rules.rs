@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::dimension_files;
 use crate::failure::Failure;
 use crate::output::{Format, format_or_default, print_objects};
+use crate::rule_files::Bundled;
 use crate::rule_watch::{load, own_rules, suspended, suspended_file};
 
 /// What to do with rules.
@@ -24,6 +25,9 @@ pub struct Args {
     /// The rules that 'up' was given so: files or folders, repeatable.
     #[arg(long, global = true)]
     rules: Vec<PathBuf>,
+    /// As 'up' was given it: the bundled rules of sql/pack too.
+    #[arg(long, global = true)]
+    all_rules: bool,
     /// How to print.
     #[arg(long, value_enum, global = true)]
     format: Option<Format>,
@@ -63,6 +67,9 @@ enum What {
 /// Runs the command.
 pub fn run(args: &Args, mut config: Config) -> Result<(), Failure> {
     config.rules_paths.extend(args.rules.iter().cloned());
+    if args.all_rules {
+        config.rules_bundled = Bundled::All;
+    }
     let config = &config;
     let dimensions = dimension_files::load(&config.tables_files).map_err(Failure::usage)?;
     match &args.what {

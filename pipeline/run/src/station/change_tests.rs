@@ -339,6 +339,31 @@ fn a_stream_and_a_rule_over_it_may_come_later() {
     assert!(play.world.stored("late_heat").len() > 8);
 }
 
+/// A stream made of a table that nobody ever wrote goes on by the clock like any other: a trainer that tells no events is watched too.
+#[test]
+fn a_table_that_nobody_wrote_holds_no_stream_back() {
+    let mut play = Play::new();
+    let text = "CREATE STREAM heat_and_kernel WITH (every = '5 seconds', over = '10 seconds', key = 'host') AS
+            SELECT g.host, max(g.temperature_celsius) AS heat, count(k.ts) AS said
+            FROM gpu g LEFT JOIN kernel_event k ON k.host = g.host GROUP BY g.host;
+        CREATE ALERT of_both AS SELECT host, max(heat) AS heat FROM TUMBLE(heat_and_kernel, ts, '10 s') GROUP BY host HAVING max(heat) > 0;";
+    let mut station = Station::open(play.world.parts(compiled(text, 2), true), play.now).unwrap();
+    play.run(&mut station, 60);
+    assert!(
+        said(&play, "of_both").iter().any(|line| line.contains("inactive firing")),
+        "{:?}",
+        play.world.transitions()
+    );
+    // Its last rows are judged although no row comes after them.
+    let behind = |station: &Station, now: Timestamp| now - station.watermarks["heat_and_kernel"].current().unwrap();
+    let last = play.now;
+    while play.now - last < Span::minutes(2) {
+        play.now = play.now + Span::seconds(1);
+        station.step(play.now).unwrap();
+    }
+    assert!(behind(&station, play.now) <= Span::seconds(90), "{:?}", behind(&station, play.now));
+}
+
 #[test]
 fn what_spans_hosts_is_no_share_s() {
     let judges = |select: &str| {

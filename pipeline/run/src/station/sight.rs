@@ -53,9 +53,10 @@ impl Station {
             let of_tables = self.made_of(table.name);
             let is_behind = |name: &str| self.sources.iter().any(|source| source.table.name == name && source.lag > 0);
             let behind = of_tables.iter().any(|(name, _)| is_behind(name));
-            let come = of_tables[1..].iter().map(|(name, late)| {
-                let reached = self.watermarks.get(*name).and_then(Watermark::current).unwrap_or(Timestamp::MIN);
-                reached.saturating_sub(*late).saturating_add(self.idle_timeout)
+            // One that nobody ever wrote holds nothing back.
+            let come = of_tables[1..].iter().filter_map(|(name, late)| {
+                let reached = self.watermarks.get(*name).and_then(Watermark::current)?;
+                Some(reached.saturating_sub(*late).saturating_add(self.idle_timeout))
             });
             let by_clock = come.min().map_or(now, |come| come.min(now));
             let Some(watermark) = self.watermarks.get_mut(table.name) else { continue };
