@@ -199,3 +199,30 @@ fn a_file_that_is_none_is_said_and_the_others_go_on() {
     assert!(refused[0].starts_with("bad.yml:") && refused[0].contains("not YAML"), "{refused:?}");
     assert_eq!(refused[1..], ["none.yml:1:1: expected groups: a rule file of Prometheus"]);
 }
+
+#[test]
+fn a_field_that_nobody_knows_is_told_and_the_other_rules_go_on() {
+    let text = "groups:\n- name: g\n  rules:\n  - alert: A\n    expresion: x\n  - alert: B\n    expr: x\n    fro: 5m\n  - alert: C\n    expr: x\n\
+                \x20 - {alert: D, expr: x, labels: [a]}\n  - {alert: E, expr: x, annotations: {a: [b]}, for: soon}\n  - {expr: x}\n\
+                - name: h\n  intervall: 1m\n  rules: [{alert: F, expr: x}]\n- {name: i, limit: many, rules: {alert: G}}\n- {name: j, rules: [{alert: H, expr: x}]}\n\
+                rules: []\n";
+    let imported = import("r.yml", text);
+    let names: Vec<&str> = imported.rules.iter().map(|rule| rule.name.as_str()).collect();
+    assert_eq!(names, ["C", "H"]);
+    let refused: Vec<String> = imported.refused.iter().map(ToString::to_string).collect();
+    let of_rule = "expected one of alert, record, expr, for, keep_firing_for, labels, annotations";
+    let of_group = "expected one of name, interval, limit, labels, query_offset, evaluation_delay, partial_response_strategy, rules";
+    let expected = [
+        "r.yml:19:1: 'rules' is no field of a file of rules: expected one of groups".to_string(),
+        format!("r.yml:5:5: A: 'expresion' is no field of a rule: {of_rule}"),
+        format!("r.yml:8:5: B: 'fro' is no field of a rule: {of_rule}"),
+        "r.yml:11:33: D: labels: expected names and texts".to_string(),
+        "r.yml:12:53: E: for: 'soon' is no duration: expected one such as 5m".to_string(),
+        "r.yml:12:42: E: annotations: expected a text for 'a'".to_string(),
+        "r.yml:13:5: expected either alert or record".to_string(),
+        format!("r.yml:15:3: group 'h': 'intervall' is no field of a group: {of_group}"),
+        "r.yml:17:20: group 'i': limit: expected a number".to_string(),
+        "r.yml:17:33: group 'i': rules: expected a list".to_string(),
+    ];
+    assert_eq!(refused, expected);
+}
