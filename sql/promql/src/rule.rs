@@ -79,7 +79,14 @@ pub fn alert(
     options.extend(labels.iter().map(|(label, value)| (format!("\"label.{label}\""), value.clone())));
     for (name, text) in &written.annotations {
         match translated(text) {
-            Ok(text) => options.push((annotation(name), text)),
+            Ok((text, shows_all_labels)) => {
+                if shows_all_labels {
+                    notes.push(format!(
+                        "annotation '{name}' shows all labels of the alert, where Prometheus shows those of its series and the metric's name"
+                    ));
+                }
+                options.push((annotation(name), text));
+            }
             Err(reason) => notes.push(format!("annotation '{name}' is left out: {reason}")),
         }
     }

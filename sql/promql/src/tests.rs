@@ -146,7 +146,7 @@ fn options_labels_and_annotations_go_with_the_rule() {
          -- Note: its name was 'Disk-full': routes and silences that match alertname must match the new one.\n\
          CREATE ALERT \"Disk_full\"\nWITH (severity = 'critical',\n      for = '10 minutes',\n      keep_firing_for = '1 hour',\n      \
          no_data = 'resolve',\n      limit = '5',\n      \"label.prometheus_severity\" = 'page',\n      \"label.team\" = 'a',\n      \"label.area\" = 'it''s',\n      \
-         summary = '{{ labels.instance }} at {{ value }}',\n      \"annotation.dashboard\" = 'd')\nAS\n\
+         summary = '{{ labels.instance }} at {{ printf(\"%v\", value) }}',\n      \"annotation.dashboard\" = 'd')\nAS\n\
          SELECT labels, last(value) AS value\nFROM HOP(metrics, ts, INTERVAL '30 seconds', INTERVAL '5 minutes')\nWHERE name = 'x'\n\
          GROUP BY window_start, window_end, labels\nHAVING last(value) > 1;\n"
     );

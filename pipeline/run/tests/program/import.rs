@@ -1,5 +1,5 @@
 //! Rules of Prometheus, translated: the real promtool finds the same alerts, with the same labels, at the same minutes, over random
-//! series with gaps, resets and labels that are missing.
+//! series with gaps, resets and labels that are missing; and it prints the same annotations.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -202,6 +202,11 @@ fn promtool(
         }
     }
     std::fs::write(folder.join("tests.yml"), tests).unwrap();
+    tested(folder)
+}
+
+/// What promtool says to the tests in a folder; `None` without it.
+fn tested(folder: &Path) -> Option<Result<(), String>> {
     match Command::new("promtool").args(["test", "rules", "tests.yml"]).current_dir(folder).output() {
         Ok(output) if output.status.success() => Some(Ok(())),
         Ok(output) => Some(Err(String::from_utf8_lossy(&output.stderr).into_owned())),
@@ -211,6 +216,122 @@ fn promtool(
             None
         }
     }
+}
+
+/// Annotations as Prometheus has them. Texts have no comma behind a quote, by which they are told apart below.
+const ANNOTATIONS: [&str; 20] = [
+    "{{ $labels.n }} is at {{ $value }}%",
+    "[{{- .Value -}}] {{ $labels.nosuch }}",
+    "{{ $value | humanize }}",
+    "{{ humanize1024 $value }}",
+    "{{ $value | humanizeDuration }}",
+    "{{ $value | humanizePercentage }}",
+    "{{ $value | humanizeTimestamp }}",
+    "{{ $value | printf `%.2f` }}",
+    "{{ printf `%.1f%%` $value }}",
+    "{{ printf `%f %.0f` $value $value }}",
+    "{{ printf `%e %g` $value $value }}",
+    "{{ printf `%.3g` $value }}",
+    "{{ printf `%v of %s` $value $labels.n }}",
+    "{{ printf `%8.1f %-8.1f %+.1f %08.2f` $value $value $value $value }}",
+    "{{ printf `%5d %s` 3 (humanize $value) }}",
+    "{{ $labels.word | title }} {{ $labels.word | toUpper }} {{ toLower $labels.word }}",
+    "{{ if gt $value 1.0 }}more{{ else if eq $labels.n `0` }}none{{ else }}less{{ end }}",
+    "{{ print $value }} {{ `12345.678` | humanize }}",
+    "{{ index $labels `n` }}{{/* nothing */}}",
+    "{{ lt $value 100.0 }}",
+];
+
+/// Values of which some have an exponent, many digits, or a sign.
+const VALUES: [f64; 26] = [
+    0.0,
+    1.0,
+    79.0,
+    79.5,
+    -3.0,
+    1e6,
+    999_999.0,
+    999_999.5,
+    123_456_789.0,
+    3e9,
+    1e7,
+    1e-4,
+    1.234e-5,
+    -1.23e-4,
+    0.1234567891,
+    1_767_225_600.5,
+    3_661.0,
+    86_400.0,
+    90_061.9,
+    12_345.678_9,
+    1_048_576.0,
+    2.5,
+    0.25,
+    1_023.99,
+    91.199_999_999,
+    1e-7,
+];
+
+/// By the label `n`: the annotations that promtool found in the place of none.
+fn annotations_of(said: &str) -> BTreeMap<String, BTreeMap<String, String>> {
+    let entries = |text: &str| -> BTreeMap<String, String> {
+        let inner =
+            text.trim().trim_end_matches(',').trim_end_matches(']').trim_start_matches('{').trim_end_matches('}');
+        let parts = inner.split("\", ").filter_map(|part| part.split_once("=\""));
+        parts.map(|(name, text)| (name.to_string(), text.trim_end_matches('"').to_string())).collect()
+    };
+    let mut found = BTreeMap::new();
+    let mut lines = said.lines().map(str::trim);
+    while let Some(line) = lines.next() {
+        if let Some(labels) = line.strip_prefix("Labels:") {
+            let annotations = lines.next().and_then(|line| line.strip_prefix("Annotations:")).unwrap();
+            found.insert(entries(labels)["n"].clone(), entries(annotations));
+        }
+    }
+    found
+}
+
+#[test]
+fn promtool_prints_the_same_annotations() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let mut rules = "groups: [{name: g, rules: [{alert: A, expr: x > -1e30, annotations: {".to_string();
+    for (index, text) in ANNOTATIONS.iter().enumerate() {
+        write!(rules, "a{index:02}: '{text}', ").unwrap();
+    }
+    rules.push_str("}}]}]\n");
+    std::fs::write(here.join("import.yml"), rules).unwrap();
+    let mut tests =
+        "rule_files: [import.yml]\nevaluation_interval: 1m\ntests:\n- interval: 1m\n  input_series:\n".to_string();
+    for (index, value) in VALUES.iter().enumerate() {
+        writeln!(tests, "  - {{series: 'x{{n=\"{index}\",word=\"an oDD wORD\"}}', values: '{value}'}}").unwrap();
+    }
+    tests.push_str("  alert_rule_test: [{eval_time: 1m, alertname: A, exp_alerts: []}]\n");
+    std::fs::write(here.join("tests.yml"), tests).unwrap();
+    let Some(said) = tested(here) else { return };
+    let found = annotations_of(&said.unwrap_err());
+    assert_eq!(found.len(), VALUES.len());
+    assert!(found.values().all(|annotations| annotations.len() == ANNOTATIONS.len()), "{found:?}");
+
+    good(here, &["rules", "import", "import.yml", "--out", "imported"]);
+    let sql = std::fs::read_to_string(here.join("imported/A.sql")).unwrap();
+    assert!(!sql.contains("Note:"), "{sql}");
+    let rows = VALUES.iter().enumerate().map(|(index, value)| {
+        let labels = serde_json::json!({"n": index.to_string(), "word": "an oDD wORD"});
+        serde_json::json!({"table": "metrics", "at": "0s", "name": "x", "labels": labels, "value": value})
+    });
+    let rows: Vec<Value> = rows.collect();
+    let alerts = found.iter().map(|(n, annotations)| {
+        serde_json::json!({"exp_labels": {"n": n, "word": "an oDD wORD"}, "exp_annotations": annotations})
+    });
+    let alerts: Vec<Value> = alerts.collect();
+    let expected = serde_json::json!([{"alertname": "A", "eval_time": "1m", "exp_alerts": alerts}]);
+    let tests = serde_json::json!({
+        "rule_files": ["imported/A.sql"],
+        "tests": [{"input_rows": rows, "alert_rule_test": expected}],
+    });
+    std::fs::write(here.join("A.test.yaml"), tests.to_string()).unwrap();
+    good(here, &["test", "A.test.yaml"]);
 }
 
 #[test]
