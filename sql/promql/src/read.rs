@@ -31,6 +31,11 @@ impl<'a> Reader<'a> {
         Reader { recorded, depth: 0, used: vec![] }
     }
 
+    /// Whether a recording rule of these files records it.
+    pub fn records(&self, name: &str) -> bool {
+        self.recorded.has(name)
+    }
+
     /// Reads an expression.
     ///
     /// # Errors
@@ -66,7 +71,7 @@ impl<'a> Reader<'a> {
         if self.recorded.has(&found.name) {
             return self.recorded_now(&found, selector, offset);
         }
-        Ok(series(Leaf { selector: found, function: Function::Last, range: LOOKBACK, offset }))
+        Ok(series(Leaf { selector: found, function: Function::Newest, range: LOOKBACK, offset }))
     }
 
     fn recorded_now(&mut self, found: &Selector, written: &VectorSelector, offset: Duration) -> Result<Typed, String> {

@@ -1,5 +1,5 @@
 //! Rules of Prometheus, translated: the real promtool finds the same alerts, with the same labels, at the same minutes, over random
-//! series with gaps, resets and labels that are missing; and it prints the same annotations.
+//! series with gaps, ends, resets and labels that are missing; and it prints the same annotations.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -21,6 +21,24 @@ const START: i64 = 1_767_225_600;
 
 type Labels = BTreeMap<String, String>;
 
+/// What a series has at one of its times.
+#[derive(Clone, Copy)]
+enum Sample {
+    Value(f64),
+    /// The row that says that it has ended.
+    Ended,
+    Missing,
+}
+
+impl Sample {
+    fn plus(self, more: f64) -> Sample {
+        match self {
+            Sample::Value(value) => Sample::Value(value + more),
+            other => other,
+        }
+    }
+}
+
 /// Numbers that are the same for the same seed (splitmix64).
 struct Numbers(u64);
 
@@ -37,19 +55,23 @@ impl Numbers {
         low + self.below(high - low + 1)
     }
 
-    /// The first sample is missing, so that no range begins with one, and so are some others.
-    fn with_gaps(&mut self, values: Vec<i64>) -> Vec<Option<f64>> {
-        let mut values: Vec<Option<f64>> = values.into_iter().map(|value| Some(value as f64)).collect();
-        values[0] = None;
+    /// The first sample is missing, so that no range begins with one, and so are some others: because the series had ended, or was not
+    /// heard of.
+    fn with_gaps(&mut self, values: Vec<i64>) -> Vec<Sample> {
+        let mut values: Vec<Sample> = values.into_iter().map(|value| Sample::Value(value as f64)).collect();
+        values[0] = Sample::Missing;
         for _ in 0..self.below(3) {
             let from = self.between(1, SAMPLES as i64 - 1) as usize;
             let lasts = [1, 2, 5, 12, 30][self.below(5) as usize];
-            values.iter_mut().skip(from).take(lasts).for_each(|value| *value = None);
+            values.iter_mut().skip(from).take(lasts).for_each(|value| *value = Sample::Missing);
+            if self.below(2) == 0 {
+                values[from] = Sample::Ended;
+            }
         }
         values
     }
 
-    fn gauge(&mut self, low: i64, high: i64) -> Vec<Option<f64>> {
+    fn gauge(&mut self, low: i64, high: i64) -> Vec<Sample> {
         let mut value = self.between(low, high);
         let values = (0..SAMPLES).map(|_| {
             if self.below(10) < 3 {
@@ -61,7 +83,7 @@ impl Numbers {
         self.with_gaps(values)
     }
 
-    fn counter(&mut self) -> Vec<Option<f64>> {
+    fn counter(&mut self) -> Vec<Sample> {
         let mut value = [0, 0, 1, 50][self.below(4) as usize];
         let mut pace = [0, 1, 3, 9][self.below(4) as usize];
         let values = (0..SAMPLES).map(|_| {
@@ -82,7 +104,7 @@ impl Numbers {
 struct Series {
     name: &'static str,
     labels: Vec<(&'static str, &'static str)>,
-    values: Vec<Option<f64>>,
+    values: Vec<Sample>,
 }
 
 fn fleet(numbers: &mut Numbers) -> Vec<Series> {
@@ -104,7 +126,7 @@ fn fleet(numbers: &mut Numbers) -> Vec<Series> {
         add("capacity", &own, numbers.gauge(10, 18));
         add("free", &own, numbers.gauge(0, 3));
         // No two are equal, among which topk may take either.
-        let unequal = numbers.gauge(0, 10).into_iter().map(|value| value.map(|value| value + index as f64 / 8.0));
+        let unequal = numbers.gauge(0, 10).into_iter().map(|value| value.plus(index as f64 / 8.0));
         add("unequal", &own, unequal.collect());
         add("up", &short, numbers.gauge(0, 1));
         let version = if numbers.below(2) == 0 { "v1" } else { "v2" };
@@ -117,7 +139,7 @@ fn fleet(numbers: &mut Numbers) -> Vec<Series> {
         add("treated", &with(&short, "kind", "odd"), numbers.gauge(0, 5));
         let fast = numbers.counter();
         let slower = |factor: usize| {
-            let add = |(index, value): (usize, &Option<f64>)| value.map(|value| value + (index * factor) as f64);
+            let add = |(index, value): (usize, &Sample)| value.plus((index * factor) as f64);
             fast.iter().enumerate().map(add).collect::<Vec<_>>()
         };
         for (bound, values) in [("0.1", slower(0)), ("0.5", slower(1)), ("+Inf", slower(3))] {
@@ -125,9 +147,15 @@ fn fleet(numbers: &mut Numbers) -> Vec<Series> {
         }
     }
     let ends = numbers.between(5, SAMPLES as i64) as usize;
-    let values = (0..SAMPLES).map(|index| (index > 0 && index < ends).then_some(1.0)).collect();
+    let values = (0..SAMPLES).map(|index| match index {
+        0 => Sample::Missing,
+        index if index < ends => Sample::Value(1.0),
+        index if index == ends && numbers.below(2) == 0 => Sample::Ended,
+        _ => Sample::Missing,
+    });
+    let values = values.collect();
     all.push(Series { name: "gone", labels: vec![("job", "a"), ("instance", "i1")], values });
-    all.push(Series { name: "tick", labels: vec![("job", "t")], values: vec![Some(1.0); SAMPLES] });
+    all.push(Series { name: "tick", labels: vec![("job", "t")], values: vec![Sample::Value(1.0); SAMPLES] });
     all
 }
 
@@ -143,7 +171,11 @@ fn ours(folder: &Path, series: &[Series]) -> BTreeMap<(String, i64), Vec<Labels>
     for Series { name, labels, values } in series {
         let labels: Labels = labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         for (index, value) in values.iter().enumerate() {
-            let Some(value) = value else { continue };
+            let value = match value {
+                Sample::Value(value) => Some(value),
+                Sample::Ended => None,
+                Sample::Missing => continue,
+            };
             let ts = (START + index as i64 * STEP) * 1_000_000;
             rows.push((ts, serde_json::json!({"ts": ts, "name": name, "labels": labels, "value": value}).to_string()));
         }
@@ -182,8 +214,12 @@ fn promtool(
         format!("rule_files: [import.yml]\nevaluation_interval: 1m\ntests:\n- interval: {STEP}s\n  input_series:\n");
     for Series { name, labels, values } in series {
         let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
-        let values: Vec<String> =
-            values.iter().map(|value| value.map_or("_".to_string(), |value| value.to_string())).collect();
+        let values = values.iter().map(|value| match value {
+            Sample::Value(value) => value.to_string(),
+            Sample::Ended => "stale".to_string(),
+            Sample::Missing => "_".to_string(),
+        });
+        let values: Vec<String> = values.collect();
         writeln!(tests, "  - {{series: '{name}{{{}}}', values: '{}'}}", labels.join(","), values.join(" ")).unwrap();
     }
     tests.push_str("  alert_rule_test:\n");
