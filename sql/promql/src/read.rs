@@ -194,7 +194,14 @@ pub fn grouped(input: Typed, function: Aggregation, key: Key) -> Result<Typed, S
     let Kind::Vector(path) = &input.kind else {
         return Err("expected series to aggregate".to_string());
     };
-    let key = reachable(&key, path)?;
+    let key = match (reachable(&key, path)?, &key) {
+        // Labels that were added are among all but some.
+        (Key::By(labels), Key::Without(removed)) => {
+            let added = input.extras.iter().map(|(name, _)| name).filter(|name| !removed.contains(name));
+            Key::by(labels.into_iter().chain(added.cloned()))
+        }
+        (key, _) => key,
+    };
     let of_one = matches!(function, Aggregation::Sum | Aggregation::Avg | Aggregation::Min | Aggregation::Max);
     if of_one && path.last() == Some(&key) && input.extras.is_empty() {
         return Ok(input);
