@@ -1,15 +1,21 @@
-//! `first(x, ts)` and `last(x, ts)` as DataFusion aggregates: the value that is not NULL with the earliest or the latest time. Of
-//! several at the same time the smallest, or the largest: the order of arrival does not matter.
+//! `first(x, ts)` and `last(x, ts)` as DataFusion aggregates: the value that is not NULL with the earliest or the latest time; with
+//! RESPECT NULLS the value of the earliest or latest row, even if it is NULL. Of several at the same time the smallest, or the largest,
+//! NULL below all: the order of arrival does not matter.
 
+use std::any::Any;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit, TimestampMicrosecondType};
 use datafusion::common::{Result, ScalarValue, plan_err};
+use datafusion::logical_expr::expr::NullTreatment;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawAggregateExpr, RawWindowExpr};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
-use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility, WindowFunctionDefinition,
+};
 
 /// The two, by name, and whether the later one is meant. In a rule `ts` may be left out.
 const ENDS: [(&str, bool); 2] = [("first", false), ("last", true)];
@@ -23,16 +29,62 @@ pub fn is_last(name: &str) -> Option<bool> {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct EndUdaf {
     name: &'static str,
-    last: bool,
+    end: End,
     signature: Signature,
+}
+
+/// What is asked of one of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct End {
+    /// Whether the later end is meant.
+    pub last: bool,
+    /// Whether rows count whose value is NULL.
+    pub nulls: bool,
 }
 
 /// The aggregates, to be registered.
 pub fn ends() -> [AggregateUDF; 2] {
-    ENDS.map(|(name, last)| {
-        let signature = Signature::user_defined(Volatility::Immutable);
-        AggregateUDF::new_from_impl(EndUdaf { name, last, signature })
-    })
+    ENDS.map(|(name, last)| end_udaf(name, End { last, nulls: false }))
+}
+
+fn end_udaf(name: &'static str, end: End) -> AggregateUDF {
+    AggregateUDF::new_from_impl(EndUdaf { name, end, signature: Signature::user_defined(Volatility::Immutable) })
+}
+
+/// What is asked, when a function is one of the two.
+pub fn end_of(function: &AggregateUDF) -> Option<End> {
+    (function.inner().as_ref() as &dyn Any).downcast_ref::<EndUdaf>().map(|udaf| udaf.end)
+}
+
+/// Reads RESPECT NULLS, which accumulators are not told of, into the function itself. IGNORE NULLS says what holds without it.
+#[derive(Debug)]
+pub struct NullsOfEnds;
+
+impl NullsOfEnds {
+    fn read(function: &mut Arc<AggregateUDF>, treatment: &mut Option<NullTreatment>) {
+        let udaf = (function.inner().as_ref() as &dyn Any).downcast_ref::<EndUdaf>();
+        match (udaf.map(|udaf| (udaf.name, udaf.end)), *treatment) {
+            (Some((name, end)), Some(NullTreatment::RespectNulls)) => {
+                *function = Arc::new(end_udaf(name, End { nulls: true, ..end }));
+            }
+            (Some(_), Some(NullTreatment::IgnoreNulls)) => *treatment = None,
+            _ => {}
+        }
+    }
+}
+
+impl ExprPlanner for NullsOfEnds {
+    fn plan_aggregate(&self, mut call: RawAggregateExpr) -> Result<PlannerResult<RawAggregateExpr>> {
+        NullsOfEnds::read(&mut call.func, &mut call.null_treatment);
+        Ok(PlannerResult::Original(call))
+    }
+
+    fn plan_window(&self, mut call: RawWindowExpr) -> Result<PlannerResult<RawWindowExpr>> {
+        if let WindowFunctionDefinition::AggregateUDF(function) = &mut call.func_def {
+            NullsOfEnds::read(function, &mut call.null_treatment);
+        }
+        Ok(PlannerResult::Original(call))
+    }
 }
 
 fn time() -> DataType {
@@ -61,8 +113,8 @@ impl AggregateUDFImpl for EndUdaf {
 
     fn accumulator(&self, arguments: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         let null = ScalarValue::try_from(arguments.return_field.data_type())?;
-        let better = if self.last { Ordering::Greater } else { Ordering::Less };
-        Ok(Box::new(End { found: None, null, better }))
+        let better = if self.end.last { Ordering::Greater } else { Ordering::Less };
+        Ok(Box::new(Best { found: None, null, better, nulls: self.end.nulls }))
     }
 
     fn state_fields(&self, arguments: StateFieldsArgs) -> Result<Vec<FieldRef>> {
@@ -73,6 +125,10 @@ impl AggregateUDFImpl for EndUdaf {
         ])
     }
 
+    fn supports_null_handling_clause(&self) -> bool {
+        true
+    }
+
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {
         AggregateOrderSensitivity::Insensitive
     }
@@ -80,16 +136,18 @@ impl AggregateUDFImpl for EndUdaf {
 
 /// The best so far.
 #[derive(Debug)]
-struct End {
+struct Best {
     found: Option<(i64, ScalarValue)>,
     null: ScalarValue,
     better: Ordering,
+    nulls: bool,
 }
 
-impl Accumulator for End {
+impl Accumulator for Best {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         let times = values[1].as_primitive::<TimestampMicrosecondType>();
-        for row in (0..values[0].len()).filter(|row| values[0].is_valid(*row) && times.is_valid(*row)) {
+        let counts = |row: &usize| times.is_valid(*row) && (self.nulls || values[0].is_valid(*row));
+        for row in (0..values[0].len()).filter(counts) {
             let ts = times.value(row);
             if self.found.as_ref().is_some_and(|(known, _)| ts.cmp(known) == self.better.reverse()) {
                 continue;

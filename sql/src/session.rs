@@ -22,7 +22,7 @@ use tidewatch_model::table;
 
 use crate::calendar::TruncAsBin;
 use crate::dimension::Dimensions;
-use crate::ends::ends;
+use crate::ends::{NullsOfEnds, ends};
 use crate::histogram::histogram_quantile;
 use crate::increase::growths;
 use crate::meter::metered;
@@ -119,6 +119,7 @@ fn session_state(partitions: usize, runtime: RuntimeEnv) -> Result<SessionState>
     context.register_udaf(histogram_quantile());
     context.register_udf(ratio());
     of_numbers().into_iter().for_each(|function| context.register_udf(function));
+    context.state_ref().write().register_expr_planner(Arc::new(NullsOfEnds))?;
     Ok(context.state())
 }
 

@@ -1,10 +1,14 @@
 //! Filters of templates that show numbers to people, as Prometheus' functions of these names do.
 
-use minijinja::{Environment, Error, ErrorKind, Value};
-use tidewatch_model::Timestamp;
+use std::borrow::Cow;
 
-/// Adds `humanize`, `humanize1024`, `humanize_duration` (of seconds), `humanize_percentage` (of a ratio), and `humanize_timestamp` (of
-/// seconds since the epoch).
+use chrono::DateTime;
+use minijinja::{Environment, Error, ErrorKind, Value};
+
+use crate::printf::general;
+
+/// Adds `humanize`, `humanize1024`, `humanize_duration` (of seconds), `humanize_percentage` (of a ratio), `humanize_timestamp` (of
+/// seconds since the epoch), and `title`.
 pub fn add_filters(environment: &mut Environment) {
     let filters: [(&str, fn(f64) -> String); 5] = [
         ("humanize", thousands),
@@ -16,6 +20,17 @@ pub fn add_filters(environment: &mut Environment) {
     for (name, show) in filters {
         environment.add_filter(name, move |value: Value| number(&value).map(show));
     }
+    environment.add_filter("title", title);
+}
+
+/// Every word with a large first letter, the others as they are.
+fn title(text: Cow<'_, str>) -> String {
+    let mut within = false;
+    let letters = text.chars().flat_map(|letter| {
+        let first = !std::mem::replace(&mut within, letter.is_alphanumeric() || letter == '_');
+        if first { letter.to_uppercase().collect() } else { vec![letter] }
+    });
+    letters.collect()
 }
 
 /// A number, or a label's text that is one.
@@ -29,35 +44,27 @@ fn number(value: &Value) -> Result<f64, Error> {
 
 /// At most four digits that mean something, as C's `%.4g` writes them.
 fn four_digits(value: f64) -> String {
-    if !value.is_finite() {
-        return match value {
-            value if value.is_nan() => "NaN".to_string(),
-            value if value > 0.0 => "+Inf".to_string(),
-            _ => "-Inf".to_string(),
-        };
-    }
-    let trimmed = |text: &str| match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_string(),
-        false => text.to_string(),
-    };
-    let scientific = format!("{value:.3e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or_default();
-    if (-4..4).contains(&exponent) {
-        return trimmed(&format!("{value:.*}", (3 - exponent).max(0) as usize));
-    }
-    format!("{}e{}{:02}", trimmed(digits), if exponent < 0 { '-' } else { '+' }, exponent.abs())
+    general(value, Some(4))
+}
+
+/// From one unit to the next.
+enum Step {
+    Times(f64),
+    Over(f64),
 }
 
 /// The number with the first of these units in which it has no more than four digits.
-fn scaled(mut value: f64, by: f64, units: &[&str], fits: impl Fn(f64) -> bool) -> String {
+fn scaled(mut value: f64, by: Step, units: &[&str], fits: impl Fn(f64) -> bool) -> String {
     let mut unit = "";
     for next in units {
         if fits(value.abs()) {
             break;
         }
         unit = next;
-        value *= by;
+        match by {
+            Step::Times(factor) => value *= factor,
+            Step::Over(divisor) => value /= divisor,
+        }
     }
     format!("{}{unit}", four_digits(value))
 }
@@ -66,15 +73,19 @@ fn thousands(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_string(),
         size if !size.is_finite() => four_digits(value),
-        size if size >= 1.0 => scaled(value, 1e-3, &["k", "M", "G", "T", "P", "E", "Z", "Y"], |size| size < 1_000.0),
-        _ => scaled(value, 1e3, &["m", "u", "n", "p", "f", "a", "z", "y"], |size| size >= 1.0),
+        size if size >= 1.0 => {
+            scaled(value, Step::Over(1e3), &["k", "M", "G", "T", "P", "E", "Z", "Y"], |size| size < 1_000.0)
+        }
+        _ => scaled(value, Step::Times(1e3), &["m", "u", "n", "p", "f", "a", "z", "y"], |size| size >= 1.0),
     }
 }
 
 fn kibis(value: f64) -> String {
     match value.abs() {
         size if size <= 1.0 || !size.is_finite() => four_digits(value),
-        _ => scaled(value, 1.0 / 1024.0, &["ki", "Mi", "Gi", "Ti", "Pi", "Ei", "Zi", "Yi"], |size| size < 1_024.0),
+        _ => {
+            scaled(value, Step::Over(1_024.0), &["ki", "Mi", "Gi", "Ti", "Pi", "Ei", "Zi", "Yi"], |size| size < 1_024.0)
+        }
     }
 }
 
@@ -87,7 +98,7 @@ fn duration(seconds: f64) -> String {
         return "0s".to_string();
     }
     if size < 1.0 {
-        return scaled(seconds, 1e3, &["m", "u", "n", "p", "f", "a", "z", "y"], |size| size >= 1.0) + "s";
+        return scaled(seconds, Step::Times(1e3), &["m", "u", "n", "p", "f", "a", "z", "y"], |size| size >= 1.0) + "s";
     }
     let sign = if seconds < 0.0 { "-" } else { "" };
     let whole = size as i64;
@@ -100,11 +111,15 @@ fn duration(seconds: f64) -> String {
     }
 }
 
+/// To the millisecond, in UTC.
 fn timestamp(seconds: f64) -> String {
-    match seconds.is_finite() {
-        true => Timestamp((seconds * 1e6) as i64).to_string(),
-        false => four_digits(seconds),
-    }
+    let instant = seconds.is_finite().then(|| DateTime::from_timestamp_millis((seconds * 1e3) as i64)).flatten();
+    let Some(instant) = instant else { return four_digits(seconds) };
+    let fraction = match instant.timestamp_subsec_millis() {
+        0 => String::new(),
+        millis => format!(".{millis:03}").trim_end_matches('0').to_string(),
+    };
+    format!("{}{fraction} +0000 UTC", instant.format("%Y-%m-%d %H:%M:%S"))
 }
 
 #[cfg(test)]
@@ -126,6 +141,15 @@ mod tests {
             [12_345.0, 0.000_012_345, f64::NAN, f64::INFINITY].map(four_digits),
             ["1.234e+04", "1.234e-05", "NaN", "+Inf"]
         );
-        assert_eq!(timestamp(1_767_225_600.0), "2026-01-01T00:00:00Z");
+        assert_eq!(
+            [1_767_225_600.0, 1_767_225_600.5, 0.123_456, -3.0].map(timestamp),
+            [
+                "2026-01-01 00:00:00 +0000 UTC",
+                "2026-01-01 00:00:00.5 +0000 UTC",
+                "1970-01-01 00:00:00.123 +0000 UTC",
+                "1969-12-31 23:59:57 +0000 UTC"
+            ]
+        );
+        assert_eq!(title("heLLo wORLD of_a b-c".into()), "HeLLo WORLD Of_a B-C");
     }
 }

@@ -10,5 +10,6 @@ pub mod clean;
 mod humanize;
 pub mod lifecycle;
 pub mod outbox;
+mod printf;
 pub mod template;
 pub mod watermark;

@@ -3,13 +3,14 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use minijinja::value::Object;
-use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value as TemplateValue};
+use minijinja::value::{Object, ValueKind};
+use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value as TemplateValue, escape_formatter};
 use tidewatch_model::alert::Labels;
 use tidewatch_model::value::headline;
 use tidewatch_model::{Value, Values};
 
 use crate::humanize::add_filters;
+use crate::printf::add_printf;
 
 /// Names that every template may use besides the rule's columns: all labels, all values, the first number, and the
 /// functions and tests of the template language that count as names.
@@ -21,6 +22,7 @@ const ALWAYS: [&str; 5] = ["labels", "values", "value", "alertname", "loop"];
 /// What is wrong, in words: its syntax, or a name that is no column of the rule.
 pub fn check(text: &str, known: &[&str]) -> Result<(), String> {
     let mut environment = Environment::new();
+    add_printf(&mut environment);
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     let template = environment.template_from_str(text).map_err(|error| format!("template {text:?}: {error}"))?;
     let mut unknown: Vec<String> = template.undeclared_variables(false).into_iter().collect();
@@ -44,6 +46,13 @@ thread_local! {
     static PARSED: RefCell<Environment<'static>> = RefCell::new({
         let mut environment = Environment::new();
         add_filters(&mut environment);
+        add_printf(&mut environment);
+        environment.set_formatter(|out, state, value| match f64::try_from(value.clone()) {
+            Ok(number) if value.kind() == ValueKind::Number && !value.is_integer() => {
+                escape_formatter(out, state, &TemplateValue::from(short(number)))
+            }
+            _ => escape_formatter(out, state, value),
+        });
         // A template is called by its text, and one that ends like the name of a page is no page.
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment
@@ -71,7 +80,7 @@ impl Object for Names {
             "values" => Some(named.collect()),
             "value" => match values.iter().find(|(known, _)| known == "value") {
                 Some((_, text)) if text.as_f64().is_none() => Some(template_value(text)),
-                _ => headline(values).map(|number| TemplateValue::from(short(number))),
+                _ => headline(values).map(TemplateValue::from),
             },
             name => labels.get(name).map(|value| TemplateValue::from(value.as_str())).or_else(|| {
                 let value = values.iter().find(|(known, _)| known == name);
@@ -111,12 +120,12 @@ fn template_value(value: &Value) -> TemplateValue {
         Value::Null => TemplateValue::from(""),
         Value::Bool(value) => TemplateValue::from(*value),
         Value::Int(value) => TemplateValue::from(*value),
-        Value::Float(value) => TemplateValue::from(short(*value)),
+        Value::Float(value) => TemplateValue::from(*value),
         Value::Text(value) => TemplateValue::from(value.as_str()),
     }
 }
 
-/// Four decimals at most: people read `91.2`, not `91.19999999999999`.
+/// As a number is printed, with four decimals at most: people read `91.2`, not `91.19999999999999`. Filters and `printf` have all of it.
 fn short(value: f64) -> f64 {
     let scaled = value * 1e4;
     if scaled.is_finite() && scaled.abs() < 9e15 { scaled.round() / 1e4 } else { value }
@@ -154,6 +163,11 @@ mod tests {
         assert_eq!(named.render("{{ value }}"), "0.5", "a column of that name is meant");
         assert_eq!(context.render("{{ t | nonsense }}"), "{{ t | nonsense }}");
         assert_eq!(context.render("{{ 0.25 | humanize_percentage }}, {{ n | humanize_duration }}"), "25%, 3s");
+        assert_eq!(
+            context.render("{{ printf('%v of %.3f', t, value) }}, {{ 0.000012 | humanize }}, {{ t * 2 }}"),
+            "91.199999999 of 91.200, 12u, 182.4"
+        );
+        assert_eq!(check("{{ printf('%v', t) }}", &["t"]), Ok(()));
         assert_eq!(context.render("{{ '<' }} see {{ host }}.html"), "< see n1.html");
     }
 }

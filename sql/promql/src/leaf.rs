@@ -8,13 +8,18 @@ use crate::text::{interval, number};
 /// How far back an instant vector looks, as Prometheus does by default.
 pub const LOOKBACK: Duration = Duration::from_secs(300);
 
+/// What a row says of a series that has not ended.
+pub const HAS_VALUE: &str = "value IS NOT NULL";
+
 /// A function over samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Function {
-    /// The newest sample; `last_over_time` too.
-    Last,
+    /// The newest sample, none where a series has ended since: what a selector without a range is.
+    Newest,
     /// When that was, in seconds.
     Timestamp,
+    /// `last_over_time`.
+    Last,
     /// An aggregate of SQL of that name.
     Plain(&'static str),
     /// `quantile_over_time`.
@@ -80,6 +85,16 @@ impl Leaf {
         matches!(self.function, Function::InstantRate | Function::InstantDelta | Function::Changes | Function::Resets)
     }
 
+    /// Whether a row without a value tells it that the series has ended. A range passes over such rows.
+    pub fn sees_ends(&self) -> bool {
+        matches!(self.function, Function::Newest | Function::Timestamp)
+    }
+
+    /// Whether it must not meet rows without a value.
+    pub fn needs_values(&self) -> bool {
+        self.looks_at_neighbours() || !self.is_plain()
+    }
+
     /// Whether its value is one aggregate.
     pub fn is_plain(&self) -> bool {
         !matches!(self.function, Function::Increase | Function::Rate | Function::Delta)
@@ -88,6 +103,9 @@ impl Leaf {
     /// Its columns, called after `name`. `given` are conditions that all rows pass; `size` is the window's.
     pub fn columns(&self, name: &str, given: &[String], size: Duration) -> Columns {
         let mut conditions = self.selector.conditions();
+        if self.needs_values() {
+            conditions.push(HAS_VALUE.to_string());
+        }
         conditions.retain(|condition| !given.contains(condition));
         if self.offset > Duration::ZERO {
             conditions.push(format!("ts < window_end - {}", interval(self.offset)));
@@ -105,15 +123,20 @@ impl Leaf {
         let call = |text: &str| format!("{text}{filter}");
         let one = |text: String| Columns { aggregates: vec![(name.to_string(), text)], formula: None };
         match self.function {
+            Function::Newest => one(call("last(value)") + " RESPECT NULLS"),
+            Function::Timestamp => one(format!(
+                "CASE WHEN {} RESPECT NULLS IS NOT NULL THEN extract(epoch FROM {}) END",
+                call("last(value)"),
+                call("max(ts)")
+            )),
             Function::Last => one(call("last(value)")),
-            Function::Timestamp => one(format!("extract(epoch FROM {})", call("max(ts)"))),
             Function::Plain("count") => one(format!("nullif({}, 0)", call("count(value)"))),
             Function::Plain(function) => one(call(&format!("{function}(value)"))),
             Function::Quantile(share) => one(call(&format!("percentile_cont(value, {})", number(share)))),
             Function::Present => one(format!("CASE WHEN {} > 0 THEN 1.0 END", call("count(value)"))),
             Function::InstantDelta => one(call("last(value - before)")),
             Function::InstantRate => one(call(
-                "last(CASE WHEN value < before THEN value ELSE value - before END / (extract(epoch FROM ts) - extract(epoch FROM before_ts)))",
+                "last(ratio(CASE WHEN value < before THEN value ELSE value - before END, extract(epoch FROM ts) - extract(epoch FROM before_ts)))",
             )),
             Function::Changes => one(call(&self.counted("<>", size))),
             Function::Resets => one(call(&self.counted("<", size))),

@@ -82,7 +82,7 @@ impl fmt::Display for Refusal {
 /// let text = "groups: [{name: g, rules: [{alert: Down, expr: up == 0, for: 1m}]}]";
 /// let imported = tidewatch_promql::import("rules.yml", text);
 /// assert!(imported.refused.is_empty());
-/// assert!(imported.rules[0].sql.contains("HAVING last(value) = 0"));
+/// assert!(imported.rules[0].sql.contains("HAVING last(value) RESPECT NULLS = 0"));
 /// ```
 pub fn import(file_name: &str, text: &str) -> Imported {
     import_all([(file_name, text)])

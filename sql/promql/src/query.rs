@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::leaf::Leaf;
+use crate::leaf::{HAS_VALUE, Leaf};
 use crate::node::{Aggregation, Arithmetic, Key, Node};
 use crate::text::{column, interval, number, quoted};
 
@@ -213,6 +213,13 @@ impl Query {
                 let first = Text { sql: format!("{} <= {}", rank.sql, number(*count)), rank: COMPARE };
                 all(vec![first, self.present(input, at)?])
             }
+            Node::Aggregate { function: Aggregation::Count, .. } => {
+                let count = self.value(node, at)?;
+                match counted(&count) {
+                    Some(count) => Text { sql: format!("{count} > 0"), rank: COMPARE },
+                    None => Text { sql: format!("{} IS NOT NULL", count.at(ADD)), rank: COMPARE },
+                }
+            }
             node => Text { sql: format!("{} IS NOT NULL", self.value(node, at)?.at(ADD)), rank: COMPARE },
         })
     }
@@ -229,7 +236,7 @@ impl Query {
             (">=" | "=", Node::Number(least)) => *least > 0.0,
             _ => false,
         };
-        if passes && let Some(count) = one.sql.strip_prefix("nullif(").and_then(|rest| rest.strip_suffix(", 0)")) {
+        if passes && let Some(count) = counted(&one) {
             one = Text::atom(count);
         }
         Ok(Text { sql: format!("{} {operator} {}", one.at(ADD), other.at(ADD)), rank: COMPARE })
@@ -250,7 +257,7 @@ impl Query {
             .ok_or_else(|| "no column".to_string())
     }
 
-    /// What all rows pass: the names of the metrics, and what all selectors have in common.
+    /// What all rows pass: the names of the metrics, what all selectors have in common, and that there is a value where all need one.
     pub fn conditions(&self) -> Vec<String> {
         let mut names: Vec<&str> = Vec::new();
         for leaf in &self.leaves {
@@ -271,7 +278,15 @@ impl Query {
         let common = first.into_iter().flat_map(|first| &first.selector.matchers);
         let common = common.filter(|matcher| self.leaves.iter().all(|leaf| leaf.selector.matchers.contains(matcher)));
         conditions.extend(common.cloned());
+        if self.leaves.iter().any(Leaf::needs_values) && !self.sees_ends() {
+            conditions.push(HAS_VALUE.to_string());
+        }
         conditions
+    }
+
+    /// Whether something of it is told by a row without a value that its series has ended.
+    pub fn sees_ends(&self) -> bool {
+        self.leaves.iter().any(Leaf::sees_ends)
     }
 
     fn operand(&mut self, node: &Node, at: usize) -> Result<Text, String> {
@@ -460,6 +475,11 @@ impl Text {
 /// The name of a leaf's column.
 pub fn leaf_name(index: usize) -> String {
     format!("s{}", index + 1)
+}
+
+/// The count itself, where zero is no sample.
+fn counted(text: &Text) -> Option<&str> {
+    text.sql.strip_prefix("nullif(").and_then(|rest| rest.strip_suffix(", 0)"))
 }
 
 fn all(parts: Vec<Text>) -> Text {

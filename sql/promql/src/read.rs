@@ -31,6 +31,11 @@ impl<'a> Reader<'a> {
         Reader { recorded, depth: 0, used: vec![] }
     }
 
+    /// Whether a recording rule of these files records it.
+    pub fn records(&self, name: &str) -> bool {
+        self.recorded.has(name)
+    }
+
     /// Reads an expression.
     ///
     /// # Errors
@@ -66,7 +71,7 @@ impl<'a> Reader<'a> {
         if self.recorded.has(&found.name) {
             return self.recorded_now(&found, selector, offset);
         }
-        Ok(series(Leaf { selector: found, function: Function::Last, range: LOOKBACK, offset }))
+        Ok(series(Leaf { selector: found, function: Function::Newest, range: LOOKBACK, offset }))
     }
 
     fn recorded_now(&mut self, found: &Selector, written: &VectorSelector, offset: Duration) -> Result<Typed, String> {
@@ -189,7 +194,14 @@ pub fn grouped(input: Typed, function: Aggregation, key: Key) -> Result<Typed, S
     let Kind::Vector(path) = &input.kind else {
         return Err("expected series to aggregate".to_string());
     };
-    let key = reachable(&key, path)?;
+    let key = match (reachable(&key, path)?, &key) {
+        // Labels that were added are among all but some.
+        (Key::By(labels), Key::Without(removed)) => {
+            let added = input.extras.iter().map(|(name, _)| name).filter(|name| !removed.contains(name));
+            Key::by(labels.into_iter().chain(added.cloned()))
+        }
+        (key, _) => key,
+    };
     let of_one = matches!(function, Aggregation::Sum | Aggregation::Avg | Aggregation::Min | Aggregation::Max);
     if of_one && path.last() == Some(&key) && input.extras.is_empty() {
         return Ok(input);

@@ -36,22 +36,17 @@ pub fn alert(
     let mut notes = written.notes.clone();
     let mut options: Vec<(String, String)> = Vec::new();
     let mut labels: Vec<(String, String)> = Vec::new();
-    let selected = match absent(expr, slide, recorded) {
+    let mut reader = Reader::new(recorded);
+    let selected = match absent(expr, slide, &mut reader) {
         Some(found) => {
             let found = found?;
             labels = found.labels;
             Selected { sql: found.sql, key: None, labels: vec![] }
         }
-        None => {
-            let mut reader = Reader::new(recorded);
-            let typed = reader.read(expr)?;
-            let selected = select(&typed, slide)?;
-            let used =
-                reader.used.iter().map(|name| format!("'{name}' is a recording rule: its expression is in this rule"));
-            notes.extend(used);
-            selected
-        }
+        None => select(&reader.read(expr)?, slide)?,
     };
+    let used = reader.used.iter().map(|name| format!("'{name}' is a recording rule: its expression is in this rule"));
+    notes.extend(used);
     let word = written.labels.iter().find(|(label, _)| label == "severity").map(|(_, word)| word.as_str());
     let severity = word.map(|word| severity(word, &mut notes, &mut labels)).transpose()?;
     options.push(("severity".to_string(), severity.unwrap_or("warning").to_string()));
@@ -79,7 +74,14 @@ pub fn alert(
     options.extend(labels.iter().map(|(label, value)| (format!("\"label.{label}\""), value.clone())));
     for (name, text) in &written.annotations {
         match translated(text) {
-            Ok(text) => options.push((annotation(name), text)),
+            Ok((text, shows_all_labels)) => {
+                if shows_all_labels {
+                    notes.push(format!(
+                        "annotation '{name}' shows all labels of the alert, where Prometheus shows those of its series and the metric's name"
+                    ));
+                }
+                options.push((annotation(name), text));
+            }
             Err(reason) => notes.push(format!("annotation '{name}' is left out: {reason}")),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::leaf::Leaf;
 use crate::node::{Key, Kind, Node, Typed};
 use crate::query::{Query, hop, leaf_name};
 use crate::text::{column, words};
@@ -138,15 +139,13 @@ fn column_of(key: &str) -> String {
 /// FROM and WHERE of the rows themselves.
 fn base(query: &Query) -> String {
     let from = hop(query.slide, query.size);
-    let mut conditions = query.conditions();
-    if query.leaves.iter().any(|leaf| leaf.looks_at_neighbours() || !leaf.is_plain()) {
-        conditions.push("value IS NOT NULL".to_string());
-    }
-    let conditions = conditions.join(" AND ");
-    if !query.leaves.iter().any(|leaf| leaf.looks_at_neighbours()) {
+    let conditions = query.conditions().join(" AND ");
+    if !query.leaves.iter().any(Leaf::looks_at_neighbours) {
         return format!("FROM {from}\nWHERE {conditions}");
     }
-    let over = "OVER (PARTITION BY window_end, name, labels ORDER BY ts)";
+    // Rows without a value are neighbours of each other.
+    let apart = if query.sees_ends() { ", value IS NULL" } else { "" };
+    let over = format!("OVER (PARTITION BY window_end, name, labels{apart} ORDER BY ts)");
     let rows = format!(
         "SELECT window_start, window_end, ts, name, labels, value,\n       lag(value) {over} AS before, lag(ts) {over} AS before_ts\nFROM {from}\nWHERE {conditions}"
     );

@@ -1,10 +1,15 @@
 //! Annotations: from Go's templates, as Prometheus fills them in, to ours.
 
-/// A text with our templates in it.
+/// A number as Go writes it.
+const VALUE: &str = r#"printf("%v", value)"#;
+/// All labels as Go writes them.
+const ALL_LABELS: &str = r#"printf("%v", labels)"#;
+
+/// A text with our templates in it, and whether it shows all labels at once, of which an alert has more than its series.
 ///
 /// # Errors
 /// The action that has no translation, and why.
-pub fn translated(text: &str) -> Result<String, String> {
+pub fn translated(text: &str) -> Result<(String, bool), String> {
     let mut out = String::new();
     let mut rest = text;
     let mut open: Vec<&str> = Vec::new();
@@ -17,7 +22,7 @@ pub fn translated(text: &str) -> Result<String, String> {
     }
     out.push_str(&plain(rest));
     match open.first() {
-        None => Ok(out),
+        None => Ok((out.clone(), out.contains(ALL_LABELS))),
         Some(word) => Err(format!("{{{{ {word} }}}} without its end")),
     }
 }
@@ -74,7 +79,17 @@ fn action(written: &str, open: &mut Vec<&'static str>) -> Result<String, String>
         ["end"] if open.pop().is_some() => Ok(statement("endif")),
         ["range" | "with" | "define" | "template" | "block", ..] => Err(refused("no translation".to_string())),
         _ if tokens.iter().any(|token| matches!(token, Token::Sign(":="))) => Err(refused("a variable".to_string())),
-        _ => Ok(format!("{{{{{before} {} {after}}}}}", pipeline(&tokens).map_err(refused)?)),
+        _ => {
+            let value = pipeline(&tokens).map_err(refused)?;
+            let compares = matches!(words.first(), Some(&("eq" | "ne" | "lt" | "le" | "gt" | "ge" | "not")));
+            let shown = match value.as_str() {
+                "value" => VALUE.to_string(),
+                "labels" => ALL_LABELS.to_string(),
+                compared if compares => format!("printf(\"%v\", {compared})"),
+                shown => shown.to_string(),
+            };
+            Ok(format!("{{{{{before} {shown} {after}}}}}"))
+        }
     }
 }
 
@@ -182,7 +197,7 @@ fn called(command: &[Token], piped: Option<String>) -> Result<String, String> {
         ("title", [value]) => format!("{value} | title"),
         ("toUpper", [value]) => format!("{value} | upper"),
         ("toLower", [value]) => format!("{value} | lower"),
-        ("print", [value]) => value.clone(),
+        ("print", [value]) => format!("printf(\"%v\", {value})"),
         ("index", [labels, label]) if labels == "labels" => format!("labels[{label}]"),
         ("printf", [format, values @ ..]) => printf(format, values)?,
         ("eq", [one, other]) => format!("{one} == {other}"),
@@ -196,7 +211,11 @@ fn called(command: &[Token], piped: Option<String>) -> Result<String, String> {
         ("not", [one]) => format!("(not {one})"),
         _ => return Err(format!("'{name}' has no translation")),
     };
-    Ok(if text.contains(' ') && !text.starts_with('(') { format!("({text})") } else { text })
+    Ok(if text.contains(' ') && !text.starts_with('(') && !text.starts_with("printf(") {
+        format!("({text})")
+    } else {
+        text
+    })
 }
 
 fn filter(name: &str) -> &'static str {
@@ -252,49 +271,31 @@ fn operand(word: &str) -> Option<String> {
 }
 
 fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n"))
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }
 
-/// `printf "%.1f of %s" a b`, as texts put one after the other.
+/// `printf "%.1f of %s" a b` is called as it is, where ours writes what Go's does.
 fn printf(format: &str, values: &[String]) -> Result<String, String> {
-    let format = format.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')).ok_or("printf without a format")?;
-    let mut parts: Vec<String> = Vec::new();
-    let mut values = values.iter();
+    if !format.starts_with('"') {
+        return Err("printf without a format".to_string());
+    }
     let mut rest = format;
+    let mut count = 0;
     while let Some(at) = rest.find('%') {
-        if at > 0 {
-            parts.push(format!("'{}'", &rest[..at]));
-        }
         rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix('%') {
-            parts.push("'%'".to_string());
-            rest = after;
-            continue;
+        let end = rest.find(|letter: char| !"+-# 0123456789.".contains(letter)).unwrap_or(rest.len());
+        let verb = rest[end..].chars().next().ok_or("printf: a verb without its end")?;
+        match verb {
+            '%' => {}
+            's' | 'v' | 'q' | 'd' | 'f' | 'F' | 'e' | 'g' => count += 1,
+            _ => return Err(format!("printf: '%{}{verb}' has no translation", &rest[..end])),
         }
-        let end = rest.find(|letter: char| letter.is_ascii_alphabetic()).ok_or("printf: a verb without its end")?;
-        let (flags, verb) = (&rest[..end], &rest[end..=end]);
-        rest = &rest[end + 1..];
-        let value = values.next().ok_or("printf: a value is missing")?;
-        let digits = flags.strip_prefix('.').map(|digits| if digits.is_empty() { "0" } else { digits });
-        parts.push(match (verb, flags, digits) {
-            ("s" | "v", "", _) => value.clone(),
-            ("q", "", _) => format!("'\"' ~ {value} ~ '\"'"),
-            ("d", "", _) | ("f", _, Some("0")) => format!("({value} | round | int)"),
-            ("f", _, Some(digits)) if digits.chars().all(|digit| digit.is_ascii_digit()) => {
-                format!("({value} | round({digits}))")
-            }
-            ("f", "", None) | ("g", ..) => value.clone(),
-            _ => return Err(format!("printf: '%{flags}{verb}' has no translation")),
-        });
+        rest = &rest[end + verb.len_utf8()..];
     }
-    if !rest.is_empty() {
-        parts.push(format!("'{rest}'"));
+    match count == values.len() {
+        true => Ok(format!("printf({format}{})", values.iter().map(|value| format!(", {value}")).collect::<String>())),
+        false => Err(format!("printf: {count} values are expected, and {} given", values.len())),
     }
-    Ok(match parts.len() {
-        0 => "''".to_string(),
-        1 => parts.remove(0),
-        _ => format!("({})", parts.join(" ~ ")),
-    })
 }
 
 #[cfg(test)]
@@ -302,26 +303,37 @@ mod tests {
     use super::*;
 
     fn check(written: &str, expected: &str) {
-        assert_eq!(translated(written).unwrap_or_else(|reason| format!("refused: {reason}")), expected, "{written}");
+        let found = translated(written).map(|(text, _)| text);
+        assert_eq!(found.unwrap_or_else(|reason| format!("refused: {reason}")), expected, "{written}");
     }
 
     #[test]
     fn labels_and_values_are_those_of_the_alert() {
-        check("{{ $labels.instance }} is at {{ $value }}%", "{{ labels.instance }} is at {{ value }}%");
-        check("{{.Labels.job}} {{- .Value -}}", "{{ labels.job }} {{- value -}}");
-        check("{{- $value -}}", "{{- value -}}");
-        check(r#"{{ index $labels "job" }} {% x"#, "{{ labels['job'] }} {{ '{%' }} x");
+        check(
+            "{{ $labels.instance }} is at {{ $value }}%",
+            r#"{{ labels.instance }} is at {{ printf("%v", value) }}%"#,
+        );
+        check("{{.Labels.job}} {{- .Value -}}", r#"{{ labels.job }} {{- printf("%v", value) -}}"#);
+        check("{{- $value -}}", r#"{{- printf("%v", value) -}}"#);
+        check(r#"{{ index $labels "job" }} {% x"#, r#"{{ labels["job"] }} {{ '{%' }} x"#);
         check("no template", "no template");
+        check("{{ $labels }}", r#"{{ printf("%v", labels) }}"#);
+        check("{{ lt $value 3.0 }}", r#"{{ printf("%v", (value < 3.0)) }}"#);
+        assert_eq!(translated("{{ $labels }}").map(|(_, all)| all), Ok(true));
     }
 
     #[test]
     fn numbers_are_shown_to_people() {
         check("{{ $value | humanizePercentage }}", "{{ (value | humanize_percentage) }}");
         check("{{ humanizeDuration $value }}", "{{ (value | humanize_duration) }}");
-        check(r#"{{ printf "%.2f" $value }}"#, "{{ (value | round(2)) }}");
-        check(r#"{{ $value | printf "%.0f" }}"#, "{{ (value | round | int) }}");
-        check(r#"{{ printf "%s/%s" $labels.a $labels.b }}"#, "{{ (labels.a ~ '/' ~ labels.b) }}");
-        check(r#"{{ $labels.a | toUpper | printf "%q" }}"#, "{{ ('\"' ~ (labels.a | upper) ~ '\"') }}");
+        check(r#"{{ printf "%.2f" $value }}"#, r#"{{ printf("%.2f", value) }}"#);
+        check(r#"{{ $value | printf "%.0f%%" }}"#, r#"{{ printf("%.0f%%", value) }}"#);
+        check(r#"{{ printf "%s/%s" $labels.a $labels.b }}"#, r#"{{ printf("%s/%s", labels.a, labels.b) }}"#);
+        check(r#"{{ $labels.a | toUpper | printf "%q" }}"#, r#"{{ printf("%q", (labels.a | upper)) }}"#);
+        check(r#"{{ print $value }}"#, r#"{{ printf("%v", value) }}"#);
+        check(r#"{{ printf "%.1f" (humanize $value) }}"#, r#"{{ printf("%.1f", (value | humanize)) }}"#);
+        check(r#"{{ printf "%x" $value }}"#, r#"refused: `{{ printf "%x" $value }}`: printf: '%x' has no translation"#);
+        check(r#"{{ printf "%s" }}"#, r#"refused: `{{ printf "%s" }}`: printf: 1 values are expected, and 0 given"#);
         check(r#"{{ with $x := 3 }}{{ end }}"#, "refused: `{{ with $x := 3 }}`: no translation");
     }
 
@@ -329,7 +341,7 @@ mod tests {
     fn conditions_are_kept() {
         check(
             r#"{{ if eq $labels.a "b" }}x{{ else if gt $value 3.0 }}y{{ else }}z{{ end }}"#,
-            "{% if (labels.a == 'b') %}x{% elif (value > 3.0) %}y{% else %}z{% endif %}",
+            "{% if (labels.a == \"b\") %}x{% elif (value > 3.0) %}y{% else %}z{% endif %}",
         );
         check("{{ if $labels.a }}x", "refused: {{ if }} without its end");
         check(r#"{{ with query "up" }}"#, "refused: `{{ with query \"up\" }}`: no translation");

@@ -26,15 +26,17 @@ fn an_instant_vector_is_the_newest_sample_of_five_minutes() {
     assert_eq!(
         select("up{job=\"a\"} == 0"),
         format!(
-            "SELECT labels, last(value) AS value {HOP} WHERE name = 'up' AND labels['job'] = 'a' {BY_SERIES} HAVING last(value) = 0;"
+            "SELECT labels, last(value) RESPECT NULLS AS value {HOP} WHERE name = 'up' AND labels['job'] = 'a' {BY_SERIES} HAVING last(value) RESPECT NULLS = 0;"
         )
     );
     assert_eq!(
         select("3 >= x"),
-        format!("SELECT labels, last(value) AS value {HOP} WHERE name = 'x' {BY_SERIES} HAVING 3 >= last(value);")
+        format!(
+            "SELECT labels, last(value) RESPECT NULLS AS value {HOP} WHERE name = 'x' {BY_SERIES} HAVING 3 >= last(value) RESPECT NULLS;"
+        )
     );
-    assert!(select("5 < x <= 8").ends_with("HAVING 5 < last(value) AND last(value) <= 8;"));
-    assert!(select("x").ends_with("HAVING last(value) IS NOT NULL;"));
+    assert!(select("5 < x <= 8").ends_with("HAVING 5 < last(value) RESPECT NULLS AND last(value) RESPECT NULLS <= 8;"));
+    assert!(select("x").ends_with("HAVING last(value) RESPECT NULLS IS NOT NULL;"));
 }
 
 #[test]
@@ -42,15 +44,15 @@ fn two_metrics_meet_where_their_labels_are_the_same() {
     assert_eq!(
         select("a > 1 unless b > 2"),
         format!(
-            "SELECT labels, last(value) FILTER (WHERE name = 'a') AS value {HOP} WHERE name IN ('a', 'b') {BY_SERIES} \
-             HAVING last(value) FILTER (WHERE name = 'a') > 1 AND (last(value) FILTER (WHERE name = 'b') > 2) IS NOT TRUE;"
+            "SELECT labels, last(value) FILTER (WHERE name = 'a') RESPECT NULLS AS value {HOP} WHERE name IN ('a', 'b') {BY_SERIES} \
+             HAVING last(value) FILTER (WHERE name = 'a') RESPECT NULLS > 1 AND (last(value) FILTER (WHERE name = 'b') RESPECT NULLS > 2) IS NOT TRUE;"
         )
     );
     assert!(
         select("a / b > 1")
-            .contains("ratio(last(value) FILTER (WHERE name = 'a'), last(value) FILTER (WHERE name = 'b'))")
+            .contains("ratio(last(value) FILTER (WHERE name = 'a') RESPECT NULLS, last(value) FILTER (WHERE name = 'b') RESPECT NULLS)")
     );
-    assert!(select("a / 100 > 1").contains("last(value) / 100 > 1"));
+    assert!(select("a / 100 > 1").contains("last(value) RESPECT NULLS / 100 > 1"));
 }
 
 #[test]
@@ -58,7 +60,7 @@ fn series_are_put_together_in_a_select_around_them() {
     assert_eq!(
         select("sum by (job) (x) > 9"),
         format!(
-            "SELECT labels['job'] AS job, sum(s1) AS value FROM (SELECT window_end, labels, last(value) AS s1 {HOP} \
+            "SELECT labels['job'] AS job, sum(s1) AS value FROM (SELECT window_end, labels, last(value) RESPECT NULLS AS s1 {HOP} \
              WHERE name = 'x' {BY_SERIES}) GROUP BY window_end, labels['job'] HAVING sum(s1) > 9;"
         )
     );
@@ -81,7 +83,7 @@ fn one_row_tells_the_many_of_its_key() {
     assert!(joined.contains("max(s2) OVER (PARTITION BY window_end, labels['instance']) AS o0_1"), "{joined}");
     assert!(
         select("x > 1 and on () hour() >= 8")
-            .ends_with("HAVING last(value) > 1 AND extract(hour FROM window_end) >= 8;")
+            .ends_with("HAVING last(value) RESPECT NULLS > 1 AND extract(hour FROM window_end) >= 8;")
     );
 }
 
@@ -90,6 +92,17 @@ fn a_rate_is_drawn_out_to_the_ends_of_its_time_as_prometheus_does() {
     let rate = select("rate(x_total[10m]) > 1");
     assert!(rate.contains("INTERVAL '10 minutes'") && rate.contains("increase(value) AS s1_grown"), "{rate}");
     assert!(rate.contains("/ 600 AS s1") && rate.ends_with("WHERE s1 > 1;"), "{rate}");
+}
+
+#[test]
+fn a_range_passes_over_the_end_of_a_series_and_a_selector_sees_it() {
+    let both = select("changes(x[5m]) > 1 and x > 1");
+    assert!(both.contains("OVER (PARTITION BY window_end, name, labels, value IS NULL ORDER BY ts)"), "{both}");
+    assert!(both.ends_with("END) FILTER (WHERE value IS NOT NULL) > 1 AND last(value) RESPECT NULLS > 1;"), "{both}");
+    let rate = select("rate(x[5m]) > 1 and rate(x[1m]) > 1");
+    assert!(rate.contains("WHERE name = 'x' AND value IS NOT NULL") && !rate.contains("RESPECT"), "{rate}");
+    assert!(select("last_over_time(x[5m]) > 1").ends_with("HAVING last(value) > 1;"));
+    assert!(select("time() - timestamp(x) > 60").contains("CASE WHEN last(value) RESPECT NULLS IS NOT NULL THEN"));
 }
 
 #[test]
@@ -105,6 +118,13 @@ fn what_is_absent_is_asked_of_all_rows() {
     let text = "groups: [{name: g, rules: [{alert: A, expr: 'absent(up{job=\"a\"})', labels: {severity: critical, team: t}}]}]";
     let sql = &import("r.yml", text).rules[0].sql;
     assert!(sql.contains("\"label.job\" = 'a',\n      \"label.team\" = 't'"), "{sql}");
+    assert!(
+        sql.contains("last(value) FILTER (WHERE name = 'up' AND labels['job'] = 'a') RESPECT NULLS AS s1"),
+        "{sql}"
+    );
+    assert!(sql.contains("HAVING (count(s1) > 0) IS NOT TRUE"), "{sql}");
+    let over_time = import("r.yml", &text.replace("absent(up{job=\"a\"})", "absent_over_time(up{job=\"a\"}[5m])"));
+    let sql = &over_time.rules[0].sql;
     assert!(sql.contains("HAVING count(value) FILTER (WHERE name = 'up' AND labels['job'] = 'a') = 0"), "{sql}");
     assert!(select("(count(up == 0) or vector(0)) < 1").contains("name IN ('up', 'tidewatch_lake_failures_total')"));
     assert!(!select("(count(up == 0) or vector(0)) > 1").contains("tidewatch_lake_failures_total"));
@@ -146,9 +166,9 @@ fn options_labels_and_annotations_go_with_the_rule() {
          -- Note: its name was 'Disk-full': routes and silences that match alertname must match the new one.\n\
          CREATE ALERT \"Disk_full\"\nWITH (severity = 'critical',\n      for = '10 minutes',\n      keep_firing_for = '1 hour',\n      \
          no_data = 'resolve',\n      limit = '5',\n      \"label.prometheus_severity\" = 'page',\n      \"label.team\" = 'a',\n      \"label.area\" = 'it''s',\n      \
-         summary = '{{ labels.instance }} at {{ value }}',\n      \"annotation.dashboard\" = 'd')\nAS\n\
-         SELECT labels, last(value) AS value\nFROM HOP(metrics, ts, INTERVAL '30 seconds', INTERVAL '5 minutes')\nWHERE name = 'x'\n\
-         GROUP BY window_start, window_end, labels\nHAVING last(value) > 1;\n"
+         summary = '{{ labels.instance }} at {{ printf(\"%v\", value) }}',\n      \"annotation.dashboard\" = 'd')\nAS\n\
+         SELECT labels, last(value) RESPECT NULLS AS value\nFROM HOP(metrics, ts, INTERVAL '30 seconds', INTERVAL '5 minutes')\nWHERE name = 'x'\n\
+         GROUP BY window_start, window_end, labels\nHAVING last(value) RESPECT NULLS > 1;\n"
     );
     assert_eq!((rule.source_line, rule.notes.len()), (7, 4));
 }
@@ -198,4 +218,31 @@ fn a_file_that_is_none_is_said_and_the_others_go_on() {
     let refused: Vec<String> = imported.refused.iter().map(ToString::to_string).collect();
     assert!(refused[0].starts_with("bad.yml:") && refused[0].contains("not YAML"), "{refused:?}");
     assert_eq!(refused[1..], ["none.yml:1:1: expected groups: a rule file of Prometheus"]);
+}
+
+#[test]
+fn a_field_that_nobody_knows_is_told_and_the_other_rules_go_on() {
+    let text = "groups:\n- name: g\n  rules:\n  - alert: A\n    expresion: x\n  - alert: B\n    expr: x\n    fro: 5m\n  - alert: C\n    expr: x\n\
+                \x20 - {alert: D, expr: x, labels: [a]}\n  - {alert: E, expr: x, annotations: {a: [b]}, for: soon}\n  - {expr: x}\n\
+                - name: h\n  intervall: 1m\n  rules: [{alert: F, expr: x}]\n- {name: i, limit: many, rules: {alert: G}}\n- {name: j, rules: [{alert: H, expr: x}]}\n\
+                rules: []\n";
+    let imported = import("r.yml", text);
+    let names: Vec<&str> = imported.rules.iter().map(|rule| rule.name.as_str()).collect();
+    assert_eq!(names, ["C", "H"]);
+    let refused: Vec<String> = imported.refused.iter().map(ToString::to_string).collect();
+    let of_rule = "expected one of alert, record, expr, for, keep_firing_for, labels, annotations";
+    let of_group = "expected one of name, interval, limit, labels, query_offset, evaluation_delay, partial_response_strategy, rules";
+    let expected = [
+        "r.yml:19:1: 'rules' is no field of a file of rules: expected one of groups".to_string(),
+        format!("r.yml:5:5: A: 'expresion' is no field of a rule: {of_rule}"),
+        format!("r.yml:8:5: B: 'fro' is no field of a rule: {of_rule}"),
+        "r.yml:11:33: D: labels: expected names and texts".to_string(),
+        "r.yml:12:53: E: for: 'soon' is no duration: expected one such as 5m".to_string(),
+        "r.yml:12:42: E: annotations: expected a text for 'a'".to_string(),
+        "r.yml:13:5: expected either alert or record".to_string(),
+        format!("r.yml:15:3: group 'h': 'intervall' is no field of a group: {of_group}"),
+        "r.yml:17:20: group 'i': limit: expected a number".to_string(),
+        "r.yml:17:33: group 'i': rules: expected a list".to_string(),
+    ];
+    assert_eq!(refused, expected);
 }

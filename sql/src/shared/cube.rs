@@ -292,7 +292,7 @@ mod tests {
         assert_eq!(packed::<Extremes<Texts>>(&texts), texts);
         assert_eq!(packed::<Extremes<Bools>>(&[Some(true), None, Some(false)]), [Some(true), None, Some(false)]);
         assert_eq!(packed::<Extremes<Integers>>(&[None, Some(i64::MIN), Some(-1)]), [None, Some(i64::MIN), Some(-1)]);
-        let ends = [Some((i64::MAX, -0.0)), None, Some((0, f64::INFINITY))];
+        let ends = [Some((i64::MAX, Some(-0.0))), None, Some((0, Some(f64::INFINITY))), Some((7, None))];
         assert_eq!(packed::<Ends<Floats>>(&ends), ends);
     }
 

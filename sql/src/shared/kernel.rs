@@ -13,6 +13,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondType};
 
 use super::grouping::NO_GROUP;
+use crate::ends::End;
 use crate::moments::{ExactState, Question};
 use crate::packed::{put, put_count, put_option, take, take_count, take_option};
 
@@ -450,23 +451,29 @@ impl<E: Extreme> Kernel for Extremes<E> {
 #[derive(Debug)]
 pub struct Ends<E> {
     extremes: Extremes<E>,
+    /// Whether rows count whose value is NULL.
+    nulls: bool,
 }
 
 impl<E> Ends<E> {
     /// The latest or the earliest.
-    pub fn new(last: bool, data_type: &DataType) -> Self {
-        Ends { extremes: Extremes::new(last, data_type) }
+    pub fn new(end: End, data_type: &DataType) -> Self {
+        Ends { extremes: Extremes::new(end.last, data_type), nulls: end.nulls }
     }
 }
 
 impl<E: Extreme> Ends<E> {
-    fn take(&self, found: &mut Option<(i64, E::Value)>, ts: i64, value: impl FnOnce() -> E::Value) {
+    fn take(&self, found: &mut EndState<E>, ts: i64, value: impl FnOnce() -> Option<E::Value>) {
         let better = self.extremes.better;
         if let Some((known, other)) = found {
             match ts.cmp(known) {
                 Ordering::Equal => {
                     let value = value();
-                    if E::order(&value, other) == better {
+                    let order = match (&value, &*other) {
+                        (Some(value), Some(other)) => E::order(value, other),
+                        (value, other) => value.is_some().cmp(&other.is_some()),
+                    };
+                    if order == better {
                         *other = value;
                     }
                     return;
@@ -479,17 +486,21 @@ impl<E: Extreme> Ends<E> {
     }
 }
 
+/// Time and value of a row.
+type EndState<E> = Option<(i64, Option<<E as Extreme>::Value>)>;
+
 impl<E: Extreme> Kernel for Ends<E> {
-    /// Time and value.
-    type State = Option<(i64, E::Value)>;
+    type State = EndState<E>;
     type Pane = Vec<Self::State>;
 
     fn update(&self, pane: &mut Self::Pane, run: &Run) {
         at(pane, run);
         let times = run.arguments[1].as_primitive::<TimestampMicrosecondType>();
-        run.each(run.arguments[0].nulls(), |row, group| {
+        let values = &run.arguments[0];
+        run.each(values.nulls().filter(|_| !self.nulls), |row, group| {
             if times.is_valid(row) {
-                self.take(&mut pane[group], times.value(row), || E::value(&run.arguments[0], row));
+                let value = || values.is_valid(row).then(|| E::value(values, row));
+                self.take(&mut pane[group], times.value(row), value);
             }
         });
     }
@@ -510,20 +521,22 @@ impl<E: Extreme> Kernel for Ends<E> {
         pack: |state, out| {
             put_option(out, state.as_ref(), |(ts, value), out| {
                 put(out, i128::from(*ts));
-                E::pack(value, out);
+                put_option(out, value.as_ref(), E::pack);
             });
         },
-        unpack: |bytes| take_option(bytes, |bytes| Some((take(bytes)?.try_into().ok()?, E::unpack(bytes)?))),
+        unpack: |bytes| {
+            take_option(bytes, |bytes| Some((take(bytes)?.try_into().ok()?, take_option(bytes, E::unpack)?)))
+        },
         pane: |states| states,
     });
 
     fn finish(&self, states: &[Self::State], _: Question) -> ArrayRef {
-        let values: Vec<_> = states.iter().map(|state| state.as_ref().map(|(_, value)| value.clone())).collect();
+        let values: Vec<_> = states.iter().map(|state| state.as_ref().and_then(|(_, value)| value.clone())).collect();
         E::array(&values, &self.extremes.data_type)
     }
 
     fn pane_bytes(pane: &Self::Pane) -> usize {
-        let heap = pane.iter().flatten().map(|(_, value)| E::heap(value));
+        let heap = pane.iter().flatten().filter_map(|(_, value)| value.as_ref()).map(E::heap);
         pane.capacity() * size_of::<Self::State>() + heap.sum::<usize>()
     }
 }

@@ -25,7 +25,7 @@ use super::kernel::{Bools, Count, Ends, Exact, Extremes, Floats, IntegerSum, Int
 use super::over::{OverCall, over_call};
 use super::stock::Stock;
 use crate::calls::check_constant;
-use crate::ends::is_last;
+use crate::ends::{End, end_of};
 use crate::exact::ExactSum;
 use crate::flat::{column, flatten, over_name, table_columns};
 use crate::increase::growth_question;
@@ -96,8 +96,10 @@ impl fmt::Display for States {
             States::Percentile => "percentile",
             States::Extreme { largest: true, .. } => "max",
             States::Extreme { largest: false, .. } => "min",
-            States::End { last: true, .. } => "last",
-            States::End { last: false, .. } => "first",
+            States::End { end: End { last: true, nulls: false }, .. } => "last",
+            States::End { end: End { last: false, nulls: false }, .. } => "first",
+            States::End { end: End { last: true, nulls: true }, .. } => "last RESPECT NULLS",
+            States::End { end: End { last: false, nulls: true }, .. } => "first RESPECT NULLS",
             States::Growth { .. } => "increase",
         })
     }
@@ -106,7 +108,12 @@ impl fmt::Display for States {
 impl<F: fmt::Display> fmt::Display for Call<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let arguments: Vec<String> = self.arguments.iter().map(ToString::to_string).collect();
-        write!(f, "{}({})", self.function, if arguments.is_empty() { "*".to_string() } else { arguments.join(", ") })?;
+        let arguments = if arguments.is_empty() { "*".to_string() } else { arguments.join(", ") };
+        let function = self.function.to_string();
+        match function.split_once(' ') {
+            Some((name, treatment)) => write!(f, "{name}({arguments}) {treatment}")?,
+            None => write!(f, "{function}({arguments})")?,
+        }
         match &self.filter {
             Some(filter) => write!(f, " FILTER (WHERE {filter})"),
             None => Ok(()),
@@ -156,8 +163,8 @@ pub enum States {
     },
     /// `first` and `last`.
     End {
-        /// Whether it is the last.
-        last: bool,
+        /// Which of them, and of which rows.
+        end: End,
         /// Of which type.
         data_type: DataType,
     },
@@ -214,11 +221,11 @@ impl States {
             States::FloatSum => maker.make(Exact::<ExactSum>::default()),
             States::Spread => maker.make(Exact::<Moments>::default()),
             States::Percentile => maker.make(Exact::<Sketch>::default()),
-            States::End { last, data_type } => match data_type {
-                DataType::Float64 => maker.make(Ends::<Floats>::new(*last, data_type)),
-                DataType::Utf8 => maker.make(Ends::<Texts>::new(*last, data_type)),
-                DataType::Boolean => maker.make(Ends::<Bools>::new(*last, data_type)),
-                _ => maker.make(Ends::<Integers>::new(*last, data_type)),
+            States::End { end, data_type } => match data_type {
+                DataType::Float64 => maker.make(Ends::<Floats>::new(*end, data_type)),
+                DataType::Utf8 => maker.make(Ends::<Texts>::new(*end, data_type)),
+                DataType::Boolean => maker.make(Ends::<Bools>::new(*end, data_type)),
+                _ => maker.make(Ends::<Integers>::new(*end, data_type)),
             },
             States::Extreme { largest, data_type } => match data_type {
                 DataType::Float64 => maker.make(Extremes::<Floats>::new(*largest, data_type)),
@@ -234,7 +241,9 @@ impl States {
     /// The states that a call needs and what it asks of them, when there is a kernel for this type of argument.
     fn of(call: &AggregateFunction, argument: &DataType) -> Option<(States, Question)> {
         let params = &call.params;
-        if params.distinct || !params.order_by.is_empty() || params.null_treatment.is_some() {
+        let end = end_of(&call.func);
+        // It is part of the function where that has it.
+        if params.distinct || !params.order_by.is_empty() || params.null_treatment.is_some() && end.is_none() {
             return None;
         }
         let ordered = matches!(
@@ -261,10 +270,8 @@ impl States {
                 Expr::Literal(share, _) => Some((States::Percentile, quantile(share)?)),
                 _ => None,
             },
-            (name, 2) => match (is_last(name), growth_question(name)) {
-                (Some(last), _) if ordered => {
-                    Some((States::End { last, data_type: argument.clone() }, Question::Plain))
-                }
+            (name, 2) => match (end, growth_question(name)) {
+                (Some(end), _) if ordered => Some((States::End { end, data_type: argument.clone() }, Question::Plain)),
                 (_, Some(question)) if is_integer || is_float => {
                     Some((States::Growth { integer: is_integer }, question))
                 }

@@ -8,12 +8,13 @@ use arrow::array::{RecordBatch, TimestampMicrosecondArray, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::Schema;
 use datafusion::datasource::MemTable;
+use datafusion::execution::FunctionRegistry;
 use datafusion::prelude::SessionContext;
 use proptest::prelude::*;
 use tidewatch_model::{Evaluation, GroupState, Key, Outcome, Span, Timestamp, Value, Values, WindowSpec};
 
 use super::{Everything, GpuRow, SECOND, advance_until, compile, gpu_batch, load, push};
-use crate::ends::ends;
+use crate::ends::{NullsOfEnds, ends};
 use crate::increase::growths;
 use crate::percentile::approx_percentile;
 use crate::preprocess::of_numbers;
@@ -109,6 +110,9 @@ fn written() -> impl Strategy<Value = Written> {
         "first(temperature_celsius, ts)",
         "last(power_watts, ts) - first(power_watts, ts)",
         "CASE WHEN last(host, ts) = 'n2' THEN 80 ELSE 0 END",
+        "last(power_watts, ts) RESPECT NULLS",
+        "first(temperature_celsius, ts) RESPECT NULLS + last(power_watts, ts)",
+        "coalesce(last(gpu_index, ts) FILTER (WHERE power_watts > 20) RESPECT NULLS, 70)",
         "approx_distinct(gpu_uuid)",
         "mad(temperature_celsius)",
         "mad(power_watts) FILTER (WHERE temperature_celsius > 10)",
@@ -268,6 +272,7 @@ fn from_datafusion(rule: &Written, rows: &[(GpuRow, i64)], odd: bool) -> Fired {
     let context = if odd { history_session(1, None).unwrap() } else { SessionContext::new() };
     let own = growths().into_iter().chain(ends()).chain([approx_percentile()]);
     own.chain(of_values()).for_each(|aggregate| context.register_udaf(aggregate));
+    context.state_ref().write().register_expr_planner(Arc::new(NullsOfEnds)).unwrap();
     of_numbers().into_iter().for_each(|function| context.register_udf(function));
     let table = MemTable::try_new(batch.schema(), vec![vec![batch]]).unwrap();
     context.register_table("expanded", Arc::new(table)).unwrap();

@@ -232,6 +232,7 @@ fn written() -> impl Strategy<Value = Written> {
         "approx_percentile(temperature_celsius, 0.9)",
         "first(power_watts, ts)",
         "last(temperature_celsius, ts)",
+        "last(power_watts, ts) RESPECT NULLS",
         "median(temperature_celsius)",
         "median(CASE WHEN temperature_celsius > 20 THEN 7 WHEN temperature_celsius <= 20 THEN -4 END)",
         "mad(power_watts)",

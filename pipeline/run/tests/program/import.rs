@@ -1,5 +1,5 @@
 //! Rules of Prometheus, translated: the real promtool finds the same alerts, with the same labels, at the same minutes, over random
-//! series with gaps, resets and labels that are missing.
+//! series with gaps, ends, resets and labels that are missing; and it prints the same annotations.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -21,6 +21,24 @@ const START: i64 = 1_767_225_600;
 
 type Labels = BTreeMap<String, String>;
 
+/// What a series has at one of its times.
+#[derive(Clone, Copy)]
+enum Sample {
+    Value(f64),
+    /// The row that says that it has ended.
+    Ended,
+    Missing,
+}
+
+impl Sample {
+    fn plus(self, more: f64) -> Sample {
+        match self {
+            Sample::Value(value) => Sample::Value(value + more),
+            other => other,
+        }
+    }
+}
+
 /// Numbers that are the same for the same seed (splitmix64).
 struct Numbers(u64);
 
@@ -37,19 +55,23 @@ impl Numbers {
         low + self.below(high - low + 1)
     }
 
-    /// The first sample is missing, so that no range begins with one, and so are some others.
-    fn with_gaps(&mut self, values: Vec<i64>) -> Vec<Option<f64>> {
-        let mut values: Vec<Option<f64>> = values.into_iter().map(|value| Some(value as f64)).collect();
-        values[0] = None;
+    /// The first sample is missing, so that no range begins with one, and so are some others: because the series had ended, or was not
+    /// heard of.
+    fn with_gaps(&mut self, values: Vec<i64>) -> Vec<Sample> {
+        let mut values: Vec<Sample> = values.into_iter().map(|value| Sample::Value(value as f64)).collect();
+        values[0] = Sample::Missing;
         for _ in 0..self.below(3) {
             let from = self.between(1, SAMPLES as i64 - 1) as usize;
             let lasts = [1, 2, 5, 12, 30][self.below(5) as usize];
-            values.iter_mut().skip(from).take(lasts).for_each(|value| *value = None);
+            values.iter_mut().skip(from).take(lasts).for_each(|value| *value = Sample::Missing);
+            if self.below(2) == 0 {
+                values[from] = Sample::Ended;
+            }
         }
         values
     }
 
-    fn gauge(&mut self, low: i64, high: i64) -> Vec<Option<f64>> {
+    fn gauge(&mut self, low: i64, high: i64) -> Vec<Sample> {
         let mut value = self.between(low, high);
         let values = (0..SAMPLES).map(|_| {
             if self.below(10) < 3 {
@@ -61,7 +83,7 @@ impl Numbers {
         self.with_gaps(values)
     }
 
-    fn counter(&mut self) -> Vec<Option<f64>> {
+    fn counter(&mut self) -> Vec<Sample> {
         let mut value = [0, 0, 1, 50][self.below(4) as usize];
         let mut pace = [0, 1, 3, 9][self.below(4) as usize];
         let values = (0..SAMPLES).map(|_| {
@@ -82,7 +104,7 @@ impl Numbers {
 struct Series {
     name: &'static str,
     labels: Vec<(&'static str, &'static str)>,
-    values: Vec<Option<f64>>,
+    values: Vec<Sample>,
 }
 
 fn fleet(numbers: &mut Numbers) -> Vec<Series> {
@@ -104,7 +126,7 @@ fn fleet(numbers: &mut Numbers) -> Vec<Series> {
         add("capacity", &own, numbers.gauge(10, 18));
         add("free", &own, numbers.gauge(0, 3));
         // No two are equal, among which topk may take either.
-        let unequal = numbers.gauge(0, 10).into_iter().map(|value| value.map(|value| value + index as f64 / 8.0));
+        let unequal = numbers.gauge(0, 10).into_iter().map(|value| value.plus(index as f64 / 8.0));
         add("unequal", &own, unequal.collect());
         add("up", &short, numbers.gauge(0, 1));
         let version = if numbers.below(2) == 0 { "v1" } else { "v2" };
@@ -117,7 +139,7 @@ fn fleet(numbers: &mut Numbers) -> Vec<Series> {
         add("treated", &with(&short, "kind", "odd"), numbers.gauge(0, 5));
         let fast = numbers.counter();
         let slower = |factor: usize| {
-            let add = |(index, value): (usize, &Option<f64>)| value.map(|value| value + (index * factor) as f64);
+            let add = |(index, value): (usize, &Sample)| value.plus((index * factor) as f64);
             fast.iter().enumerate().map(add).collect::<Vec<_>>()
         };
         for (bound, values) in [("0.1", slower(0)), ("0.5", slower(1)), ("+Inf", slower(3))] {
@@ -125,9 +147,15 @@ fn fleet(numbers: &mut Numbers) -> Vec<Series> {
         }
     }
     let ends = numbers.between(5, SAMPLES as i64) as usize;
-    let values = (0..SAMPLES).map(|index| (index > 0 && index < ends).then_some(1.0)).collect();
+    let values = (0..SAMPLES).map(|index| match index {
+        0 => Sample::Missing,
+        index if index < ends => Sample::Value(1.0),
+        index if index == ends && numbers.below(2) == 0 => Sample::Ended,
+        _ => Sample::Missing,
+    });
+    let values = values.collect();
     all.push(Series { name: "gone", labels: vec![("job", "a"), ("instance", "i1")], values });
-    all.push(Series { name: "tick", labels: vec![("job", "t")], values: vec![Some(1.0); SAMPLES] });
+    all.push(Series { name: "tick", labels: vec![("job", "t")], values: vec![Sample::Value(1.0); SAMPLES] });
     all
 }
 
@@ -143,7 +171,11 @@ fn ours(folder: &Path, series: &[Series]) -> BTreeMap<(String, i64), Vec<Labels>
     for Series { name, labels, values } in series {
         let labels: Labels = labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         for (index, value) in values.iter().enumerate() {
-            let Some(value) = value else { continue };
+            let value = match value {
+                Sample::Value(value) => Some(value),
+                Sample::Ended => None,
+                Sample::Missing => continue,
+            };
             let ts = (START + index as i64 * STEP) * 1_000_000;
             rows.push((ts, serde_json::json!({"ts": ts, "name": name, "labels": labels, "value": value}).to_string()));
         }
@@ -182,8 +214,12 @@ fn promtool(
         format!("rule_files: [import.yml]\nevaluation_interval: 1m\ntests:\n- interval: {STEP}s\n  input_series:\n");
     for Series { name, labels, values } in series {
         let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
-        let values: Vec<String> =
-            values.iter().map(|value| value.map_or("_".to_string(), |value| value.to_string())).collect();
+        let values = values.iter().map(|value| match value {
+            Sample::Value(value) => value.to_string(),
+            Sample::Ended => "stale".to_string(),
+            Sample::Missing => "_".to_string(),
+        });
+        let values: Vec<String> = values.collect();
         writeln!(tests, "  - {{series: '{name}{{{}}}', values: '{}'}}", labels.join(","), values.join(" ")).unwrap();
     }
     tests.push_str("  alert_rule_test:\n");
@@ -202,6 +238,11 @@ fn promtool(
         }
     }
     std::fs::write(folder.join("tests.yml"), tests).unwrap();
+    tested(folder)
+}
+
+/// What promtool says to the tests in a folder; `None` without it.
+fn tested(folder: &Path) -> Option<Result<(), String>> {
     match Command::new("promtool").args(["test", "rules", "tests.yml"]).current_dir(folder).output() {
         Ok(output) if output.status.success() => Some(Ok(())),
         Ok(output) => Some(Err(String::from_utf8_lossy(&output.stderr).into_owned())),
@@ -211,6 +252,122 @@ fn promtool(
             None
         }
     }
+}
+
+/// Annotations as Prometheus has them. Texts have no comma behind a quote, by which they are told apart below.
+const ANNOTATIONS: [&str; 20] = [
+    "{{ $labels.n }} is at {{ $value }}%",
+    "[{{- .Value -}}] {{ $labels.nosuch }}",
+    "{{ $value | humanize }}",
+    "{{ humanize1024 $value }}",
+    "{{ $value | humanizeDuration }}",
+    "{{ $value | humanizePercentage }}",
+    "{{ $value | humanizeTimestamp }}",
+    "{{ $value | printf `%.2f` }}",
+    "{{ printf `%.1f%%` $value }}",
+    "{{ printf `%f %.0f` $value $value }}",
+    "{{ printf `%e %g` $value $value }}",
+    "{{ printf `%.3g` $value }}",
+    "{{ printf `%v of %s` $value $labels.n }}",
+    "{{ printf `%8.1f %-8.1f %+.1f %08.2f` $value $value $value $value }}",
+    "{{ printf `%5d %s` 3 (humanize $value) }}",
+    "{{ $labels.word | title }} {{ $labels.word | toUpper }} {{ toLower $labels.word }}",
+    "{{ if gt $value 1.0 }}more{{ else if eq $labels.n `0` }}none{{ else }}less{{ end }}",
+    "{{ print $value }} {{ `12345.678` | humanize }}",
+    "{{ index $labels `n` }}{{/* nothing */}}",
+    "{{ lt $value 100.0 }}",
+];
+
+/// Values of which some have an exponent, many digits, or a sign.
+const VALUES: [f64; 26] = [
+    0.0,
+    1.0,
+    79.0,
+    79.5,
+    -3.0,
+    1e6,
+    999_999.0,
+    999_999.5,
+    123_456_789.0,
+    3e9,
+    1e7,
+    1e-4,
+    1.234e-5,
+    -1.23e-4,
+    0.1234567891,
+    1_767_225_600.5,
+    3_661.0,
+    86_400.0,
+    90_061.9,
+    12_345.678_9,
+    1_048_576.0,
+    2.5,
+    0.25,
+    1_023.99,
+    91.199_999_999,
+    1e-7,
+];
+
+/// By the label `n`: the annotations that promtool found in the place of none.
+fn annotations_of(said: &str) -> BTreeMap<String, BTreeMap<String, String>> {
+    let entries = |text: &str| -> BTreeMap<String, String> {
+        let inner =
+            text.trim().trim_end_matches(',').trim_end_matches(']').trim_start_matches('{').trim_end_matches('}');
+        let parts = inner.split("\", ").filter_map(|part| part.split_once("=\""));
+        parts.map(|(name, text)| (name.to_string(), text.trim_end_matches('"').to_string())).collect()
+    };
+    let mut found = BTreeMap::new();
+    let mut lines = said.lines().map(str::trim);
+    while let Some(line) = lines.next() {
+        if let Some(labels) = line.strip_prefix("Labels:") {
+            let annotations = lines.next().and_then(|line| line.strip_prefix("Annotations:")).unwrap();
+            found.insert(entries(labels)["n"].clone(), entries(annotations));
+        }
+    }
+    found
+}
+
+#[test]
+fn promtool_prints_the_same_annotations() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let mut rules = "groups: [{name: g, rules: [{alert: A, expr: x > -1e30, annotations: {".to_string();
+    for (index, text) in ANNOTATIONS.iter().enumerate() {
+        write!(rules, "a{index:02}: '{text}', ").unwrap();
+    }
+    rules.push_str("}}]}]\n");
+    std::fs::write(here.join("import.yml"), rules).unwrap();
+    let mut tests =
+        "rule_files: [import.yml]\nevaluation_interval: 1m\ntests:\n- interval: 1m\n  input_series:\n".to_string();
+    for (index, value) in VALUES.iter().enumerate() {
+        writeln!(tests, "  - {{series: 'x{{n=\"{index}\",word=\"an oDD wORD\"}}', values: '{value}'}}").unwrap();
+    }
+    tests.push_str("  alert_rule_test: [{eval_time: 1m, alertname: A, exp_alerts: []}]\n");
+    std::fs::write(here.join("tests.yml"), tests).unwrap();
+    let Some(said) = tested(here) else { return };
+    let found = annotations_of(&said.unwrap_err());
+    assert_eq!(found.len(), VALUES.len());
+    assert!(found.values().all(|annotations| annotations.len() == ANNOTATIONS.len()), "{found:?}");
+
+    good(here, &["rules", "import", "import.yml", "--out", "imported"]);
+    let sql = std::fs::read_to_string(here.join("imported/A.sql")).unwrap();
+    assert!(!sql.contains("Note:"), "{sql}");
+    let rows = VALUES.iter().enumerate().map(|(index, value)| {
+        let labels = serde_json::json!({"n": index.to_string(), "word": "an oDD wORD"});
+        serde_json::json!({"table": "metrics", "at": "0s", "name": "x", "labels": labels, "value": value})
+    });
+    let rows: Vec<Value> = rows.collect();
+    let alerts = found.iter().map(|(n, annotations)| {
+        serde_json::json!({"exp_labels": {"n": n, "word": "an oDD wORD"}, "exp_annotations": annotations})
+    });
+    let alerts: Vec<Value> = alerts.collect();
+    let expected = serde_json::json!([{"alertname": "A", "eval_time": "1m", "exp_alerts": alerts}]);
+    let tests = serde_json::json!({
+        "rule_files": ["imported/A.sql"],
+        "tests": [{"input_rows": rows, "alert_rule_test": expected}],
+    });
+    std::fs::write(here.join("A.test.yaml"), tests.to_string()).unwrap();
+    good(here, &["test", "A.test.yaml"]);
 }
 
 #[test]
