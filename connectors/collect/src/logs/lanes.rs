@@ -107,9 +107,12 @@ impl Lanes {
         }
     }
 
-    /// What was given, when lines were taken up to this place: all before the spots.
+    /// What was given, when lines were taken up to this place: all before the spots. A file without envelopes has one for all.
     pub fn spots(&self, next: u64) -> Spots {
-        STREAMS.map(|stream| self.lanes[stream as usize].spot(next))
+        STREAMS.map(|stream| {
+            let stream = self.container.map_or(Stream::Bare, |_| stream);
+            self.lanes[stream as usize].spot(next)
+        })
     }
 }
 
