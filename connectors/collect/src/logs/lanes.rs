@@ -138,8 +138,7 @@ impl Lane {
     /// A line by its place in the file.
     fn line(&self, raw: Raw, origin: Envelope) -> Line {
         let Spot { from, start } = origin.spot_of(raw.start);
-        let end = start + (raw.end - raw.start);
-        Line { start, end, from, ts: origin.ts, ..raw.line() }
+        Line { start, from, ts: origin.ts, ..raw.line() }
     }
 
     fn join(&mut self, join: &Join, line: Line, now: Timestamp, odd: &mut OddLines, entries: &mut Vec<Entry>) {
