@@ -65,6 +65,11 @@ impl Lanes {
         Lanes { container, lanes: STREAMS.map(lane) }
     }
 
+    /// What the lines are wrapped in.
+    pub fn container(&self) -> Option<Container> {
+        self.container
+    }
+
     /// Takes the next line of the file, and gives what is complete.
     pub fn push(&mut self, join: &Join, raw: Raw, now: Timestamp, odd: &mut OddLines, entries: &mut Vec<Entry>) {
         let Some(container) = self.container else {
