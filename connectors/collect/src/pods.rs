@@ -4,6 +4,7 @@
 //! A pod has one name as long as it is seen: alerts are told apart by it. So until a name is known or given up, there is none.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -31,16 +32,19 @@ const MOST: usize = 4_096;
 /// Names by UID.
 type Names = HashMap<String, String>;
 
+/// What a look found, and what may be missing of it.
+type Looked = (Names, Option<Unreadable>);
+
 /// Who knows the names of a machine's pods, for all collectors.
 #[derive(Clone)]
 pub(crate) struct Pods(Arc<Mutex<Book>>);
 
 struct Book {
     folder: PathBuf,
-    desk: Option<Desk<(), Result<Names, Unreadable>>>,
+    desk: Option<Desk<(), Looked>>,
     looked: Option<Timestamp>,
-    /// What the last look found; `None` where the folder can't be read.
-    listed: Option<Names>,
+    /// What the last look found.
+    listed: Names,
     known: HashMap<String, Known>,
     problem: Option<Unreadable>,
 }
@@ -61,7 +65,7 @@ impl Pods {
             folder: roots.pods.clone(),
             desk: None,
             looked: None,
-            listed: Some(Names::new()),
+            listed: Names::new(),
             known: HashMap::new(),
             problem: None,
         })))
@@ -74,7 +78,7 @@ impl Pods {
         book.name(uid, has_container, now)
     }
 
-    /// Why the folder could not be read, once for each time that it was.
+    /// Why the folder, or something of it, could not be read, once for each time that it was.
     pub fn take_problem(&self) -> Option<Unreadable> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).problem.take()
     }
@@ -99,8 +103,7 @@ impl Book {
                 return Some(uid.to_string());
             }
         }
-        let is_listed = |listed: &Option<Names>| listed.as_ref().is_some_and(|names| names.contains_key(uid));
-        if !is_listed(&self.listed) {
+        if !self.listed.contains_key(uid) {
             self.look(now);
         }
         let known = self.known.entry(uid.to_string()).or_insert(Known { name: None, begun: None, asked: now });
@@ -108,10 +111,7 @@ impl Book {
             known.begun.get_or_insert(now);
         }
         let given_up = known.begun.is_some_and(|begun| now - begun >= WAIT);
-        known.name = match &self.listed {
-            Some(names) => names.get(uid).cloned().or_else(|| given_up.then(|| uid.to_string())),
-            None => Some(uid.to_string()),
-        };
+        known.name = self.listed.get(uid).cloned().or_else(|| given_up.then(|| uid.to_string()));
         known.name.clone()
     }
 
@@ -137,30 +137,46 @@ impl Book {
         }
     }
 
-    fn take(&mut self, answer: Result<Names, Unreadable>) {
-        self.listed = match answer {
-            Ok(names) => Some(names),
-            Err(why) => {
-                self.problem = Some(why);
-                None
-            }
-        };
+    fn take(&mut self, (names, problem): Looked) {
+        self.listed = names;
+        self.problem = problem.or(self.problem.take());
     }
 }
 
-fn open(folder: PathBuf) -> std::io::Result<Desk<(), Result<Names, Unreadable>>> {
-    Desk::open("pods", move |questions: Receiver<()>, answers: SyncSender<Result<Names, Unreadable>>| {
+fn open(folder: PathBuf) -> std::io::Result<Desk<(), Looked>> {
+    Desk::open("pods", move |questions: Receiver<()>, answers: SyncSender<Looked>| {
         let _ = questions.into_iter().map(|()| names_in(&folder)).try_for_each(|names| answers.send(names));
     })
 }
 
-fn names_in(folder: &Path) -> Result<Names, Unreadable> {
-    let entries = std::fs::read_dir(folder).map_err(|error| {
-        let reason = format!("{}: {error}", folder.display());
-        Unreadable { reason, absent: error.kind() == ErrorKind::NotFound }
-    })?;
-    let names = entries.take(MOST).flatten().filter_map(|entry| parsed(entry.file_name().to_str()?));
-    Ok(names.collect())
+fn names_in(folder: &Path) -> Looked {
+    let told =
+        |problem: Unreadable| Unreadable { reason: format!("{}: {}", folder.display(), problem.reason), ..problem };
+    match std::fs::read_dir(folder) {
+        Ok(entries) => {
+            let (names, problem) = names_of(entries.map(|entry| entry.map(|entry| entry.file_name())));
+            (names, problem.map(told))
+        }
+        Err(error) => {
+            let absent = error.kind() == ErrorKind::NotFound;
+            (Names::new(), Some(told(Unreadable { reason: error.to_string(), absent })))
+        }
+    }
+}
+
+/// The names among these of folders.
+fn names_of(mut entries: impl Iterator<Item = std::io::Result<OsString>>) -> Looked {
+    let (mut names, mut problem) = (Names::new(), None);
+    for entry in entries.by_ref().take(MOST) {
+        match entry {
+            Ok(name) => names.extend(name.to_str().and_then(parsed)),
+            Err(error) => problem = Some(Unreadable::damaged(error.to_string())),
+        }
+    }
+    if entries.next().is_some() {
+        problem = Some(Unreadable::damaged(format!("over {MOST} entries: the rest is not looked at")));
+    }
+    (names, problem)
 }
 
 /// The UID and `namespace/name` of `NAMESPACE_NAME_UID`; none of the three has a `_`.
@@ -220,14 +236,43 @@ mod tests {
         assert_eq!(pods.name(UID, true, AT(340)).as_deref(), Some(UID), "for all its life");
         pods.name("another", true, AT(1_000));
         assert_eq!(pods.name(UID, true, AT(1_000)).as_deref(), Some("ml/llama-0"), "it was over");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_read_may_yet_be_there() {
         // A machine without the folder, and one where it is no folder.
         let machine = Recorded::of(&[]);
         let pods = Pods::new(&machine.roots());
-        assert_eq!(pods.name(UID, false, AT(0)).as_deref(), Some(UID));
+        assert_eq!(pods.name(UID, true, AT(0)), None);
         assert!(pods.take_problem().is_some_and(|why| why.absent) && pods.take_problem().is_none());
         machine.put("pods", "");
-        assert_eq!(pods.name("new", false, AT(5)).as_deref(), Some("new"));
+        assert_eq!(pods.name("new", true, AT(5)), None);
         assert!(pods.take_problem().is_some_and(|why| !why.absent));
+        machine.remove("pods");
+        machine.put("pods/ml_late_new/c/0.log", "");
+        assert_eq!(pods.name("new", true, AT(10)).as_deref(), Some("ml/late"));
+        assert_eq!(pods.name(UID, true, AT(29)), None);
+        assert_eq!(pods.name(UID, true, AT(30)).as_deref(), Some(UID));
+    }
+
+    #[test]
+    fn what_is_missing_of_a_listing_is_said() {
+        let entries = |count: usize| (0..count).map(|number| Ok(OsString::from(format!("ml_a_{number}"))));
+        let (names, problem) = names_of(entries(MOST));
+        assert_eq!((names.len(), problem), (MOST, None));
+        let (names, problem) = names_of(entries(MOST + 1));
+        assert_eq!(
+            (names.len(), problem.unwrap().reason.as_str()),
+            (MOST, "over 4096 entries: the rest is not looked at")
+        );
+        let (names, problem) =
+            names_of(entries(1).chain([Err(ErrorKind::StaleNetworkFileHandle.into())]).chain(entries(2)));
+        assert_eq!((names.len(), problem.unwrap().reason.as_str()), (2, "stale network file handle"));
+        let machine = Recorded::of(&[("pods/ml_llama-0_0/c/0.log", "")]);
+        (0..=MOST).for_each(|number| std::fs::create_dir(machine.folder().join(format!("pods/{number}"))).unwrap());
+        let pods = Pods::new(&machine.roots());
+        pods.name(UID, true, AT(0));
+        assert!(pods.take_problem().unwrap().reason.ends_with("pods: over 4096 entries: the rest is not looked at"));
     }
 
     #[test]
@@ -235,11 +280,11 @@ mod tests {
         let machine = Recorded::of(&[]);
         let pods = Pods::new(&machine.roots());
         let (back, come) = std::sync::mpsc::channel::<()>();
-        let work = move |questions: Receiver<()>, answers: SyncSender<Result<Names, Unreadable>>| {
+        let work = move |questions: Receiver<()>, answers: SyncSender<Looked>| {
             for () in questions {
                 come.recv().ok();
                 let names = Names::from([(UID.to_string(), "ml/llama-0".to_string())]);
-                answers.send(Ok(names)).ok();
+                answers.send((names, None)).ok();
             }
         };
         pods.0.lock().unwrap().desk = Some(Desk::open("pods", work).unwrap());

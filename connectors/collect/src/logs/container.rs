@@ -136,8 +136,8 @@ pub fn labels_of_path(path: &str) -> Vec<(&'static str, String)> {
     if let [namespace, pod, _uid] = pod.split('_').collect::<Vec<_>>()[..] {
         return vec![("namespace", namespace.to_string()), ("pod", pod.to_string()), ("container", container)];
     }
-    // A file that was rotated has more behind its name.
-    let name = name.split_once(".log").map_or(name.as_str(), |(name, _)| name);
+    // A file that was rotated has more behind its name; before it, a pod's name may have dots.
+    let name = name.rsplit_once(".log").map_or(name.as_str(), |(name, _)| name);
     if let [pod, namespace, container] = name.split('_').collect::<Vec<_>>()[..]
         && let Some((container, _)) = container.rsplit_once('-').filter(|(_, id)| is_id(id))
     {
@@ -219,6 +219,10 @@ mod tests {
             of(&format!("/var/log/containers/a_b_my-side-car-{id}.log")),
             "namespace=b pod=a container=my-side-car"
         );
+        let dotted = format!("/var/log/containers/app.logger-0_ml_c-{id}.log");
+        for path in [dotted.clone(), format!("{dotted}.20260131-120000")] {
+            assert_eq!(of(&path), "namespace=ml pod=app.logger-0 container=c", "{path}");
+        }
         assert_eq!(of(&format!("/var/lib/docker/containers/{id}/{id}-json.log.1")), format!("container={id}"));
         for none in ["/var/log/app.log", "/a_b/c/0.log", "/var/log/containers/a_b_c-1.log", "0.log", ""] {
             assert_eq!(of(none), "", "{none}");

@@ -34,8 +34,6 @@ pub enum Join {
 pub struct Entry {
     /// Where it begins in the file.
     pub start: u64,
-    /// Where the next one begins.
-    pub end: u64,
     /// From where on the file is read to have it again; before `start` only within an envelope.
     pub from: u64,
     /// When its first line was written, as an envelope says.
@@ -91,13 +89,12 @@ impl Joiner {
         if let Some(entry) = self.pending.as_mut().filter(|_| fits && joins) {
             entry.text.push('\n');
             entry.text.push_str(&line.text);
-            entry.end = line.end;
             entry.lines += 1;
             return;
         }
         entries.extend(self.pending.take());
-        let Line { start, end, from, ts, text, transient, .. } = line;
-        let entry = Entry { start, end, from, ts, stream: self.stream, text, transient, lines: 1 };
+        let Line { start, from, ts, text, transient, .. } = line;
+        let entry = Entry { start, from, ts, stream: self.stream, text, transient, lines: 1 };
         // What no line can follow need not wait for it. A progress bar waits for what overwrites it: it tells the step of that.
         match join {
             Join::Never if !transient => entries.push(entry),
@@ -166,9 +163,12 @@ mod tests {
         Lines::default().feed(text.as_bytes(), NOW, &mut lines);
         lines.into_iter().map(Raw::line).for_each(|line| joiner.push(join, line, NOW, &mut entries));
         entries.extend(joiner.flush());
-        let ends: Vec<u64> = entries.iter().map(|entry| entry.end).collect();
-        assert!(entries.iter().skip(1).map(|entry| entry.start).eq(ends[..ends.len() - 1].iter().copied()));
-        assert_eq!(ends.last(), Some(&(text.len() as u64)));
+        let mut next = 0;
+        for entry in &entries {
+            assert_eq!(entry.start, next, "each begins where the one before ends");
+            next += entry.text.len() as u64 + 1;
+        }
+        assert_eq!(next, text.len() as u64);
         entries.into_iter().map(|entry| entry.text).collect()
     }
 
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn what_waits_is_given_after_a_while() {
         let (mut joiner, mut entries) = (Joiner::default(), Vec::new());
-        let line = Raw { start: 7, end: 9, bytes: b"x".to_vec(), transient: false }.line();
+        let line = Raw { start: 7, bytes: b"x".to_vec(), transient: false }.line();
         joiner.push(&Join::Traceback, line, NOW, &mut entries);
         assert_eq!((entries.len(), joiner.pending()), (0, Some(Spot::at(7))));
         assert_eq!(joiner.overdue(NOW + Span::millis(999)), None);

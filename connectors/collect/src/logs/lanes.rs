@@ -65,6 +65,11 @@ impl Lanes {
         Lanes { container, lanes: STREAMS.map(lane) }
     }
 
+    /// What the lines are wrapped in.
+    pub fn container(&self) -> Option<Container> {
+        self.container
+    }
+
     /// Takes the next line of the file, and gives what is complete.
     pub fn push(&mut self, join: &Join, raw: Raw, now: Timestamp, odd: &mut OddLines, entries: &mut Vec<Entry>) {
         let Some(container) = self.container else {
@@ -107,9 +112,12 @@ impl Lanes {
         }
     }
 
-    /// What was given, when lines were taken up to this place: all before the spots.
+    /// What was given, when lines were taken up to this place: all before the spots. A file without envelopes has one for all.
     pub fn spots(&self, next: u64) -> Spots {
-        STREAMS.map(|stream| self.lanes[stream as usize].spot(next))
+        STREAMS.map(|stream| {
+            let stream = self.container.map_or(Stream::Bare, |_| stream);
+            self.lanes[stream as usize].spot(next)
+        })
     }
 }
 
@@ -135,8 +143,7 @@ impl Lane {
     /// A line by its place in the file.
     fn line(&self, raw: Raw, origin: Envelope) -> Line {
         let Spot { from, start } = origin.spot_of(raw.start);
-        let end = start + (raw.end - raw.start);
-        Line { start, end, from, ts: origin.ts, ..raw.line() }
+        Line { start, from, ts: origin.ts, ..raw.line() }
     }
 
     fn join(&mut self, join: &Join, line: Line, now: Timestamp, odd: &mut OddLines, entries: &mut Vec<Entry>) {

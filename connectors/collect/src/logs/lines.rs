@@ -14,8 +14,6 @@ pub const PARTIAL_WAIT: Span = Span::seconds(10);
 pub struct Raw {
     /// Where it begins.
     pub start: u64,
-    /// Where the next one begins.
-    pub end: u64,
     /// They may be some more than are kept.
     pub bytes: Vec<u8>,
     /// It ended with a carriage return.
@@ -27,8 +25,6 @@ pub struct Raw {
 pub struct Line {
     /// Where it begins in the file.
     pub start: u64,
-    /// Where the next one begins.
-    pub end: u64,
     /// From where on the file is read to have it again; before `start` only within an envelope.
     pub from: u64,
     /// When it was written, as its envelope says.
@@ -133,17 +129,17 @@ impl Lines {
     }
 
     fn finish(&mut self, transient: bool) -> Option<Raw> {
-        let (start, end) = (self.start, self.start + self.length);
+        let start = self.start;
         let bytes = std::mem::take(&mut self.bytes);
-        (self.start, self.length, self.since) = (end, 0, None);
-        if std::mem::take(&mut self.skip) { None } else { Some(Raw { start, end, bytes, transient }) }
+        (self.start, self.length, self.since) = (self.position(), 0, None);
+        if std::mem::take(&mut self.skip) { None } else { Some(Raw { start, bytes, transient }) }
     }
 }
 
 impl Raw {
     /// As text.
     pub fn line(self) -> Line {
-        let Raw { start, end, mut bytes, transient } = self;
+        let Raw { start, mut bytes, transient } = self;
         let cut = bytes.len() > LINE_BYTES;
         if cut {
             // Not within a character.
@@ -154,7 +150,7 @@ impl Raw {
             Ok(text) => (text, false),
             Err(error) => (String::from_utf8_lossy(error.as_bytes()).into_owned(), true),
         };
-        Line { start, end, from: start, ts: None, text: without_colours(text), transient, cut, replaced }
+        Line { start, from: start, ts: None, text: without_colours(text), transient, cut, replaced }
     }
 }
 
@@ -187,23 +183,24 @@ mod tests {
         found.into_iter().map(Raw::line).collect()
     }
 
-    fn shown(found: &[Line]) -> Vec<(u64, u64, &str, bool)> {
-        found.iter().map(|line| (line.start, line.end, line.text.as_str(), line.transient)).collect()
+    fn shown(found: &[Line]) -> Vec<(u64, &str, bool)> {
+        found.iter().map(|line| (line.start, line.text.as_str(), line.transient)).collect()
     }
 
     #[test]
     fn lines_are_the_same_however_the_bytes_come() {
         let bytes = b"a\r\nbar 1\rbar 2\r\rc\n\nd";
-        let whole = lines(&mut Lines::default(), &[bytes]);
+        let mut under_way = Lines::default();
+        let whole = lines(&mut under_way, &[bytes]);
         let expected = [
-            (0, 3, "a", false),
-            (3, 9, "bar 1", true),
-            (9, 15, "bar 2", true),
-            (15, 16, "", true),
-            (16, 18, "c", false),
-            (18, 19, "", false),
+            (0, "a", false),
+            (3, "bar 1", true),
+            (9, "bar 2", true),
+            (15, "", true),
+            (16, "c", false),
+            (18, "", false),
         ];
-        assert_eq!(shown(&whole), expected);
+        assert_eq!((shown(&whole).as_slice(), under_way.start()), (expected.as_slice(), 19));
         for size in 1..bytes.len() {
             let chunks: Vec<&[u8]> = bytes.chunks(size).collect();
             assert_eq!(lines(&mut Lines::default(), &chunks), whole, "{size}");
@@ -216,17 +213,17 @@ mod tests {
         assert!(lines(&mut under_way, &[b"half"]).is_empty());
         assert_eq!(under_way.overdue(NOW + Span::seconds(9)), None);
         let line = under_way.overdue(NOW + PARTIAL_WAIT).map(Raw::line);
-        assert_eq!(shown(line.as_slice()), [(100, 104, "half", false)]);
+        assert_eq!(shown(line.as_slice()), [(100, "half", false)]);
         assert_eq!((under_way.flush(), under_way.position()), (None, 104));
         let mut skipping = Lines::at(5, true);
-        assert_eq!(shown(&lines(&mut skipping, &[b"rest\nnew\n"])), [(10, 14, "new", false)]);
+        assert_eq!(shown(&lines(&mut skipping, &[b"rest\nnew\n"])), [(10, "new", false)]);
     }
 
     #[test]
     fn what_is_too_long_or_no_text_is_cut_replaced_and_told() {
         let long = ["é".repeat(LINE_BYTES), "\nshort\n".to_string()].concat();
         let found = lines(&mut Lines::default(), &[long.as_bytes()]);
-        assert_eq!((found[0].text.len(), found[0].cut, found[0].end), (LINE_BYTES, true, 2 * LINE_BYTES as u64 + 1));
+        assert_eq!((found[0].text.len(), found[0].cut, found[1].start), (LINE_BYTES, true, 2 * LINE_BYTES as u64 + 1));
         assert_eq!((found[1].text.as_str(), found[1].cut), ("short", false));
         let odd = ["x".to_string(), "é".repeat(LINE_BYTES), "\n".to_string()].concat();
         assert_eq!(lines(&mut Lines::default(), &[odd.as_bytes()])[0].text.len(), LINE_BYTES - 1);

@@ -28,7 +28,7 @@ use crate::collector::{Collected, Collector};
 use crate::desk::Desk;
 use crate::fault::{Fault, FaultKind};
 use crate::rows::RowsError;
-use container::{Container, Stream};
+use container::Container;
 use extract::{Known, Maker, Message};
 use journal::Journal;
 use kept::Kept;
@@ -361,12 +361,19 @@ fn begin(extract: &[Extract], file: &mut tail::Follow, start: u64) {
     if start == 0 {
         return;
     }
-    for extract in extract {
-        if let Extract::Preset(preset, _) = extract
-            && let Some(line) = file.first_line()
-        {
-            presets::begin(*preset, &line, &mut file.states[Stream::Bare as usize]);
-        }
+    let presets: Vec<_> = extract
+        .iter()
+        .filter_map(|extract| match extract {
+            Extract::Preset(preset, _) => Some(*preset),
+            _ => None,
+        })
+        .collect();
+    if presets.is_empty() {
+        return;
+    }
+    for line in file.first_lines() {
+        let state = &mut file.states[line.stream as usize];
+        presets.iter().for_each(|preset| presets::begin(*preset, &line.text, state));
     }
 }
 

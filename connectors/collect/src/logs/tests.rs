@@ -142,6 +142,44 @@ fn a_metrics_file_that_is_read_on_from_its_middle_still_has_its_names() {
 }
 
 #[test]
+fn metrics_of_a_container_have_their_names_after_a_restart() {
+    let time = "2027-01-15T08:00:00.5Z";
+    let cri = |stream: &str, tag: &str, text: &str| format!("{time} {stream} {tag} {text}\n");
+    let docker =
+        |stream: &str, text: &str| format!("{{\"log\":\"{text}\\n\",\"stream\":\"{stream}\",\"time\":\"{time}\"}}\n");
+    let of_cri = [
+        cri("stderr", "F", "WARN first") + &cri("stdout", "P", "epoch,st") + &cri("stdout", "F", "ep,train_loss"),
+        cri("stdout", "F", "0,1,0.5"),
+        cri("stdout", "F", "0,2,0.25") + &cri("stderr", "F", "0,3,0.125"),
+    ];
+    let of_docker = [
+        docker("stderr", "WARN first") + &docker("stdout", "epoch,step,train_loss"),
+        docker("stdout", "0,1,0.5"),
+        docker("stdout", "0,2,0.25") + &docker("stderr", "0,3,0.125"),
+    ];
+    for (container, [head, before, behind]) in [("cri", of_cri), ("docker", of_docker)] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0.log");
+        let more =
+            format!("container = \"{container}\"\nkeep = \"none\"\n[[source.extract]]\npreset = \"lightning\"\n");
+        let start = || LogCollector::new(train(&folder, &more), "n1", Some(folder.path().to_path_buf()));
+        let steps = |collected: Collected| -> Vec<i64> {
+            let of = |(_, batch): &(&str, RecordBatch)| {
+                batch.column_by_name("step").unwrap().as_primitive::<Int64Type>().values().to_vec()
+            };
+            collected.more.iter().flat_map(of).collect()
+        };
+        append(&path, &(head + &before));
+        let mut collector = start();
+        assert_eq!(steps(collector.collect(NOW)), [1], "{container}");
+        collector.taken(&[]);
+        drop(collector);
+        append(&path, &behind);
+        assert_eq!(steps(start().collect(NOW + Span::seconds(1))), [2], "{container}: stderr has no such names");
+    }
+}
+
+#[test]
 fn odd_lines_are_counted_and_make_nobody_ill() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a.log"), [b"a\xFFb\n".as_slice(), &[b'x'; 70 << 10], b"\n"].concat()).unwrap();

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use tidewatch_model::{Span, Timestamp};
 
 use super::OddLines;
-use crate::logs::container::{Container, STREAMS};
+use crate::logs::container::{Container, STREAMS, Stream};
 use crate::logs::join::{Entry, Join};
 use crate::logs::kept::{Ahead, FileId, KeptFile, Mark, TRAIL_BYTES, bytes_at};
 use crate::logs::lanes::{Lanes, Spot, Spots};
@@ -79,7 +79,6 @@ impl Follow {
     ) -> Follow {
         let trail = bytes_at(&file, start.saturating_sub(TRAIL_BYTES), start.min(TRAIL_BYTES));
         let place = Place { spots: STREAMS.map(|_| Spot::at(start)), trail: Mark::of_bytes(&trail) };
-        let lines = Lines::at(start, skip);
         Follow {
             id,
             source: path.display().to_string(),
@@ -89,7 +88,7 @@ impl Follow {
             head: Mark::head(&file, start),
             file: Some(file),
             trail,
-            lines: if container.is_some() { lines.wrapped() } else { lines },
+            lines: lines_at((start, skip), container),
             lanes: Lanes::new(container, place.spots),
             done: place,
             given: place,
@@ -134,11 +133,17 @@ impl Follow {
         }
     }
 
-    /// Its first line, if it is being read from further on.
-    pub fn first_line(&self) -> Option<String> {
-        let bytes = bytes_at(self.file.as_ref()?, 0, LINE_BYTES as u64);
-        let end = bytes.iter().position(|byte| *byte == b'\n')?;
-        Some(String::from_utf8_lossy(&bytes[..end]).into_owned())
+    /// The first line of each stream, if it is near the beginning.
+    pub fn first_lines(&self) -> Vec<Entry> {
+        let bytes = self.file.as_ref().map(|file| bytes_at(file, 0, LINE_BYTES as u64)).unwrap_or_default();
+        let (mut lines, mut entries) = (Vec::new(), Vec::new());
+        lines_at((0, false), self.lanes.container()).feed(&bytes, self.grew, &mut lines);
+        let mut lanes = Lanes::new(self.lanes.container(), Spots::default());
+        for line in lines {
+            lanes.push(&Join::Never, line, self.grew, &mut OddLines::default(), &mut entries);
+        }
+        let first = |stream: Stream| entries.iter().find(|entry| entry.stream == stream).cloned();
+        STREAMS.into_iter().filter_map(first).collect()
     }
 
     /// Opens it unless nothing has changed. `false` where there is nothing to read.
@@ -250,6 +255,11 @@ impl Follow {
             self.ahead = Some(Ahead { until, at: now });
         }
     }
+}
+
+fn lines_at((start, skip): (u64, bool), container: Option<Container>) -> Lines {
+    let lines = Lines::at(start, skip);
+    if container.is_some() { lines.wrapped() } else { lines }
 }
 
 fn changed(metadata: &Metadata) -> Option<(u64, SystemTime)> {

@@ -221,6 +221,23 @@ fn after_a_crash_a_line_is_told_with_the_time_of_its_first_reading() {
 }
 
 #[test]
+fn what_waits_in_a_file_without_envelopes_is_not_written_down_as_read() {
+    let mut bench = Bench { join: Join::Traceback, ..Bench::new("app.log", From::Start) };
+    let kept = |bench: &Bench| {
+        let file = &bench.kept.as_ref().unwrap().files[0];
+        (file.offset, file.ahead.map(|ahead| ahead.until), file.spots)
+    };
+    append(&bench.path("app.log"), "1\n");
+    assert_eq!(bench.texts(Span::millis(1)), Vec::<String>::new());
+    assert_eq!(kept(&bench), (0, None, None));
+    append(&bench.path("app.log"), "2\n");
+    assert_eq!(bench.texts(Span::millis(1)), ["1"]);
+    assert_eq!(kept(&bench), (0, Some(2), None), "2 may yet be followed");
+    bench.stop();
+    assert_eq!(kept(&bench), (2, None, None));
+}
+
+#[test]
 fn a_state_that_is_damaged_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.state");
