@@ -35,7 +35,14 @@ pub struct Feeds {
     retried: f64,
     delivered: f64,
     checkpoints_failed: f64,
+    /// Values that cleaning took out, by the column.
+    cleaned: [f64; 3],
 }
+
+/// Columns of which values were taken out since the engine was started.
+const CLEANED: [&str; 3] = ["gpu.temperature_celsius", MEMORY_TEMPERATURE, "gpu.fan_ratio"];
+/// The column of which a broken sensor speaks.
+pub const MEMORY_TEMPERATURE: &str = "gpu.memory_temperature_celsius";
 
 impl Feeds {
     /// At the start of the day.
@@ -50,6 +57,7 @@ impl Feeds {
             retried: 0.0,
             delivered: 0.0,
             checkpoints_failed: 0.0,
+            cleaned: [2.0, 0.0, 12.0],
         }
     }
 
@@ -104,9 +112,16 @@ impl Feeds {
 
     /// Counts what begins.
     pub fn note(&mut self, begun: &[Happening]) {
-        for happening in begun.iter().filter(|happening| happening.kind == Kind::NoticeRetry) {
-            self.retried += happening.amount.round().min(5.0);
-            self.checkpoints_failed += 1.0;
+        for happening in begun {
+            match happening.kind {
+                Kind::NoticeRetry => {
+                    self.retried += happening.amount.round().min(5.0);
+                    self.checkpoints_failed += 1.0;
+                }
+                Kind::Impossible => self.cleaned[0] += 1.0,
+                Kind::EngineRestart => (self.retried, self.delivered, self.cleaned) = (0.0, 0.0, [0.0; 3]),
+                _ => {}
+            }
         }
     }
 
@@ -132,6 +147,15 @@ impl Feeds {
         self.delivered += f64::from(u8::from(now % 600 == 0));
         let job = vec![("job_id", "a1"), ("job_name", STREAMS[0])];
         samples.push(("flink_jobmanager_job_numberOfFailedCheckpoints", job, self.checkpoints_failed));
+        // A value a second of each broken sensor.
+        let broken = marks.gpus.iter().filter(|bits| **bits & Kind::BadSensor.bit() != 0).count();
+        self.cleaned[1] += 10.0 * broken as f64;
+        if marks.others[0] & Kind::EngineRestart.bit() != 0 {
+            return self.batch(now, &samples);
+        }
+        for (column, values) in CLEANED.into_iter().zip(self.cleaned) {
+            samples.push(("tidewatch_cleaned_values_total", vec![("column", column), ("part", "0")], values));
+        }
         let notices = |outcome| vec![("outcome", outcome), ("part", "0")];
         samples.push(("tidewatch_notices_total", notices("retried"), self.retried));
         samples.push(("tidewatch_notices_total", notices("delivered"), self.delivered));

@@ -10,7 +10,7 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use tidewatch_model::{Span, Timestamp, table};
 
-use super::happenings::{Happening, Kind, Marks, SILENT};
+use super::happenings::{Happening, Kind, Marks, Of, SILENT};
 use super::jobs::{Jobs, Phase};
 use super::places::{Dice, PER_HOST, Places, Role};
 use crate::rows::{Cell, Rows, RowsError};
@@ -30,11 +30,16 @@ struct Gpu {
     uncorrected: i64,
     remap_pending: bool,
     replays: i64,
+    recoveries: i64,
+    recoveries_failed: i64,
+    wrong_bits: f64,
     rx: f64,
     tx: f64,
     held: f64,
     reasons: i64,
     glitch: Option<usize>,
+    /// Its sample, or its memory's temperature all the time, can't be: cleaning has taken it out.
+    cleaned: (bool, bool),
     /// A notebook on it: until when it does what it does, how much it uses, and its number; 0 is none.
     session: (i64, f64, i64),
 }
@@ -43,6 +48,8 @@ struct Gpu {
 #[derive(Debug)]
 pub struct Gpus {
     gpus: Vec<Gpu>,
+    /// By machine.
+    boards: Vec<&'static Board>,
     dice: Dice,
     schema: SchemaRef,
     /// Columns that never change, by position.
@@ -52,31 +59,45 @@ pub struct Gpus {
     start: Timestamp,
 }
 
-/// What distinguishes boards: power limit, largest clock, memory.
-fn board(role: Role) -> (f64, f64, i64) {
-    if role == Role::Training { (700.0, 1_980.0, 80 << 30) } else { (350.0, 2_520.0, 48 << 30) }
+/// What distinguishes boards.
+#[derive(Debug)]
+struct Board {
+    name: &'static str,
+    power_limit: f64,
+    largest_clock: f64,
+    memory: i64,
+    /// The generation of its NVLinks; 0 has none. Those of the fifth count other things than those before.
+    nvlink: u8,
 }
+
+static BOARDS: [Board; 3] = [
+    Board { name: "Simulated SXM 180GB", power_limit: 1_000.0, largest_clock: 1_965.0, memory: 180 << 30, nvlink: 5 },
+    Board { name: "Simulated SXM 80GB", power_limit: 700.0, largest_clock: 1_980.0, memory: 80 << 30, nvlink: 4 },
+    Board { name: "Simulated PCIe 48GB", power_limit: 350.0, largest_clock: 2_520.0, memory: 48 << 30, nvlink: 0 },
+];
 
 impl Gpus {
     /// GPUs at work.
-    pub fn new(places: &Places, seed: u64, start: Timestamp) -> Result<Gpus, RowsError> {
+    pub fn new(places: &Places, jobs: &Jobs, seed: u64, start: Timestamp) -> Result<Gpus, RowsError> {
+        let board = |host: usize| match places.roles[host] {
+            Role::Training if jobs.newest().contains(&host) => &BOARDS[0],
+            Role::Training => &BOARDS[1],
+            _ => &BOARDS[2],
+        };
+        let boards: Vec<&'static Board> = (0..places.hosts.len()).map(board).collect();
         let schema = table::find("gpu").ok_or_else(|| RowsError::NoSuchTable("gpu".into()))?.schema();
         let count = places.gpus.len();
-        let role = |gpu: usize| places.roles[gpu / PER_HOST];
+        let board = |gpu: usize| boards[gpu / PER_HOST];
         let fixed = schema.fields().iter().map(|field| -> Option<ArrayRef> {
             Some(match field.name().as_str() {
                 "host" => Arc::new(StringArray::from_iter_values((0..count).map(|gpu| &places.hosts[gpu / PER_HOST]))),
                 "gpu_uuid" => Arc::new(StringArray::from_iter_values(&places.gpus)),
                 "gpu_index" => Arc::new(Int64Array::from_iter_values((0..count).map(|gpu| (gpu % PER_HOST) as i64))),
-                "gpu_name" => Arc::new(StringArray::from_iter_values((0..count).map(|gpu| {
-                    if role(gpu) == Role::Training { "Simulated SXM 80GB" } else { "Simulated PCIe 48GB" }
-                }))),
+                "gpu_name" => Arc::new(StringArray::from_iter_values((0..count).map(|gpu| board(gpu).name))),
                 "pci_bus_id" => Arc::new(StringArray::from_iter_values(
                     (0..count).map(|gpu| format!("00000000:{:02X}:00.0", 0x10 * (gpu % PER_HOST + 1))),
                 )),
-                "memory_total_bytes" => {
-                    Arc::new(Int64Array::from_iter_values((0..count).map(|gpu| board(role(gpu)).2)))
-                }
+                "memory_total_bytes" => Arc::new(Int64Array::from_iter_values((0..count).map(|gpu| board(gpu).memory))),
                 _ => return None,
             })
         });
@@ -88,6 +109,7 @@ impl Gpus {
             fixed: fixed.collect(),
             nulls: nulls.collect(),
             schema,
+            boards,
             sessions: 70_000,
             start,
         })
@@ -142,7 +164,7 @@ impl Gpus {
                         }
                     }
                 };
-                gpu.step(demand, bits, seconds, now, board(role), &noise);
+                gpu.step(demand, bits, seconds, now, self.boards[host], &noise);
             }
         }
     }
@@ -177,8 +199,7 @@ impl Gpus {
     ) -> Result<RecordBatch, RowsError> {
         let names: Vec<Option<String>> =
             (0..places.hosts.len()).map(|host| jobs.on(host).1.map(str::to_string)).collect();
-        let training = |at: usize| places.roles[at / PER_HOST] == Role::Training;
-        let limits: Vec<(f64, f64, i64)> = (0..self.gpus.len()).map(|at| board(places.roles[at / PER_HOST])).collect();
+        let board = |at: usize| self.boards[at / PER_HOST];
         let fault = |at: usize, kind: Kind| marks.gpus[at] & kind.bit() != 0;
         let float = |value: &dyn Fn(usize, &Gpu) -> f64| -> ArrayRef {
             Arc::new(Float64Array::from_iter_values(self.gpus.iter().enumerate().map(|(at, gpu)| value(at, gpu))))
@@ -186,9 +207,13 @@ impl Gpus {
         let whole = |value: &dyn Fn(usize, &Gpu) -> i64| -> ArrayRef {
             Arc::new(Int64Array::from_iter_values(self.gpus.iter().enumerate().map(|(at, gpu)| value(at, gpu))))
         };
-        // Only boards that train have it.
-        let if_training = |value: &dyn Fn(usize, &Gpu) -> i64| -> ArrayRef {
-            let values = self.gpus.iter().enumerate().map(|(at, gpu)| training(at).then(|| value(at, gpu)));
+        let some = |value: &dyn Fn(usize, &Gpu) -> Option<f64>| -> ArrayRef {
+            Arc::new(self.gpus.iter().enumerate().map(|(at, gpu)| value(at, gpu)).collect::<Float64Array>())
+        };
+        // Only boards whose NVLinks are of these generations have it.
+        let linked = |generations: &[u8], value: &dyn Fn(usize, &Gpu) -> i64| -> ArrayRef {
+            let has = |at: usize| generations.contains(&board(at).nvlink);
+            let values = self.gpus.iter().enumerate().map(|(at, gpu)| has(at).then(|| value(at, gpu)));
             Arc::new(values.collect::<Int64Array>())
         };
         let flag = |value: &dyn Fn(&Gpu) -> bool| -> ArrayRef {
@@ -217,14 +242,17 @@ impl Gpus {
                 "memory_controller_ratio" => float(&|_, gpu| rounded(gpu.used * 0.6, 100.0)),
                 "sm_active_ratio" => float(&|_, gpu| rounded(gpu.used * 0.9, 1_000.0)),
                 "tensor_active_ratio" => float(&|_, gpu| rounded(gpu.tensor, 1_000.0)),
-                "memory_used_bytes" => whole(&|at, gpu| (gpu.held * limits[at].2 as f64) as i64),
-                "temperature_celsius" => float(&|_, gpu| if gpu.glitch == Some(0) { 110.0 } else { gpu.heat.round() }),
-                "memory_temperature_celsius" => {
-                    let shown = |at: usize, gpu: &Gpu| {
-                        training(at).then(|| if gpu.glitch == Some(1) { 120.0 } else { (gpu.heat + 8.0).round() })
-                    };
-                    Arc::new(self.gpus.iter().enumerate().map(|(at, gpu)| shown(at, gpu)).collect::<Float64Array>())
-                }
+                "memory_used_bytes" => whole(&|at, gpu| (gpu.held * board(at).memory as f64) as i64),
+                "temperature_celsius" => some(&|_, gpu| match gpu.glitch {
+                    _ if gpu.cleaned.0 => None,
+                    Some(0) => Some(110.0),
+                    _ => Some(gpu.heat.round()),
+                }),
+                "memory_temperature_celsius" => some(&|at, gpu| match gpu.glitch {
+                    _ if gpu.cleaned.1 || board(at).nvlink == 0 => None,
+                    Some(1) => Some(120.0),
+                    _ => Some((gpu.heat + 8.0).round()),
+                }),
                 "power_watts" => float(&|_, gpu| if gpu.glitch == Some(2) { 0.0 } else { rounded(gpu.power, 1_000.0) }),
                 "sm_clock_mhz" => float(&|_, gpu| (gpu.clock / 15.0).round() * 15.0),
                 "memory_clock_mhz" => float(&|_, _| 2_619.0),
@@ -238,8 +266,8 @@ impl Gpus {
                 _ if !slow => self.nulls[index].clone(),
                 "energy_joules_total" => float(&|_, gpu| rounded(gpu.energy, 1_000.0)),
                 "temperature_slowdown_celsius" => float(&|_, _| 92.0),
-                "power_limit_watts" => float(&|at, _| limits[at].0),
-                "sm_clock_max_mhz" => float(&|at, _| limits[at].1),
+                "power_limit_watts" => float(&|at, _| board(at).power_limit),
+                "sm_clock_max_mhz" => float(&|at, _| board(at).largest_clock),
                 "ecc_uncorrected_volatile_total" | "ecc_uncorrected_aggregate_total" => {
                     whole(&|_, gpu| gpu.uncorrected)
                 }
@@ -253,11 +281,29 @@ impl Gpus {
                 "pcie_generation_max" => whole(&|_, _| 5),
                 "pcie_width" => whole(&|at, _| if fault(at, Kind::PcieWidth) { 8 } else { 16 }),
                 "pcie_width_max" => whole(&|_, _| 16),
-                "nvlink_links" => if_training(&|_, _| 18),
-                "nvlink_links_active" => if_training(&|at, _| if fault(at, Kind::NvlinkDown) { 17 } else { 18 }),
-                "nvlink_crc_errors_total" | "nvlink_recoveries_total" => if_training(&|_, _| 0),
-                "nvlink_replays_total" => if_training(&|_, gpu| gpu.replays),
-                "fabric_state" => if_training(&|_, _| 3),
+                "nvlink_links" => linked(&[4, 5], &|_, _| 18),
+                "nvlink_links_active" => linked(&[4, 5], &|at, _| if fault(at, Kind::NvlinkDown) { 17 } else { 18 }),
+                "nvlink_crc_errors_total" => linked(&[4], &|_, _| 0),
+                "nvlink_replays_total" => linked(&[4], &|_, gpu| gpu.replays),
+                "nvlink_recoveries_total" => linked(&[4, 5], &|_, gpu| gpu.recoveries),
+                "nvlink_recoveries_failed_total" => linked(&[5], &|_, gpu| gpu.recoveries_failed),
+                "nvlink_receive_errors_total" | "nvlink_integrity_errors_total" | "nvlink_discards_total" => {
+                    linked(&[5], &|_, _| 0)
+                }
+                "nvlink_bit_error_ratio" => some(&|at, gpu| (board(at).nvlink == 5).then_some(gpu.wrong_bits)),
+                "fabric_state" => linked(&[4, 5], &|_, _| 3),
+                // Four pairs of bits, 1 yes and 2 no: less bandwidth, a route that recovers, one that is ill, an access that timed out;
+                // then 1, a right configuration.
+                "fabric_health" => linked(&[4, 5], &|at, _| match () {
+                    () if fault(at, Kind::FabricIll) => 0x1A9,
+                    () if fault(at, Kind::RouteRecovers) => 0x1A6,
+                    () => 0x1AA,
+                }),
+                "fabric_degraded" => {
+                    let ill = |at: usize| fault(at, Kind::FabricIll) || fault(at, Kind::RouteRecovers);
+                    let flags = (0..self.gpus.len()).map(|at| (board(at).nvlink > 0).then(|| ill(at)));
+                    Arc::new(flags.collect::<BooleanArray>())
+                }
                 _ => self.nulls[index].clone(),
             }
         });
@@ -308,30 +354,35 @@ impl Gpus {
         active: impl Iterator<Item = &'a Happening>,
     ) -> Result<Rows, RowsError> {
         let mut rows = Rows::of("gpu_event")?;
-        for happening in begun.iter().filter(|happening| happening.kind == Kind::CorrectedEcc) {
-            self.gpus[happening.to].corrected += happening.amount.ceil() as i64;
-        }
-        for happening in begun.iter().filter(|happening| happening.kind == Kind::Uncorrectable) {
+        for happening in begun.iter().filter(|happening| happening.kind.of() == Of::Gpu) {
             let gpu = &mut self.gpus[happening.to];
-            (gpu.uncorrected, gpu.remap_pending) = (gpu.uncorrected + 1, true);
+            match happening.kind {
+                Kind::CorrectedEcc => gpu.corrected += happening.amount.ceil() as i64,
+                Kind::Uncorrectable => (gpu.uncorrected, gpu.remap_pending) = (gpu.uncorrected + 1, true),
+                Kind::NvlinkRecovers => gpu.recoveries += 1,
+                _ => {}
+            }
         }
         for happening in active {
             let within = |at: i64| now <= at && at < end;
-            let code = |code: i64| Some(("xid", Some(code)));
+            let xid = |code: i64| ("xid", Some(code));
             let app = [31, 13, 43, 45][happening.to % 4];
-            let told: Vec<Option<(&str, Option<i64>)>> = match happening.kind {
-                Kind::AppXid if within(happening.from) => vec![code(app)],
-                Kind::GpuOffBus if within(happening.from) => vec![code(79)],
-                Kind::GpuOffBus if within(happening.from + 5) => vec![Some(("vanished", None))],
-                Kind::GpuOffBus if happening.until <= end => vec![Some(("recovered", None))],
-                Kind::Uncorrectable if within(happening.from) => vec![code(48), code(63)],
-                // Once a minute, also where a tick is longer than a second.
-                Kind::XidStorm if within(happening.from + (now - happening.from + 59).div_euclid(60) * 60) => {
-                    vec![code(31)]
+            // Once a minute, also where a tick is longer than a second.
+            let minute = (now - happening.from + 59).div_euclid(60) * 60;
+            let told: Vec<(bool, (&str, Option<i64>))> = match happening.kind {
+                Kind::AppXid => vec![(within(happening.from), xid(app))],
+                Kind::GpuOffBus => vec![
+                    (within(happening.from), xid(79)),
+                    (within(happening.from + 5), ("vanished", None)),
+                    (happening.until <= end, ("recovered", None)),
+                ],
+                Kind::Uncorrectable => {
+                    vec![(within(happening.from), xid(48)), (within(happening.from), xid(63))]
                 }
+                Kind::XidStorm => vec![(within(happening.from + minute), xid(31))],
                 _ => continue,
             };
-            for (kind, code) in told.into_iter().flatten() {
+            for (kind, code) in told.into_iter().filter_map(|(happens, told)| happens.then_some(told)) {
                 let cells: [(&str, Cell); 6] = [
                     ("host", places.hosts[happening.to / PER_HOST].as_str().into()),
                     ("gpu_uuid", places.gpus[happening.to].as_str().into()),
@@ -344,6 +395,17 @@ impl Gpus {
             }
         }
         Ok(rows)
+    }
+
+    /// Whether a GPU rests, and its link to the host with it.
+    pub fn rests(&self, at: usize) -> bool {
+        self.gpus[at].clock < 500.0
+    }
+
+    /// Notebooks of a machine: the number of each, and how busy it is.
+    pub fn notebooks(&self, host: usize) -> impl Iterator<Item = (i64, f64)> {
+        let gpus = &self.gpus[host * PER_HOST..(host + 1) * PER_HOST];
+        gpus.iter().filter(|gpu| gpu.session.2 > 0).map(|gpu| (gpu.session.2, gpu.session.1))
     }
 
     /// A repaired GPU comes back with new counters.
@@ -382,17 +444,9 @@ fn training(phase: Phase, first: bool, noise: &[f64; 5]) -> (f64, f64, f64) {
 }
 
 impl Gpu {
-    fn step(
-        &mut self,
-        demand: (f64, f64, f64),
-        bits: u64,
-        seconds: f64,
-        now: i64,
-        board: (f64, f64, i64),
-        noise: &[f64; 5],
-    ) {
+    fn step(&mut self, demand: (f64, f64, f64), bits: u128, seconds: f64, now: i64, board: &Board, noise: &[f64; 5]) {
         let has = |kind: Kind| bits & kind.bit() != 0;
-        let (limit, fastest, _) = board;
+        let (limit, fastest) = (board.power_limit, board.largest_clock);
         self.used = demand.0.clamp(0.0, 1.0);
         let idle = self.used == 0.0;
         self.tensor = if demand.1 > 0.5 { self.used * 0.55 } else { 0.0 };
@@ -423,7 +477,15 @@ impl Gpu {
         self.heat += (target - self.heat) * (seconds / 60.0).min(1.0);
         self.heat = if has(Kind::ShortHeat) { 88.0 } else { self.heat };
         self.glitch = has(Kind::Glitch).then_some((now % 3) as usize);
+        self.cleaned = (has(Kind::Impossible), has(Kind::BadSensor));
         self.replays += i64::from(has(Kind::NvlinkDown) && noise[0] > 0.9);
+        // One recovery in a hundred seconds fails.
+        self.recoveries_failed += i64::from(has(Kind::NvlinkBits) && noise[1] > 1.0 - 0.02 * seconds);
+        self.wrong_bits = match () {
+            () if has(Kind::NvlinkBits) => 3e-10 * (1.0 + 0.5 * noise[2]),
+            () if has(Kind::NvlinkRecovers) => 6e-13 * (1.0 + 0.5 * noise[2]),
+            () => 2e-15 * (1.0 + 0.5 * noise[2]),
+        };
         self.energy += self.power * seconds;
         self.rx += seconds * (2.0e9 * self.used + 1.0e7 * (noise[1] + 1.0));
         self.tx += seconds * (1.5e9 * self.used + 1.0e7 * (noise[2] + 1.0));

@@ -1,6 +1,7 @@
 //! What happens in a day besides work: the usual nuisances that nobody should be woken for, and faults.
 
-use super::places::{Dice, PER_HOST, Places, Role};
+use super::jobs::Jobs;
+use super::places::{Dice, PER_HOST, Places, Role, gpus_of};
 
 /// What happens: nuisances first, then faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,6 +71,26 @@ pub enum Kind {
     AirflowRollout,
     /// A receiver does not take three notices at once.
     NoticeRetry,
+    /// A job, or a pod, needs nearly all of its memory for less than three minutes.
+    MemoryPeak,
+    /// A container is held back by its CPU limit in half of its periods for up to thirteen minutes.
+    Throttles,
+    /// The clock's keeper is started anew or finds no server: nobody keeps the clock for a minute, now and then for nine.
+    ClockUnkept,
+    /// A memory module is corrected some sixty times in an hour.
+    DimmRun,
+    /// A PCIe link corrects some hundred errors at once.
+    PcieBurst,
+    /// A PCIe link is trained anew and has half its lanes for some minutes.
+    LinkRetrains,
+    /// An NVLink recovers, and has more wrong bits than usual for a while.
+    NvlinkRecovers,
+    /// A route through the NVSwitch fabric recovers for some minutes.
+    RouteRecovers,
+    /// One sample of a GPU can't be: cleaning takes it out, and counts it.
+    Impossible,
+    /// Tidewatch is started anew: its own figures are away for a minute, and begin at 0.
+    EngineRestart,
 
     /// Fault: a GPU falls off the bus.
     GpuOffBus,
@@ -101,11 +122,35 @@ pub enum Kind {
     StreamStuck,
     /// Fault: an application makes XID 31 again and again.
     XidStorm,
+    /// Fault: the kernel kills a process of a job or pod that has reached its own memory limit.
+    CgroupOom,
+    /// Fault: a job or pod fills its memory up to the limit, and stays there.
+    CgroupFull,
+    /// Fault: a container is held back by its CPU limit in half of its periods.
+    Throttled,
+    /// Fault: a memory module gives back what could not be corrected.
+    HostUncorrectable,
+    /// Fault: a memory module is corrected six times a minute.
+    DimmWears,
+    /// Fault: nobody keeps the clock of a machine.
+    ClockAlone,
+    /// Fault: a PCIe link has half its lanes, or half its speed.
+    LinkLow,
+    /// Fault: a PCIe device reports a fatal error.
+    PcieFatal,
+    /// Fault: a PCIe link corrects four errors a second.
+    PcieNoisy,
+    /// Fault: an NVLink has too many wrong bits, and recoveries fail.
+    NvlinkBits,
+    /// Fault: a GPU's way into the NVSwitch fabric has less bandwidth.
+    FabricIll,
+    /// Fault: a sensor of a GPU says what can't be.
+    BadSensor,
 }
 
 impl Kind {
     /// Its bit in marks.
-    pub const fn bit(self) -> u64 {
+    pub const fn bit(self) -> u128 {
         1 << self as u8
     }
 }
@@ -145,15 +190,18 @@ impl Kind {
     pub fn of(self) -> Of {
         use Kind::*;
         match self {
-            Glitch | ShortHeat | ShortCap | CorrectedEcc | AppXid | GpuOffBus | Uncorrectable | Overheat
-            | PcieWidth | NvlinkDown | GpuProcessOom | XidStorm => Of::Gpu,
+            Glitch | ShortHeat | ShortCap | CorrectedEcc | AppXid | NvlinkRecovers | RouteRecovers | Impossible
+            | GpuOffBus | Uncorrectable | Overheat | PcieWidth | NvlinkDown | GpuProcessOom | XidStorm | NvlinkBits
+            | FabricIll | BadSensor => Of::Gpu,
             Gap | AgentRestart | PlannedReboot | Hiccup | CpuBurst | MemoryDip | ClockStep | Retransmits | LinkFlap
-            | SymbolErrors | CorrectedDimm | HungOnce | UserOom | BigCopy | DiskFills | HostDown | IbFlap => Of::Host,
+            | SymbolErrors | CorrectedDimm | HungOnce | UserOom | BigCopy | MemoryPeak | Throttles | ClockUnkept
+            | DimmRun | PcieBurst | LinkRetrains | DiskFills | HostDown | IbFlap | CgroupOom | CgroupFull
+            | Throttled | HostUncorrectable | DimmWears | ClockAlone | LinkLow | PcieFatal | PcieNoisy => Of::Host,
             ShortHang | ShortStraggler | OneNan | GradBump | DataWait | JobRestart | Straggler | LossNan | Stall => {
                 Of::Slot
             }
             ErrorBlip | Burst | KvFull | Deployment | ServeErrors => Of::Service,
-            StreamRedeploy | AirflowRollout | NoticeRetry | StreamStuck => Of::Other,
+            StreamRedeploy | AirflowRollout | NoticeRetry | EngineRestart | StreamStuck => Of::Other,
         }
     }
 }
@@ -162,19 +210,19 @@ impl Kind {
 #[derive(Debug, Default)]
 pub struct Marks {
     /// By GPU.
-    pub gpus: Vec<u64>,
+    pub gpus: Vec<u128>,
     /// By machine.
-    pub hosts: Vec<u64>,
+    pub hosts: Vec<u128>,
     /// By slot of jobs.
-    pub slots: Vec<u64>,
+    pub slots: Vec<u128>,
     /// By service.
-    pub services: Vec<u64>,
+    pub services: Vec<u128>,
     /// By streaming job; the fleet's are at 0.
-    pub others: Vec<u64>,
+    pub others: Vec<u128>,
 }
 
 /// Bits of what silences a machine.
-pub const SILENT: u64 = Kind::Gap.bit() | Kind::AgentRestart.bit() | Kind::PlannedReboot.bit() | Kind::HostDown.bit();
+pub const SILENT: u128 = Kind::Gap.bit() | Kind::AgentRestart.bit() | Kind::PlannedReboot.bit() | Kind::HostDown.bit();
 
 /// The happenings in order of their beginnings, and those that go on.
 #[derive(Debug)]
@@ -243,13 +291,14 @@ impl Calendar {
 /// The nuisances of a day, as many as a fleet of a thousand GPUs has, and fewer in a shorter time or a smaller fleet.
 pub fn nuisances(
     places: &Places,
-    slots: usize,
+    jobs: &Jobs,
     services: usize,
     streams: usize,
     duration: i64,
     seed: u64,
 ) -> Vec<Happening> {
     let dice = Dice::new(seed, 1);
+    let slots = jobs.slots.len();
     let hosts = 0..places.hosts.len();
     let gpus = 0..places.gpus.len();
     let share = duration as f64 / 86_400.0 * places.gpus.len() as f64 / 1_000.0;
@@ -295,6 +344,17 @@ pub fn nuisances(
     some(Kind::JobRestart, 5.0, 180..360, 0..slots, 1.0);
     some(Kind::StreamRedeploy, 3.0, 60..150, 0..streams, 1.0);
     some(Kind::NoticeRetry, 4.0, 0..1, 0..1, 3.0);
+    some(Kind::MemoryPeak, 30.0, 40..150, hosts.clone(), 1.0);
+    some(Kind::Throttles, 20.0, 300..720, places.with(Role::Serving), 1.0);
+    some(Kind::ClockUnkept, 10.0, 40..100, hosts.clone(), 1.0);
+    some(Kind::ClockUnkept, 2.0, 300..540, hosts.clone(), 1.0);
+    some(Kind::DimmRun, 4.0, 3_500..3_600, hosts.clone(), 7.0);
+    some(Kind::PcieBurst, 20.0, 0..1, hosts.clone(), 250.0);
+    some(Kind::LinkRetrains, 10.0, 60..480, hosts.clone(), 1.0);
+    some(Kind::NvlinkRecovers, 10.0, 30..200, gpus_of(&jobs.newest()), 1.0);
+    some(Kind::RouteRecovers, 8.0, 40..220, gpus_of(&places.with(Role::Training)), 1.0);
+    some(Kind::Impossible, 2.0, 0..1, gpus, 1.0);
+    some(Kind::EngineRestart, 1.0, 30..60, 0..1, 1.0);
     // Deployments at working hours: chat twice, the others once.
     for (service, at) in (0..services).chain([0]).zip([0.42, 0.47, 0.60, 0.66]) {
         let from = (at * duration as f64) as i64;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use tidewatch_model::{Span, Timestamp};
 
-use super::happenings::{Happening, Kind};
+use super::happenings::{Happening, Kind, Of};
 use super::places::{Dice, PER_HOST, Places, Role};
 use crate::rows::{Cell, Rows, RowsError};
 
@@ -103,7 +103,7 @@ const SHARES: [f64; 10] = [0.4, 0.2, 0.1, 0.1, 0.05, 0.05, 0.025, 0.025, 0.025, 
 const HOURS: [(i64, i64); 10] = [(90, 100), (8, 12), (5, 8), (5, 8), (4, 6), (4, 6), (2, 5), (2, 4), (2, 5), (1, 4)];
 
 /// How many slots a fleet has.
-pub fn slots(places: &Places) -> usize {
+fn slots(places: &Places) -> usize {
     SHARES.len().min(places.with(Role::Training).len())
 }
 
@@ -152,18 +152,25 @@ impl Jobs {
                 Kind::GpuOffBus | Kind::Uncorrectable | Kind::GpuProcessOom => {
                     (happening.from + 8, happening.from + 260)
                 }
+                // The others of the job are given half a minute to end.
+                Kind::CgroupOom | Kind::HostUncorrectable => (happening.from + 30, happening.from + 260),
                 Kind::HostDown => (happening.from + 30, happening.until + 150),
                 _ => continue,
             };
-            let slot = match happening.kind {
-                Kind::JobRestart => Some(happening.to),
-                Kind::HostDown => self.slot_of(happening.to),
+            let slot = match happening.kind.of() {
+                Of::Slot => Some(happening.to),
+                Of::Host => self.slot_of(happening.to),
                 _ => self.slot_of(happening.to / PER_HOST),
             };
             if let Some(slot) = slot {
                 self.slots[slot].outages.push((from, until));
             }
         }
+    }
+
+    /// Machines with the newest boards: those of the largest jobs.
+    pub fn newest(&self) -> Range<usize> {
+        self.slots.first().map_or(0..0, |slot| slot.hosts.clone())
     }
 
     /// The slot of a machine.
@@ -181,7 +188,7 @@ impl Jobs {
     }
 
     /// Steps and events of the tick from `now` to `end`.
-    pub fn advance(&mut self, now: i64, end: i64, places: &Places, marks: &[u64]) -> Result<(Rows, Rows), RowsError> {
+    pub fn advance(&mut self, now: i64, end: i64, places: &Places, marks: &[u128]) -> Result<(Rows, Rows), RowsError> {
         let (mut steps, mut events) = (Rows::of("train_step")?, Rows::of("job_event")?);
         let Jobs { slots, dice, start } = self;
         for (index, slot) in slots.iter_mut().enumerate() {
@@ -244,7 +251,7 @@ fn turn(
     slot: &mut Slot,
     job: &Job,
     now: i64,
-    bits: u64,
+    bits: u128,
     dice: &Dice,
     told: &mut Vec<(&'static str, &'static str, bool)>,
 ) {
@@ -327,7 +334,7 @@ fn step(
     index: usize,
     start: Timestamp,
     places: &Places,
-    bits: u64,
+    bits: u128,
     dice: &Dice,
     rows: &mut Rows,
 ) -> Result<(), RowsError> {

@@ -76,11 +76,13 @@ impl Wires {
         for host in 0..places.hosts.len() {
             let bits = marks.hosts[host];
             let has = |kind: Kind| bits & kind.bit() != 0;
+            let usual = self.scratch(host, now);
             let links = &mut self.links[host];
             if links.booted != machines.booted(host) {
                 *links = Links { booted: machines.booted(host), copied: links.copied, ..Links::default() };
             }
-            let copies = has(Kind::BigCopy);
+            // Who copies looks first whether there is room: a quarter stays free, and what checkpoints need.
+            let copies = has(Kind::BigCopy) && usual - links.copied > 0.34;
             // A seventh of the space in an hour and a quarter.
             links.copied += if copies { 10.0 / 31_500.0 } else { 0.0 };
             links.filled = if has(Kind::DiskFills) { links.filled + 10.0 / 12_600.0 } else { 0.0 };
@@ -93,7 +95,6 @@ impl Wires {
             }
             let at = self.start + Span::seconds(now) + Span::micros(phase_of(host));
             let name = places.hosts[host].as_str();
-            let usual = self.scratch(host, now);
             let links = &self.links[host];
             let free = (usual - links.copied).max(0.05) - links.filled * usual;
             let root = 0.62 - 0.03 * ((now + host as i64 * 600) % 86_400) as f64 / 86_400.0;

@@ -3,8 +3,9 @@
 use tidewatch_model::{Span, Timestamp};
 
 use super::gpus::{phase_of, pid};
-use super::happenings::{Happening, Kind, Marks, SILENT};
+use super::happenings::{Happening, Kind, Marks, Of, SILENT};
 use super::jobs::{Jobs, Phase};
+use super::modules::RUN_EVERY;
 use super::places::{Dice, PER_HOST, Places, Role};
 use crate::rows::{Cell, Rows, RowsError};
 
@@ -30,7 +31,22 @@ pub struct Machines {
 }
 
 /// Memory of a machine.
-const MEMORY: f64 = 2.1e12;
+pub const MEMORY: f64 = 2.1e12;
+/// What an agent collects; only a machine that trains has InfiniBand.
+const COLLECTORS: [&str; 12] = [
+    "host",
+    "disk",
+    "net",
+    "process",
+    "cgroup",
+    "pcie",
+    "memory_controller",
+    "gpu",
+    "gpu_process",
+    "gpu_event",
+    "kernel_event",
+    "ib",
+];
 
 impl Machines {
     /// Machines that have been up for weeks.
@@ -104,8 +120,11 @@ impl Machines {
             if bits & SILENT != 0 {
                 continue;
             }
+            // Until the first answer of a server nobody keeps the clock, and the kernel says 16 s, the most that it counts to.
+            let kept = !has(Kind::ClockUnkept) && !has(Kind::ClockAlone) && now - machine.booted > 90;
             let offset = if has(Kind::ClockStep) { 0.08 } else { 2e-5 * noise[4] };
-            let cells: [(&str, Cell); 26] = [
+            let since_asked = (now + host as i64 * 37) % 64;
+            let cells: [(&str, Cell); 28] = [
                 ("host", places.hosts[host].as_str().into()),
                 ("boot_id", format!("{:016x}", machine.boot).into()),
                 ("uptime_seconds", ((now - machine.booted) as f64).into()),
@@ -131,7 +150,9 @@ impl Machines {
                 ("context_switches_total", machine.switches.into()),
                 ("tcp_sent_segments_total", machine.sent.into()),
                 ("tcp_retransmitted_segments_total", machine.resent.into()),
-                ("clock_offset_seconds", offset.into()),
+                ("clock_offset_seconds", kept.then_some(offset).into()),
+                ("clock_synchronised", kept.into()),
+                ("clock_error_max_seconds", if kept { 0.002 + 5e-4 * since_asked as f64 } else { 16.0 }.into()),
             ];
             rows.push(self.start + Span::seconds(now) + Span::micros(phase_of(host)), cells)?;
         }
@@ -174,8 +195,7 @@ impl Machines {
                 ];
                 processes.push(at, cells)?;
             }
-            for collector in ["host", "disk", "net", "process", "gpu", "gpu_process", "gpu_event", "kernel_event", "ib"]
-            {
+            for collector in COLLECTORS {
                 let trains = places.roles[host] == Role::Training;
                 if collector == "ib" && !trains {
                     continue;
@@ -200,57 +220,93 @@ impl Machines {
         Ok((processes, collectors))
     }
 
-    /// What the kernels say in a tick.
-    pub fn said(&mut self, now: i64, places: &Places, begun: &[Happening]) -> Result<Rows, RowsError> {
+    /// What the kernels say in the tick from `now` to `end`.
+    pub fn said<'a>(
+        &mut self,
+        now: i64,
+        end: i64,
+        places: &Places,
+        active: impl Iterator<Item = &'a Happening>,
+    ) -> Result<Rows, RowsError> {
         let mut rows = Rows::of("kernel_event")?;
-        for happening in begun {
-            let gpu_host = happening.to / PER_HOST;
-            let (host, kind, pid, process, message) = match happening.kind {
-                Kind::CorrectedDimm => (
-                    happening.to,
-                    "memory_error",
-                    None,
-                    None,
-                    "EDAC MC0: 1 CE memory read error on CPU_SrcID#0_Ha#0_Chan#1_DIMM#0",
-                ),
-                Kind::HungOnce => (
-                    happening.to,
-                    "hung_task",
-                    Some(4_242),
-                    Some("rsync"),
-                    "INFO: task rsync:4242 blocked for more than 122 seconds.",
-                ),
-                Kind::UserOom => (
-                    happening.to,
-                    "oom_kill",
-                    Some(3_131),
-                    Some("node"),
-                    "Memory cgroup out of memory: Killed process 3131 (node)",
-                ),
-                Kind::GpuProcessOom => (
-                    gpu_host,
-                    "oom_kill",
-                    Some(pid(happening.to)),
-                    Some("python3"),
-                    "Out of memory: Killed process (python3)",
-                ),
-                Kind::AppXid | Kind::GpuOffBus | Kind::Uncorrectable => {
-                    (gpu_host, "xid", None, None, "NVRM: Xid, simulated")
-                }
-                _ => continue,
-            };
-            if kind == "oom_kill" {
+        for happening in active {
+            let Some(told) = Told::of(happening).filter(|told| told.falls_into(happening, now, end)) else { continue };
+            let host = if happening.kind.of() == Of::Gpu { happening.to / PER_HOST } else { happening.to };
+            if told.kind == "oom_kill" {
                 self.machines[host].ooms += 1;
             }
             let cells: [(&str, Cell); 5] = [
                 ("host", places.hosts[host].as_str().into()),
-                ("kind", kind.into()),
-                ("pid", pid.into()),
-                ("process_name", process.into()),
-                ("message", message.into()),
+                ("kind", told.kind.into()),
+                ("pid", told.pid.into()),
+                ("process_name", told.process.into()),
+                ("message", told.message.into()),
             ];
             rows.push(self.start + Span::seconds(now), cells)?;
         }
         Ok(rows)
+    }
+}
+
+/// What the kernel says of a happening.
+struct Told {
+    kind: &'static str,
+    pid: Option<i64>,
+    process: Option<&'static str>,
+    message: &'static str,
+    /// How often it is said again, in seconds.
+    every: Option<i64>,
+}
+
+impl Told {
+    fn of(happening: &Happening) -> Option<Told> {
+        let told = |kind, message| Told { kind, pid: None, process: None, message, every: None };
+        let by = |pid, process, told: Told| Told { pid: Some(pid), process: Some(process), ..told };
+        Some(match happening.kind {
+            Kind::CorrectedDimm => {
+                told("memory_error", "EDAC MC0: 1 CE memory read error on CPU_SrcID#0_MC#0_Chan#1_DIMM#0")
+            }
+            Kind::DimmRun => Told {
+                every: Some(RUN_EVERY),
+                ..told("memory_error", "EDAC MC1: 8 CE memory read error on CPU_SrcID#1_MC#0_Chan#2_DIMM#0")
+            },
+            Kind::DimmWears => Told {
+                every: Some(150),
+                ..told("memory_error", "EDAC MC0: 15 CE memory scrubbing error on CPU_SrcID#0_MC#0_Chan#3_DIMM#1")
+            },
+            Kind::HostUncorrectable => {
+                told("memory_error", "EDAC MC0: 1 UE memory read error on CPU_SrcID#0_MC#0_Chan#2_DIMM#0")
+            }
+            Kind::HungOnce => {
+                by(4_242, "rsync", told("hung_task", "INFO: task rsync:4242 blocked for more than 122 seconds."))
+            }
+            Kind::UserOom => {
+                by(3_131, "node", told("oom_kill", "Memory cgroup out of memory: Killed process 3131 (node)"))
+            }
+            Kind::CgroupOom => by(
+                3_232,
+                "pt_data_worker",
+                told("oom_kill", "Memory cgroup out of memory: Killed process 3232 (pt_data_worker)"),
+            ),
+            Kind::GpuProcessOom => {
+                by(pid(happening.to), "python3", told("oom_kill", "Out of memory: Killed process (python3)"))
+            }
+            Kind::PcieFatal => {
+                told("pcie_error", "pcieport 0000:1a:01.0: AER: Uncorrectable (Fatal) error message received")
+            }
+            Kind::PcieNoisy => Told {
+                every: Some(300),
+                ..told("pcie_error", "pcieport 0000:1a:01.0: AER: Multiple Correctable error message received")
+            },
+            Kind::AppXid | Kind::GpuOffBus | Kind::Uncorrectable => told("xid", "NVRM: Xid, simulated"),
+            _ => return None,
+        })
+    }
+
+    /// Whether it is said in the tick from `now` to `end`.
+    fn falls_into(&self, happening: &Happening, now: i64, end: i64) -> bool {
+        let since = (now - happening.from).max(0);
+        let said = happening.from + self.every.map_or(0, |every| (since + every - 1) / every * every);
+        now <= said && said < end
     }
 }

@@ -2,13 +2,16 @@
 //! happens on a healthy day: checkpoints, deployments, restarts, glitches, gaps. Faults whose truth is known come on top
 //! when asked for. The same options give the same rows, bit for bit.
 
+mod bus;
 mod faults;
 mod feeds;
 mod gpus;
+mod groups;
 mod happenings;
 mod jobs;
 mod links;
 mod machines;
+mod modules;
 mod places;
 mod serving;
 
@@ -18,13 +21,16 @@ use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray,
 use tidewatch_model::table::find_dimension;
 use tidewatch_model::{Span, Timestamp};
 
+use bus::Buses;
 pub use faults::FaultTruth;
 use feeds::{Feeds, STREAMS};
 use gpus::Gpus;
+use groups::Groups;
 use happenings::{Calendar, Kind};
 use jobs::Jobs;
 use links::Wires;
 use machines::Machines;
+use modules::Modules;
 use places::{IB_PORTS, PER_HOST, Places, Role};
 use serving::{SERVICES, Serving};
 
@@ -58,6 +64,9 @@ pub struct Day {
     gpus: Gpus,
     machines: Machines,
     wires: Wires,
+    modules: Modules,
+    buses: Buses,
+    groups: Groups,
     serving: Serving,
     feeds: Feeds,
     now: i64,
@@ -65,7 +74,7 @@ pub struct Day {
 
 /// Between two rows of most tables, seconds.
 const SAMPLE: i64 = 10;
-/// Between two reads of a GPU's slow columns, seconds.
+/// Between two reads of a GPU's slow columns, and of the PCIe bus, seconds.
 const SLOW: i64 = 30;
 
 impl Day {
@@ -90,9 +99,8 @@ impl Day {
         }
         let (seed, start, seconds) = (options.seed, options.start, options.duration.0 / 1_000_000);
         let places = Places::new(options.gpus);
-        let slots = jobs::slots(&places);
         let mut jobs = Jobs::new(&places, seconds, seed, start);
-        let mut all = happenings::nuisances(&places, slots, SERVICES.len(), STREAMS.len(), seconds, seed);
+        let mut all = happenings::nuisances(&places, &jobs, SERVICES.len(), STREAMS.len(), seconds, seed);
         let faults = faults::faults(&places, &jobs, options.faults, seconds, seed, &all);
         // A nuisance in the midst of a fault would be a part of it.
         all.retain(|nuisance| {
@@ -105,10 +113,13 @@ impl Day {
         jobs.set_outages(&all);
         let machines = Machines::new(&places, seed, start);
         Ok(Day {
-            calendar: Calendar::new(all, places.gpus.len(), slots, SERVICES.len(), STREAMS.len()),
+            calendar: Calendar::new(all, places.gpus.len(), jobs.slots.len(), SERVICES.len(), STREAMS.len()),
+            gpus: Gpus::new(&places, &jobs, seed, start)?,
             jobs,
-            gpus: Gpus::new(&places, seed, start)?,
             wires: Wires::new(&places, &machines, seed, start),
+            modules: Modules::new(&places, &machines, seed, start),
+            buses: Buses::new(&places, &machines, seed, start),
+            groups: Groups::new(&places, seed, start),
             machines,
             serving: Serving::new(&places, seed, start),
             feeds: Feeds::new(seed, start),
@@ -173,7 +184,8 @@ impl Day {
     }
 
     fn tick(&mut self) -> Result<Tick, RowsError> {
-        let Day { options, places, calendar, jobs, gpus, machines, wires, serving, feeds, now } = self;
+        let Day { options, places, calendar, jobs, gpus, machines, wires, modules, buses, groups, serving, feeds, now } =
+            self;
         let (step, at) = (options.interval.0 / 1_000_000, *now);
         let end = at + step;
         let begun = calendar.advance(at, end);
@@ -194,10 +206,13 @@ impl Day {
         };
         add("host", machines.rows(at, step as f64, places, jobs, &calendar.marks)?)?;
         add("gpu_event", gpu_events)?;
-        add("kernel_event", machines.said(at, places, &begun)?)?;
+        add("kernel_event", machines.said(at, end, places, calendar.active())?)?;
         add("train_step", steps)?;
         add("job_event", events)?;
         wires.note(&begun);
+        modules.note(&begun);
+        buses.note(&begun);
+        groups.note(&begun);
         feeds.note(&begun);
         if at % SAMPLE == 0 {
             add("gpu_process", gpus.processes(ts, places, jobs, &calendar.marks)?)?;
@@ -208,6 +223,11 @@ impl Day {
             add("disk", disks)?;
             add("net", nets)?;
             add("ib", ports)?;
+            add("memory_controller", modules.rows(at, places, machines, &calendar.marks, calendar.active())?)?;
+            add("cgroup", groups.rows(at, places, jobs, gpus, serving, &calendar.marks)?)?;
+            if slow {
+                add("pcie", buses.rows(at, places, machines, gpus, &calendar.marks, calendar.active())?)?;
+            }
             let deployed: Vec<(usize, i64)> = calendar
                 .active()
                 .filter(|happening| happening.kind == Kind::Deployment)

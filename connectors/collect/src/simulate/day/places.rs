@@ -54,6 +54,11 @@ impl Places {
     }
 }
 
+/// GPUs of machines.
+pub fn gpus_of(hosts: &std::ops::Range<usize>) -> std::ops::Range<usize> {
+    hosts.start * PER_HOST..hosts.end * PER_HOST
+}
+
 /// Dice: the same seed throws the same.
 #[derive(Debug)]
 pub struct Dice(SeededRandom);

@@ -152,6 +152,12 @@ impl Serving {
         load
     }
 
+    /// Names of a machine's replicas, and how busy each is.
+    pub fn pods(&self, host: usize) -> impl Iterator<Item = (&str, f64)> {
+        let here = self.replicas.iter().filter(move |replica| replica.up && replica.host == host);
+        here.map(|replica| (replica.name.as_str(), (replica.running / 24.0).clamp(0.0, 1.0)))
+    }
+
     /// The rows of `serve` and `serve_histogram`, every ten seconds.
     pub fn rows(
         &mut self,

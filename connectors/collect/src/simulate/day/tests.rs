@@ -4,6 +4,9 @@
 
 use std::collections::BTreeMap;
 
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::Int64Type;
+
 use super::*;
 
 fn options(gpus: usize, interval: i64, hours: i64, faults: usize) -> DayOptions {
@@ -32,6 +35,7 @@ fn counted(options: DayOptions) -> BTreeMap<&'static str, usize> {
 fn a_day_has_rows_of_every_table_that_the_bundled_rules_read() {
     let rows = counted(options(128, 10, 8, 0));
     let tables = [
+        "cgroup",
         "collector",
         "data_job",
         "disk",
@@ -42,8 +46,10 @@ fn a_day_has_rows_of_every_table_that_the_bundled_rules_read() {
         "ib",
         "job_event",
         "kernel_event",
+        "memory_controller",
         "metrics",
         "net",
+        "pcie",
         "process",
         "serve",
         "serve_histogram",
@@ -65,12 +71,31 @@ fn the_same_options_give_the_same_rows() {
 }
 
 #[test]
+fn a_group_has_no_more_than_its_limit_and_fills_it_with_caches() {
+    let mut day = Day::new(options(64, 10, 2, 0)).unwrap();
+    let mut at_limit = 0;
+    while let Some(tick) = day.next_tick() {
+        for (_, batch) in tick.unwrap().batches.iter().filter(|(table, _)| *table == "cgroup") {
+            let column = |name: &str| batch.column_by_name(name).unwrap().as_primitive::<Int64Type>();
+            let [all, used, limit] = ["memory_bytes", "memory_used_bytes", "memory_limit_bytes"].map(column);
+            let [periods, throttled] = ["cpu_periods_total", "throttled_periods_total"].map(column);
+            for row in 0..batch.num_rows() {
+                assert!(used.value(row) <= all.value(row) && throttled.value(row) <= periods.value(row));
+                assert!(limit.is_null(row) || all.value(row) <= limit.value(row));
+                at_limit += usize::from(limit.is_valid(row) && all.value(row) + 1 >= limit.value(row));
+            }
+        }
+    }
+    assert!(at_limit > 1_000, "{at_limit}");
+}
+
+#[test]
 fn faults_are_as_many_as_asked_for_and_each_names_what_must_find_it() {
     let day = Day::new(options(1_000, 10, 24, 200)).unwrap();
     let truth = day.truth();
     assert_eq!(truth.len(), 200);
     let kinds: std::collections::BTreeSet<&str> = truth.iter().map(|fault| fault.kind.as_str()).collect();
-    assert_eq!(kinds.len(), 15);
+    assert_eq!(kinds.len(), 27);
     assert!(truth.iter().all(|fault| !fault.must.is_empty() && !fault.labels.is_empty() && fault.start < fault.end));
     let healthy = Day::new(options(1_000, 10, 24, 0)).unwrap();
     assert!(healthy.truth().is_empty());
