@@ -10,7 +10,7 @@ use tidewatch_model::{Span, Timestamp};
 use crate::collector::{Collected, Collector};
 use crate::fault::Faults;
 use crate::owner::Owner;
-use crate::pods::Pods;
+use crate::pods::{PodName, Pods};
 use crate::reading::{Roots, Unreadable, integer, names_in, pressure_average};
 use crate::rows::{Cell, Rows, RowsError};
 
@@ -102,7 +102,7 @@ impl CgroupCollector {
     }
 
     /// `None` when the group has ended meanwhile.
-    fn row(&mut self, group: &Group, pod: Option<String>) -> Option<Vec<(&'static str, Cell)>> {
+    fn row(&mut self, group: &Group, pod: Option<PodName>) -> Option<Vec<(&'static str, Cell)>> {
         let path = group.path.as_str();
         // Every group has this one.
         let cpu = match self.file(path, "cpu.stat") {
@@ -110,11 +110,11 @@ impl CgroupCollector {
             read => self.keep("cpu_seconds_total", path, read)?,
         };
         let owner = group.owner.clone();
-        let mut cells: Vec<(&'static str, Cell)> = Vec::with_capacity(22);
+        let mut cells: Vec<(&'static str, Cell)> = Vec::with_capacity(23);
         cells.push(("host", self.host.as_str().into()));
         cells.push(("cgroup", path.into()));
         cells.push(("job", owner.job.into()));
-        cells.push(("pod", pod.into()));
+        cells.extend(PodName::cells(pod));
         cells.push(("container", owner.container.into()));
         cells.push(("unit", owner.unit.into()));
         self.memory(path, &mut cells);

@@ -15,6 +15,7 @@ use tidewatch_model::{Span, Timestamp};
 
 use crate::desk::Desk;
 use crate::reading::{Roots, Unreadable};
+use crate::rows::Cell;
 
 /// How often the folder is looked at, at most: only for a pod that is not known.
 const LOOK: Span = Span::seconds(5);
@@ -30,10 +31,30 @@ const FORGET: Span = Span::minutes(10);
 const MOST: usize = 4_096;
 
 /// Names by UID.
-type Names = HashMap<String, String>;
+type Names = HashMap<String, PodName>;
 
 /// What a look found, and what may be missing of it.
 type Looked = (Names, Option<Unreadable>);
+
+/// What a pod is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PodName {
+    namespace: Option<String>,
+    /// Within that; without one it is the UID.
+    name: String,
+}
+
+impl PodName {
+    fn of_uid(uid: &str) -> PodName {
+        PodName { namespace: None, name: uid.to_string() }
+    }
+
+    /// For a row; NULL without one.
+    pub fn cells(name: Option<PodName>) -> [(&'static str, Cell); 2] {
+        let (namespace, name) = name.map(|PodName { namespace, name }| (namespace, name)).unzip();
+        [("namespace", namespace.flatten().into()), ("pod", name.into())]
+    }
+}
 
 /// Who knows the names of a machine's pods, for all collectors.
 #[derive(Clone)]
@@ -52,7 +73,7 @@ struct Book {
 /// A pod that was asked for.
 struct Known {
     /// Once it was found, or given up.
-    name: Option<String>,
+    name: Option<PodName>,
     /// Since when it has a container.
     begun: Option<Timestamp>,
     asked: Timestamp,
@@ -71,9 +92,9 @@ impl Pods {
         })))
     }
 
-    /// `namespace/name` of a pod; its UID where that can't be known; and `None` as long as it may still be found. Whether it has a container
+    /// The name of a pod; its UID where that can't be known; and `None` as long as it may still be found. Whether it has a container
     /// says whether there should be a folder.
-    pub fn name(&self, uid: &str, has_container: bool, now: Timestamp) -> Option<String> {
+    pub fn name(&self, uid: &str, has_container: bool, now: Timestamp) -> Option<PodName> {
         let book = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         book.name(uid, has_container, now)
     }
@@ -91,7 +112,7 @@ impl Pods {
 }
 
 impl Book {
-    fn name(&mut self, uid: &str, has_container: bool, now: Timestamp) -> Option<String> {
+    fn name(&mut self, uid: &str, has_container: bool, now: Timestamp) -> Option<PodName> {
         if let Some(known) = self.known.get_mut(uid) {
             known.asked = now;
             if known.name.is_some() {
@@ -100,7 +121,7 @@ impl Book {
         } else if self.known.len() >= MOST {
             self.known.retain(|_, known| now - known.asked < FORGET);
             if self.known.len() >= MOST {
-                return Some(uid.to_string());
+                return Some(PodName::of_uid(uid));
             }
         }
         if !self.listed.contains_key(uid) {
@@ -111,7 +132,7 @@ impl Book {
             known.begun.get_or_insert(now);
         }
         let given_up = known.begun.is_some_and(|begun| now - begun >= WAIT);
-        known.name = self.listed.get(uid).cloned().or_else(|| given_up.then(|| uid.to_string()));
+        known.name = self.listed.get(uid).cloned().or_else(|| given_up.then(|| PodName::of_uid(uid)));
         known.name.clone()
     }
 
@@ -179,11 +200,11 @@ fn names_of(mut entries: impl Iterator<Item = std::io::Result<OsString>>) -> Loo
     (names, problem)
 }
 
-/// The UID and `namespace/name` of `NAMESPACE_NAME_UID`; none of the three has a `_`.
-fn parsed(name: &str) -> Option<(String, String)> {
+/// The UID and the name of `NAMESPACE_NAME_UID`; none of the three has a `_`.
+fn parsed(name: &str) -> Option<(String, PodName)> {
     let [namespace, name, uid] = name.split('_').collect::<Vec<_>>()[..] else { return None };
     let is_one = [namespace, name, uid].iter().all(|part| !part.is_empty());
-    is_one.then(|| (uid.to_string(), format!("{namespace}/{name}")))
+    is_one.then(|| (uid.to_string(), PodName { namespace: Some(namespace.to_string()), name: name.to_string() }))
 }
 
 #[cfg(test)]
@@ -195,11 +216,20 @@ mod tests {
     const UID: &str = "6e5a1b2c-0d3f-4a5b-8c9d-0e1f2a3b4c5d";
     const HASH: &str = "0123456789abcdef0123456789abcdef";
 
+    /// `namespace/name`, or the UID.
+    fn name(pods: &Pods, uid: &str, has_container: bool, now: Timestamp) -> Option<String> {
+        pods.name(uid, has_container, now).map(shown)
+    }
+
+    fn shown(PodName { namespace, name }: PodName) -> String {
+        namespace.map_or(name.clone(), |namespace| format!("{namespace}/{name}"))
+    }
+
     const AT: fn(i64) -> Timestamp = Timestamp::from_seconds;
 
     #[test]
     fn names_of_folders() {
-        let of = |name: &str| parsed(name).map(|(uid, name)| format!("{uid} {name}")).unwrap_or_default();
+        let of = |name: &str| parsed(name).map(|(uid, name)| format!("{uid} {}", shown(name))).unwrap_or_default();
         assert_eq!(of(&format!("ml_llama-0_{UID}")), format!("{UID} ml/llama-0"));
         assert_eq!(of("a_b"), "");
         assert_eq!(of("a_b_c_d"), "");
@@ -211,15 +241,15 @@ mod tests {
         let machine = Recorded::of(&[(&format!("pods/ml_llama-0_{UID}/trainer/0.log"), "")]);
         machine.put(&format!("pods/kube-system_etcd-n1_{HASH}/etcd/0.log"), "");
         let pods = Pods::new(&machine.roots());
-        assert_eq!(pods.name(UID, true, AT(0)).as_deref(), Some("ml/llama-0"));
-        assert_eq!(pods.name(HASH, true, AT(0)).as_deref(), Some("kube-system/etcd-n1"), "of the same look");
+        assert_eq!(name(&pods, UID, true, AT(0)).as_deref(), Some("ml/llama-0"));
+        assert_eq!(name(&pods, HASH, true, AT(0)).as_deref(), Some("kube-system/etcd-n1"), "of the same look");
         // Its folder goes before its control group.
         machine.remove(&format!("pods/ml_llama-0_{UID}"));
-        assert_eq!(pods.name("new", false, AT(5)), None, "no container: the kubelet may not have made it yet");
-        assert_eq!(pods.name(UID, true, AT(5)).as_deref(), Some("ml/llama-0"));
+        assert_eq!(name(&pods, "new", false, AT(5)), None, "no container: the kubelet may not have made it yet");
+        assert_eq!(name(&pods, UID, true, AT(5)).as_deref(), Some("ml/llama-0"));
         machine.put("pods/ml_late_new/c/0.log", "");
-        assert_eq!(pods.name("new", true, AT(9)), None, "it looked a moment ago");
-        assert_eq!(pods.name("new", true, AT(10)).as_deref(), Some("ml/late"));
+        assert_eq!(name(&pods, "new", true, AT(9)), None, "it looked a moment ago");
+        assert_eq!(name(&pods, "new", true, AT(10)).as_deref(), Some("ml/late"));
         assert!(pods.take_problem().is_none() && pods.stuck(AT(99)).is_none());
     }
 
@@ -228,14 +258,14 @@ mod tests {
         let machine = Recorded::of(&[("pods/other", "")]);
         let pods = Pods::new(&machine.roots());
         for second in [0, 10, 200] {
-            assert_eq!(pods.name(UID, false, AT(second)), None, "it has not begun");
+            assert_eq!(name(&pods, UID, false, AT(second)), None, "it has not begun");
         }
-        assert_eq!(pods.name(UID, true, AT(300)), None);
-        assert_eq!(pods.name(UID, true, AT(330)).as_deref(), Some(UID));
+        assert_eq!(name(&pods, UID, true, AT(300)), None);
+        assert_eq!(name(&pods, UID, true, AT(330)).as_deref(), Some(UID));
         machine.put(&format!("pods/ml_llama-0_{UID}/trainer/0.log"), "");
-        assert_eq!(pods.name(UID, true, AT(340)).as_deref(), Some(UID), "for all its life");
-        pods.name("another", true, AT(1_000));
-        assert_eq!(pods.name(UID, true, AT(1_000)).as_deref(), Some("ml/llama-0"), "it was over");
+        assert_eq!(name(&pods, UID, true, AT(340)).as_deref(), Some(UID), "for all its life");
+        name(&pods, "another", true, AT(1_000));
+        assert_eq!(name(&pods, UID, true, AT(1_000)).as_deref(), Some("ml/llama-0"), "it was over");
     }
 
     #[test]
@@ -243,16 +273,16 @@ mod tests {
         // A machine without the folder, and one where it is no folder.
         let machine = Recorded::of(&[]);
         let pods = Pods::new(&machine.roots());
-        assert_eq!(pods.name(UID, true, AT(0)), None);
+        assert_eq!(name(&pods, UID, true, AT(0)), None);
         assert!(pods.take_problem().is_some_and(|why| why.absent) && pods.take_problem().is_none());
         machine.put("pods", "");
-        assert_eq!(pods.name("new", true, AT(5)), None);
+        assert_eq!(name(&pods, "new", true, AT(5)), None);
         assert!(pods.take_problem().is_some_and(|why| !why.absent));
         machine.remove("pods");
         machine.put("pods/ml_late_new/c/0.log", "");
-        assert_eq!(pods.name("new", true, AT(10)).as_deref(), Some("ml/late"));
-        assert_eq!(pods.name(UID, true, AT(29)), None);
-        assert_eq!(pods.name(UID, true, AT(30)).as_deref(), Some(UID));
+        assert_eq!(name(&pods, "new", true, AT(10)).as_deref(), Some("ml/late"));
+        assert_eq!(name(&pods, UID, true, AT(29)), None);
+        assert_eq!(name(&pods, UID, true, AT(30)).as_deref(), Some(UID));
     }
 
     #[test]
@@ -271,7 +301,7 @@ mod tests {
         let machine = Recorded::of(&[("pods/ml_llama-0_0/c/0.log", "")]);
         (0..=MOST).for_each(|number| std::fs::create_dir(machine.folder().join(format!("pods/{number}"))).unwrap());
         let pods = Pods::new(&machine.roots());
-        pods.name(UID, true, AT(0));
+        name(&pods, UID, true, AT(0));
         assert!(pods.take_problem().unwrap().reason.ends_with("pods: over 4096 entries: the rest is not looked at"));
     }
 
@@ -283,24 +313,24 @@ mod tests {
         let work = move |questions: Receiver<()>, answers: SyncSender<Looked>| {
             for () in questions {
                 come.recv().ok();
-                let names = Names::from([(UID.to_string(), "ml/llama-0".to_string())]);
+                let names = parsed(&format!("ml_llama-0_{UID}")).into_iter().collect();
                 answers.send((names, None)).ok();
             }
         };
         pods.0.lock().unwrap().desk = Some(Desk::open("pods", work).unwrap());
-        assert_eq!(pods.name(UID, true, AT(0)), None);
+        assert_eq!(name(&pods, UID, true, AT(0)), None);
         assert!(pods.take_problem().unwrap().reason.ends_with("pods: no answer yet"));
         let begun = std::time::Instant::now();
-        (1..20).for_each(|second| assert_eq!(pods.name(UID, true, AT(second)), None));
+        (1..20).for_each(|second| assert_eq!(name(&pods, UID, true, AT(second)), None));
         assert!(begun.elapsed() < PATIENCE, "nobody waits again");
         assert_eq!(pods.stuck(AT(20)), Some(Span::seconds(20)));
-        assert_eq!(pods.name("given up", true, AT(0)), None);
-        assert_eq!(pods.name("given up", true, AT(29)), None);
+        assert_eq!(name(&pods, "given up", true, AT(0)), None);
+        assert_eq!(name(&pods, "given up", true, AT(29)), None);
         back.send(()).unwrap();
-        while pods.name(UID, true, AT(29)).is_none() {
+        while name(&pods, UID, true, AT(29)).is_none() {
             std::thread::yield_now();
         }
-        assert_eq!(pods.name(UID, true, AT(29)).as_deref(), Some("ml/llama-0"));
+        assert_eq!(name(&pods, UID, true, AT(29)).as_deref(), Some("ml/llama-0"));
         assert_eq!(pods.stuck(AT(60)), None);
         drop(back);
     }

@@ -7,7 +7,7 @@ use tidewatch_model::Timestamp;
 use crate::collector::{Collected, Collector};
 use crate::fault::Faults;
 use crate::owner::Owner;
-use crate::pods::Pods;
+use crate::pods::{PodName, Pods};
 use crate::reading::{Roots, Unreadable, integer, integer_at, value_of};
 use crate::rows::{Rows, RowsError};
 use crate::times::CpuTimes;
@@ -146,9 +146,10 @@ impl ProcessCollector {
                     ("cpu_ratio", process.cpu_ratio.into()),
                     ("memory_bytes", process.memory_bytes.into()),
                     ("job", whose.owner.job.as_deref().into()),
-                    ("pod", pod.into()),
                     ("container", whose.owner.container.as_deref().into()),
-                ],
+                ]
+                .into_iter()
+                .chain(PodName::cells(pod)),
             )?;
             known.insert((process.pid, process.started), whose);
         }

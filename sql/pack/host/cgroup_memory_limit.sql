@@ -6,7 +6,7 @@ WITH (severity = 'warning', "label.class" = 'service',
       for = '3 minutes',
       summary = '{{ cgroup }} on {{ host }} uses {{ share }} of its memory limit')
 AS
-SELECT host, cgroup, job, pod, round(avg(ratio(memory_used_bytes, memory_limit_bytes)), 3) AS share
+SELECT host, cgroup, job, namespace, pod, round(avg(ratio(memory_used_bytes, memory_limit_bytes)), 3) AS share
 FROM HOP(cgroup, ts, INTERVAL '10 seconds', INTERVAL '1 minute')
-GROUP BY window_start, window_end, host, cgroup, job, pod
+GROUP BY window_start, window_end, host, cgroup, job, namespace, pod
 HAVING min(ratio(memory_used_bytes, memory_limit_bytes)) > setting('cgroup_memory_limit_ratio');

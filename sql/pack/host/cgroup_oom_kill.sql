@@ -5,8 +5,8 @@ CREATE ALERT cgroup_oom_kill
 WITH (severity = 'warning', "label.class" = 'service',
       summary = '{{ kills }} processes of {{ cgroup }} on {{ host }} were killed for memory')
 AS
-SELECT host, cgroup, job, pod, increase(oom_kills_total) AS kills
+SELECT host, cgroup, job, namespace, pod, increase(oom_kills_total) AS kills
 FROM HOP(cgroup, ts, INTERVAL '10 seconds', INTERVAL '5 minutes')
 WHERE coalesce(job, pod, container, unit) IS NOT NULL AND (pod IS NULL OR container IS NULL)
-GROUP BY window_start, window_end, host, cgroup, job, pod
+GROUP BY window_start, window_end, host, cgroup, job, namespace, pod
 HAVING increase(oom_kills_total) > 0;

@@ -111,7 +111,8 @@ fn jobs_pods_containers_services_and_top_slices() {
         &at(&format!("/{POD}/cri-containerd-{ID}.scope")),
         &[
             ("container", ID),
-            ("pod", "ml/llama-0"),
+            ("namespace", "ml"),
+            ("pod", "llama-0"),
             ("memory_bytes", "5"),
             ("memory_used_bytes", "NULL"),
             ("memory_limit_bytes", "NULL"),
@@ -172,7 +173,11 @@ fn a_pod_has_no_rows_before_it_has_a_name() {
     let names = |collector: &mut CgroupCollector, second: i64| {
         let collected = collector.collect(Timestamp::from_seconds(second));
         let rows = (0..rows(&collected)).map(|number| row(&collected, number));
-        rows.filter_map(|row| row.get("pod").cloned()).collect::<Vec<_>>()
+        let name = |row: HashMap<String, String>| {
+            let namespace = row.get("namespace").map(|namespace| format!("{namespace}/")).unwrap_or_default();
+            Some(namespace + row.get("pod")?)
+        };
+        rows.filter_map(name).collect::<Vec<_>>()
     };
     machine.remove(folder);
     machine.put("pods/other", "");

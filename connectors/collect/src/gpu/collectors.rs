@@ -12,7 +12,7 @@ use super::pass::Process;
 use crate::collector::{Collected, Collector};
 use crate::fault::{Fault, FaultKind};
 use crate::owner::Owner;
-use crate::pods::Pods;
+use crate::pods::{PodName, Pods};
 use crate::reading::Roots;
 use crate::rows::{Cell, Rows, RowsError};
 
@@ -183,9 +183,9 @@ impl Collector for GpuProcessCollector {
                     ("sm_ratio", process.sm_ratio.into()),
                     ("container", owner.container.into()),
                     ("job", owner.job.into()),
-                    ("pod", owner.pod.and_then(|uid| self.0.pods.name(&uid, true, now)).into()),
                 ];
-                rows.push(now, self.0.whose(&gpu.uuid).into_iter().chain(own))?;
+                let pod = owner.pod.and_then(|uid| self.0.pods.name(&uid, true, now));
+                rows.push(now, self.0.whose(&gpu.uuid).into_iter().chain(own).chain(PodName::cells(pod)))?;
             }
             rows.finish()
         };

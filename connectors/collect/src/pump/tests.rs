@@ -134,6 +134,7 @@ fn cores_interfaces_disks_and_processes() {
             ("memory_bytes", &(50 * crate::process::page_bytes()).to_string()),
             ("cpu_ratio", "0.25"),
             ("job", "77"),
+            ("namespace", "NULL"),
             ("pod", "NULL"),
         ],
     );

@@ -42,6 +42,6 @@ fn a_process_has_the_job_or_the_pod_of_its_control_group_and_a_gpu_the_job_with_
     let whose = |number: usize, cells: &[(&str, &str)]| check(&row(&found, number), cells);
     whose(0, &[("pid", "41"), ("process_name", "python"), ("job", "7"), ("pod", "NULL"), ("container", "NULL")]);
     whose(1, &[("pid", "42"), ("job", "8"), ("memory_used_bytes", "7000")]);
-    whose(2, &[("job", "NULL"), ("pod", "ml/llama-0"), ("container", ID)]);
+    whose(2, &[("job", "NULL"), ("namespace", "ml"), ("pod", "llama-0"), ("container", ID)]);
     whose(3, &[("pid", "44"), ("process_name", "NULL"), ("job", "NULL"), ("pod", "NULL"), ("container", "NULL")]);
 }

@@ -336,12 +336,11 @@ pub const PROCESS: Table = Table {
         integer("memory_bytes", "bytes", "/proc/*/statm: resident"),
         text("job", "/proc/*/cgroup: SLURM's job, else SLURM_JOB_ID in /proc/*/environ")
             .null("no job, or not readable"),
-        text(
-            "pod",
-            "/proc/*/cgroup and /var/log/pods: namespace/name; the pod's UID where that folder does not name it",
-        )
-        .null("none, or not found yet"),
+        text("pod", "/proc/*/cgroup and /var/log/pods: the pod's name, or its UID where that folder does not name it")
+            .null("none, or not found yet"),
         text("container", "/proc/*/cgroup: the container's id").null("none"),
+        text("namespace", "/proc/*/cgroup and /var/log/pods: the pod's namespace")
+            .null("no pod, or its name is not known"),
     ],
 };
 

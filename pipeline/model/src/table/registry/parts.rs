@@ -93,7 +93,7 @@ pub const CGROUP: Table = Table {
         id("host", "the collector's configuration, else /proc/sys/kernel/hostname"),
         id("cgroup", "its path under /sys/fs/cgroup"),
         text("job", "the path: SLURM's job").null("not of SLURM"),
-        text("pod", "the path, and /var/log/pods: namespace/name; the pod's UID where that folder does not name it")
+        text("pod", "the path, and /var/log/pods: the pod's name, or its UID where that folder does not name it")
             .null("not of Kubernetes"),
         text("container", "the path: the container's id").null("no container of its own"),
         text("unit", "the path: systemd's service or scope").null("none, or the unit of a job or container"),
@@ -118,5 +118,6 @@ pub const CGROUP: Table = Table {
         counter("read_bytes_total", "bytes", "io.stat: rbytes of devices that stand on no other").null(NO_CONTROLLER),
         counter("written_bytes_total", "bytes", "io.stat: wbytes of devices that stand on no other")
             .null(NO_CONTROLLER),
+        text("namespace", "/var/log/pods: the pod's namespace").null("no pod, or its name is not known"),
     ],
 };
