@@ -197,13 +197,9 @@ fn a_day_is_written_with_its_truth_and_the_tables_that_rules_join() {
     let truth = std::fs::read_to_string(here.join("day.truth.json")).unwrap();
     let truth: Vec<serde_json::Value> = serde_json::from_str(&truth).unwrap();
     assert_eq!(truth.len(), 2, "{truth:?}");
-    let inputs = ["gpu", "gpu_event", "host", "cgroup", "pcie", "memory_controller"].map(|table| match table {
-        "gpu" => "gpu=day.parquet".to_string(),
-        other => format!("{other}=day.{other}.parquet"),
-    });
-    let mut backtest =
-        vec!["backtest", "--table", "expected=day.expected.csv", "--table", "maintenance=day.maintenance.csv"];
-    inputs.iter().for_each(|input| backtest.extend(["--input", input]));
+    let tables = ["--table", "expected=day.expected.csv", "--table", "maintenance=day.maintenance.csv"];
+    let inputs = ["--input", "gpu=day.parquet", "--input", "gpu_event=day.gpu_event.parquet"];
+    let backtest = [&["backtest"], &tables[..], &inputs].concat();
     let fired = good(here, &backtest);
     let must = truth.iter().flat_map(|fault| fault["must"].as_array().unwrap());
     for rule in must.filter(|rule| *rule != "gpu_count_low") {
