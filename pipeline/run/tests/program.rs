@@ -187,6 +187,36 @@ fn backtest_finds_every_incident_and_up_agrees() {
     assert_eq!(found, expected);
 }
 
+/// The day of a fleet into files and into the log, with its truth and the tables that rules join.
+#[test]
+fn a_day_is_written_with_its_truth_and_the_tables_that_rules_join() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let day = ["simulate", "--fleet", "day", "--gpus", "64", "--interval", "10s"];
+    good(here, &[&day[..], &["--duration", "8h", "--faults", "2", "--out", "day.parquet"]].concat());
+    let truth = std::fs::read_to_string(here.join("day.truth.json")).unwrap();
+    let truth: Vec<serde_json::Value> = serde_json::from_str(&truth).unwrap();
+    assert_eq!(truth.len(), 2, "{truth:?}");
+    let tables = ["--table", "expected=day.expected.csv", "--table", "maintenance=day.maintenance.csv"];
+    let inputs = ["--input", "gpu=day.parquet", "--input", "gpu_event=day.gpu_event.parquet"];
+    let backtest = [&["backtest"], &tables[..], &inputs].concat();
+    let fired = good(here, &backtest);
+    let must = truth.iter().flat_map(|fault| fault["must"].as_array().unwrap());
+    for rule in must.filter(|rule| *rule != "gpu_count_low") {
+        assert!(fired.contains(&format!("\"rule\":{rule}")), "{rule} is not in {fired}");
+    }
+
+    good(here, &[&day[..], &["--duration", "10m", "--data", "data"]].concat());
+    let expected = std::fs::read_to_string(here.join("data/simulate.expected.csv")).unwrap();
+    assert_eq!(
+        (expected.lines().next(), expected.lines().count()),
+        (Some("host,gpus,ib_ports,ib_rate_gigabits_per_second"), 9)
+    );
+    assert_eq!(std::fs::read_to_string(here.join("data/simulate.truth.json")).unwrap(), "[]");
+    let (code, said) = bad(here, &["simulate", "--faults", "2", "--out", "fleet.parquet"]);
+    assert_eq!((code, said.contains("--faults: expected --fleet day")), (2, true), "{said}");
+}
+
 fn count_rows(folder: &Path) -> i64 {
     let truth = std::fs::read_to_string(folder.join("data/simulate.truth.json")).unwrap();
     // The lost GPU misses five minutes, the silent host eight GPUs for 75 s, at a row every 5 s.

@@ -9,7 +9,8 @@ use clap::ValueEnum;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
-use tidewatch_collect::simulate::{Fleet, FleetOptions, Noise, incidents_from_json};
+use tidewatch_collect::simulate::day::{Day, DayOptions};
+use tidewatch_collect::simulate::{Fleet, FleetOptions, Noise, SimulateError, Tick, incidents_from_json};
 use tidewatch_kafka::{KafkaLog, KafkaOptions};
 use tidewatch_log::{LocalLog, LocalLogOptions};
 use tidewatch_model::ports::{Clock, Log, Record, partition_for};
@@ -25,9 +26,15 @@ use crate::station::create_topics;
 /// What to simulate.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  tidewatch simulate --gpus 64 --duration 1h --out fleet.parquet\n  tidewatch simulate --gpus 64 --duration 1h --data tidewatch-data        into the log that 'up' reads\n  tidewatch simulate --gpus 8 --duration 10m --data tidewatch-data --real-time\n\nBeside the rows stand <name>.truth.json (what must be found, and what must not) and, with --out, one file per further\ntable: <name>.gpu_event.parquet, <name>.train_step.parquet, <name>.job_event.parquet."
+    after_help = "Examples:\n  tidewatch simulate --gpus 64 --duration 1h --out fleet.parquet\n  tidewatch simulate --gpus 64 --duration 1h --data tidewatch-data        into the log that 'up' reads\n  tidewatch simulate --gpus 8 --duration 10m --data tidewatch-data --real-time\n  tidewatch simulate --fleet day --gpus 256 --interval 5s --duration 24h --faults 20 --out day.parquet\n\nBeside the rows stand <name>.truth.json (what must be found, and what must not) and, with --out, one file per further\ntable: <name>.gpu_event.parquet, <name>.train_step.parquet, <name>.job_event.parquet. A day has rows of every table that the\nbundled rules read, and <name>.expected.csv and <name>.maintenance.csv, for 'backtest --table' and tables.files. With --data\n<name> is 'simulate' in its folder; with --kafka only rows are written."
 )]
 pub struct Args {
+    /// What to simulate: incidents on GPUs that train, or the day of a whole fleet with all of its usual nuisances.
+    #[arg(long, value_enum, default_value = "incidents")]
+    fleet: FleetChoice,
+    /// Faults that come on top of a day; from 8 hours on.
+    #[arg(long, default_value = "0")]
+    faults: usize,
     /// GPUs in the fleet, eight to a machine.
     #[arg(long, default_value = "64")]
     gpus: usize,
@@ -69,6 +76,15 @@ pub struct Args {
     real_time: bool,
 }
 
+/// What to simulate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FleetChoice {
+    /// GPUs that train, each kind of incident and of near miss once.
+    Incidents,
+    /// Training, serving, notebooks, streams, and what happens on a usual day.
+    Day,
+}
+
 /// How noisy.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum NoiseChoice {
@@ -84,48 +100,21 @@ pub fn run(args: &Args, data: Option<&Path>) -> Result<(), Failure> {
     if places.iter().filter(|given| **given).count() != 1 {
         return Err(Failure::usage("expected one of --data DIR, --kafka HOST:PORT and --out FILE.parquet"));
     }
-    let gpus_per_host = match args.nodes {
-        None => 8,
-        Some(nodes) if nodes > 0 && args.gpus.is_multiple_of(nodes) => args.gpus / nodes,
-        Some(nodes) => {
-            return Err(Failure::usage(format!("{} GPUs can't be spread evenly over {nodes} nodes", args.gpus)));
-        }
-    };
     let live = data.is_some() || args.kafka.is_some();
-    let incidents = match &args.incidents {
-        None => None,
-        Some(file) => {
-            let text = std::fs::read_to_string(file)
-                .map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
-            Some(incidents_from_json(&text).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?)
-        }
-    };
     let now = SystemClock.now();
     let start = args.start.unwrap_or(match (live, args.real_time) {
         (true, true) => now.floor(Span::seconds(1)),
         (true, false) => (now - args.duration).floor(Span::seconds(1)),
         (false, _) => Timestamp::from_seconds(1_767_225_600),
     });
-    let noise = match args.noise {
-        NoiseChoice::Low => Noise::Low,
-        NoiseChoice::High => Noise::High,
+    let mut fleet = match args.fleet {
+        FleetChoice::Incidents => Simulated::Fleet(fleet(args, start)?),
+        FleetChoice::Day => Simulated::Day(Box::new(day(args, start)?)),
     };
-    let options = FleetOptions {
-        gpus: args.gpus,
-        gpus_per_host,
-        interval: args.interval,
-        duration: args.duration,
-        start,
-        seed: args.seed,
-        noise,
-        incidents,
-    };
-    let mut fleet = Fleet::new(options).map_err(Failure::usage)?;
-    let truth = serde_json::to_string_pretty(&fleet.truth()).map_err(Failure::no)?;
     let rows = match (data, &args.kafka, &args.out) {
         (Some(folder), _, _) => {
             let log = LocalLog::open(&folder.join("log"), LocalLogOptions::default()).map_err(Failure::usage)?;
-            write_truth(&folder.join("simulate.truth.json"), &truth)?;
+            fleet.write_truth(&folder.join("simulate"))?;
             to_log(args, &mut fleet, &log, false, start)?
         }
         (None, Some(brokers), _) => {
@@ -140,19 +129,100 @@ pub fn run(args: &Args, data: Option<&Path>) -> Result<(), Failure> {
             let log = KafkaLog::connect(options).map_err(Failure::usage)?;
             to_log(args, &mut fleet, &log, true, start)?
         }
-        (None, None, Some(file)) => to_parquet(args, &mut fleet, file, &truth, start)?,
+        (None, None, Some(file)) => {
+            let rows = to_parquet(args, &mut fleet, file, start)?;
+            fleet.write_truth(&file.with_extension(""))?;
+            rows
+        }
         (None, None, None) => 0,
     };
     eprintln!("{rows} rows from {start} to {}", start + args.duration);
     Ok(())
 }
 
-fn write_truth(path: &Path, truth: &str) -> Result<(), Failure> {
-    std::fs::write(path, truth).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+/// GPUs that train, with incidents.
+fn fleet(args: &Args, start: Timestamp) -> Result<Fleet, Failure> {
+    if args.faults > 0 {
+        return Err(Failure::usage("--faults: expected --fleet day beside it"));
+    }
+    let gpus_per_host = match args.nodes {
+        None => 8,
+        Some(nodes) if nodes > 0 && args.gpus.is_multiple_of(nodes) => args.gpus / nodes,
+        Some(nodes) => {
+            return Err(Failure::usage(format!("{} GPUs can't be spread evenly over {nodes} nodes", args.gpus)));
+        }
+    };
+    let incidents = match &args.incidents {
+        None => None,
+        Some(file) => {
+            let text = std::fs::read_to_string(file)
+                .map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
+            Some(incidents_from_json(&text).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?)
+        }
+    };
+    let noise = match args.noise {
+        NoiseChoice::Low => Noise::Low,
+        NoiseChoice::High => Noise::High,
+    };
+    let options = FleetOptions {
+        gpus: args.gpus,
+        gpus_per_host,
+        interval: args.interval,
+        duration: args.duration,
+        start,
+        seed: args.seed,
+        noise,
+        incidents,
+    };
+    Fleet::new(options).map_err(Failure::usage)
+}
+
+/// The day of a whole fleet.
+fn day(args: &Args, start: Timestamp) -> Result<Day, Failure> {
+    if args.incidents.is_some() || args.nodes.is_some() {
+        return Err(Failure::usage("--incidents and --nodes are not for --fleet day"));
+    }
+    let Args { gpus, interval, duration, seed, faults, .. } = *args;
+    Day::new(DayOptions { gpus, interval, duration, start, seed, faults }).map_err(Failure::usage)
+}
+
+/// What is simulated.
+enum Simulated {
+    Fleet(Fleet),
+    Day(Box<Day>),
+}
+
+impl Simulated {
+    fn next_tick(&mut self) -> Option<Result<Tick, SimulateError>> {
+        match self {
+            Simulated::Fleet(fleet) => fleet.next_tick().map(Ok),
+            Simulated::Day(day) => day.next_tick(),
+        }
+    }
+
+    /// What is true of incidents and faults, beside the rows; of a day also the tables that rules join.
+    fn write_truth(&self, name: &Path) -> Result<(), Failure> {
+        let beside = |ending: &str| PathBuf::from(format!("{}.{ending}", name.display()));
+        let wrong = |path: &Path, error: String| Failure::usage(format!("{}: {error}", path.display()));
+        let truth = match self {
+            Simulated::Fleet(fleet) => serde_json::to_string_pretty(&fleet.truth()),
+            Simulated::Day(day) => serde_json::to_string_pretty(&day.truth()),
+        };
+        let path = beside("truth.json");
+        std::fs::write(&path, truth.map_err(Failure::no)?).map_err(|error| wrong(&path, error.to_string()))?;
+        let Simulated::Day(day) = self else { return Ok(()) };
+        for (table, rows) in day.dimensions().map_err(Failure::no)? {
+            let path = beside(&format!("{table}.csv"));
+            let file = File::create(&path).map_err(|error| wrong(&path, error.to_string()))?;
+            arrow::csv::Writer::new(file).write(&rows).map_err(|error| wrong(&path, error.to_string()))?;
+            eprintln!("the table '{table}' is in {}", path.display());
+        }
+        Ok(())
+    }
 }
 
 /// Writes frames as agents do: one a tick, table and source. On a cluster each host is a source, and finds its partition.
-fn to_log(args: &Args, fleet: &mut Fleet, log: &dyn Log, cluster: bool, start: Timestamp) -> Result<u64, Failure> {
+fn to_log(args: &Args, fleet: &mut Simulated, log: &dyn Log, cluster: bool, start: Timestamp) -> Result<u64, Failure> {
     create_topics(log, cluster).map_err(Failure::no)?;
     let incarnation = format!("seed-{}-{}", args.seed, start.0);
     let mut origins: BTreeMap<(&'static str, String), Origin> = BTreeMap::new();
@@ -160,6 +230,7 @@ fn to_log(args: &Args, fleet: &mut Fleet, log: &dyn Log, cluster: bool, start: T
     let mut waiting: BTreeMap<(&'static str, u32), Vec<Record>> = BTreeMap::new();
     let (mut rows, mut ticks) = (0, 0);
     while let Some(tick) = fleet.next_tick() {
+        let tick = tick.map_err(Failure::no)?;
         if args.real_time {
             let wait = tick.ts - SystemClock.now();
             std::thread::sleep(wait.to_std());
@@ -224,11 +295,12 @@ fn by_host(batch: &RecordBatch) -> Vec<(String, RecordBatch)> {
 /// Ticks per row group: enough that Parquet's columns compress.
 const TICKS_PER_WRITE: usize = 300;
 
-fn to_parquet(args: &Args, fleet: &mut Fleet, file: &Path, truth: &str, start: Timestamp) -> Result<u64, Failure> {
+fn to_parquet(args: &Args, fleet: &mut Simulated, file: &Path, start: Timestamp) -> Result<u64, Failure> {
     let mut writers: BTreeMap<&'static str, TableFile> = BTreeMap::new();
     let mut progress = Progress::new("simulate", args.duration.0 as u64);
     let mut rows = 0;
     while let Some(tick) = fleet.next_tick() {
+        let tick = tick.map_err(Failure::no)?;
         for (name, batch) in tick.batches {
             rows += batch.num_rows() as u64;
             if !writers.contains_key(name) {
@@ -243,7 +315,6 @@ fn to_parquet(args: &Args, fleet: &mut Fleet, file: &Path, truth: &str, start: T
     for writer in writers.into_values() {
         writer.close()?;
     }
-    write_truth(&file.with_extension("truth.json"), truth)?;
     Ok(rows)
 }
 
