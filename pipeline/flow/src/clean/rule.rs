@@ -157,7 +157,11 @@ impl ColumnRule {
         match (possible.holds(value), self.action) {
             (true, _) => Verdict::Keep,
             (false, Action::Null) => Verdict::Null,
-            (false, Action::Clamp) => Verdict::Set(possible.nearest(value, self.whole)),
+            (false, Action::Clamp) => match possible.nearest(value, self.whole) {
+                nearest if possible.holds(nearest) => Verdict::Set(nearest),
+                // Between its bounds there is no whole number.
+                _ => Verdict::Null,
+            },
             (false, Action::Drop) => Verdict::Drop,
         }
     }
