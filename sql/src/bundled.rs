@@ -2,7 +2,7 @@
 
 use crate::dimension::Dimensions;
 use crate::settings::Settings;
-use crate::statement::read_statements;
+use crate::statement::{lower_first, read_statements};
 use crate::views::{View, view};
 
 /// One bundled file.
@@ -23,11 +23,11 @@ impl RuleFile {
         name.strip_suffix(".sql").unwrap_or(name)
     }
 
-    /// The first sentence of the comment above its statement.
+    /// The first sentence of the comment above its statement, to go on with.
     pub fn meaning(&self) -> String {
         let comment = self.sql.lines().map_while(|line| line.strip_prefix("--")).map(str::trim);
         let comment = comment.collect::<Vec<_>>().join(" ");
-        comment.split_once(". ").map_or(comment.as_str(), |(first, _)| first).trim_end_matches('.').to_string()
+        lower_first(comment.split_once(". ").map_or(comment.as_str(), |(first, _)| first).trim_end_matches('.'))
     }
 }
 

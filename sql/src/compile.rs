@@ -4,21 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DataFusionError, SchemaError, plan_err};
 use datafusion::execution::context::SessionContext;
-use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{self, GroupByExpr, Query, SetExpr, Spanned};
+use datafusion::sql::sqlparser::ast::{self, Query, Spanned};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use sha2::{Digest, Sha256};
 use tidewatch_model::alert::hex;
 use tidewatch_model::limits::{LABELS, PLAN_ROWS_PER_BATCH};
-use tidewatch_model::rule::SEVERITY;
-use tidewatch_model::table::{self, ColumnType, Table};
-use tidewatch_model::{NoDataPolicy, Rule, RuleShape, Severity, Span};
+use tidewatch_model::table::{self, ColumnType};
+use tidewatch_model::{NoDataPolicy, Rule, RuleShape, Span};
 use tokio::runtime::Runtime;
 
 use crate::bundled;
@@ -31,6 +30,7 @@ use crate::options::{bounds, check_options};
 use crate::presence::{longest_interval, with_plain_intervals};
 use crate::reads::{Reads, check_relations};
 use crate::recovery;
+use crate::remarks::{check_severity, remark_on_joins, remarks_on};
 use crate::rows_table::{RowsTable, Source, WINDOW_END, WINDOW_START, columns_read};
 use crate::session::{rule_session, run};
 use crate::settings::Settings;
@@ -422,7 +422,7 @@ impl Compiler {
             read.dedup();
         }
         // Over no rows: what DataFusion finds out only when it runs is found out now.
-        guarded(|| self.runtime.block_on(run(&state, &matching, PLAN_ROWS_PER_BATCH)))?;
+        self.runtime.block_on(run(&state, &matching, PLAN_ROWS_PER_BATCH))?;
         let longest = longest_interval(&matching);
         let plan = Box::new(GeneralPlan { matching, present, columns, because, longest });
         Ok(if shape == RuleShape::Row { Strategy::RowGeneral(plan) } else { Strategy::General(plan) })
@@ -511,7 +511,7 @@ fn check_query(alert: &WrittenAlert) -> Result<(), Fault> {
 }
 
 /// Where a word of the SELECT stands; the name of the alert when it is not there.
-fn place_of_word(alert: &WrittenAlert, name: &str) -> Location {
+pub(crate) fn place_of_word(alert: &WrittenAlert, name: &str) -> Location {
     let found = alert.tokens.iter().find(|token| match &token.token {
         Token::Word(word) => word.value.eq_ignore_ascii_case(name),
         _ => false,
@@ -519,113 +519,6 @@ fn place_of_word(alert: &WrittenAlert, name: &str) -> Location {
     match found {
         Some(token) => place(alert, token.span.start),
         None => alert.at.clone(),
-    }
-}
-
-/// Things that run and may not do what their author expects.
-fn remarks_on(alert: &WrittenAlert, reads: &Reads, plan: &LogicalPlan, shape: RuleShape) -> Vec<Fault> {
-    let mut remarks = Vec::new();
-    if let (RuleShape::Window(_), [Source::Window(..)], SetExpr::Select(select)) =
-        (shape, reads.leaves.as_slice(), alert.query.body.as_ref())
-        && let GroupByExpr::Expressions(groups, _) = &select.group_by
-    {
-        let names_window = groups.iter().any(|group| group.to_string().to_lowercase().starts_with("window_"));
-        if !groups.is_empty() && !names_window {
-            remarks.push(Fault::note(alert.at.clone(), "GROUP BY without window_start, window_end means them"));
-        }
-    }
-    let _ = plan.apply_with_subqueries(|node| {
-        for expression in node.expressions() {
-            let _ = expression.apply(|part| {
-                remarks.extend(remark_on_expression(alert, &reads.streams, part));
-                Ok(TreeNodeRecursion::Continue)
-            });
-        }
-        Ok(TreeNodeRecursion::Continue)
-    });
-    remarks.dedup();
-    remarks
-}
-
-/// A join of everything with everything is seldom meant. One side of one row is: the mean of a fleet, beside each of its hosts.
-fn remark_on_joins(alert: &WrittenAlert, strategy: &Strategy) -> Option<Fault> {
-    let (Strategy::General(general) | Strategy::RowGeneral(general)) = strategy else { return None };
-    let is_product = |node: &LogicalPlan| match node {
-        LogicalPlan::Join(join) => {
-            let is_one = |side: &LogicalPlan| side.max_rows() == Some(1);
-            join.on.is_empty() && join.filter.is_none() && !is_one(&join.left) && !is_one(&join.right)
-        }
-        _ => false,
-    };
-    // The closure does not fail.
-    let found = general.matching.exists(|node| Ok(is_product(node))).unwrap_or(false);
-    let message = "it joins every row with every row: expected a condition, as in JOIN ... ON a.host = b.host";
-    found.then(|| Fault::warning(alert.at.clone(), message))
-}
-
-/// A column `severity` says how urgent a row is: it must be a text, and words that are none of ours are warned of.
-fn check_severity(alert: &WrittenAlert, plan: &LogicalPlan, key: &[String]) -> Result<Vec<Fault>, Fault> {
-    let field = plan.schema().fields().iter().find(|field| field.name() == SEVERITY);
-    let Some(field) = field.filter(|_| !key.iter().any(|column| column == SEVERITY)) else { return Ok(vec![]) };
-    let at = place_of_word(alert, SEVERITY);
-    if !matches!(field.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) {
-        let message =
-            format!("the column severity is {}: expected a text, info, warning or critical", field.data_type());
-        return Err(Fault::error(at, message));
-    }
-    let SetExpr::Select(select) = alert.query.body.as_ref() else { return Ok(vec![]) };
-    let written = select.projection.iter().find_map(|item| match item {
-        ast::SelectItem::ExprWithAlias { expr, alias } if alias.value.eq_ignore_ascii_case(SEVERITY) => Some(expr),
-        _ => None,
-    });
-    let mut words = Vec::new();
-    written.into_iter().for_each(|expression| words_of(expression, &mut words));
-    let unknown = words.into_iter().filter(|word| word.trim().to_lowercase().parse::<Severity>().is_err());
-    let message = |word: String| {
-        format!("'{word}' is not one of info, warning, critical: such a row has the severity of the option")
-    };
-    Ok(unknown.map(|word| Fault::warning(at.clone(), message(word))).collect())
-}
-
-/// The texts that an expression may yield, where they are written out.
-fn words_of(expression: &ast::Expr, words: &mut Vec<String>) {
-    match expression {
-        ast::Expr::Value(value) => {
-            if let ast::Value::SingleQuotedString(word) = &value.value {
-                words.push(word.clone());
-            }
-        }
-        ast::Expr::Nested(inner) => words_of(inner, words),
-        ast::Expr::Case { conditions, else_result, .. } => {
-            conditions.iter().for_each(|when| words_of(&when.result, words));
-            else_result.iter().for_each(|result| words_of(result, words));
-        }
-        _ => {}
-    }
-}
-
-fn remark_on_expression(alert: &WrittenAlert, tables: &[&Table], expression: &Expr) -> Option<Fault> {
-    let Expr::BinaryExpr(binary) = expression else { return None };
-    match binary.op {
-        Operator::Divide | Operator::Modulo if !matches!(binary.right.as_ref(), Expr::Literal(..)) => {
-            let message = format!(
-                "'{expression}' fails for the whole fleet when an integer divisor is zero: ratio(a, b) gives NULL instead"
-            );
-            Some(Fault::warning(alert.at.clone(), message))
-        }
-        Operator::Gt | Operator::GtEq => {
-            let columns = binary.left.column_refs();
-            let nan = columns.iter().find(|column| {
-                let mut found = tables.iter().filter_map(|table| table.column(&column.name));
-                found.any(|found| found.column_type == ColumnType::Float64WithNan)
-            })?;
-            let message = format!(
-                "'{}' may hold NaN, and NaN > x is true: say isnan({}) or NOT isnan({}) too",
-                nan.name, nan.name, nan.name
-            );
-            Some(Fault::warning(place_of_word(alert, &nan.name), message))
-        }
-        _ => None,
     }
 }
 

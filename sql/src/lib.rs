@@ -37,6 +37,7 @@ mod presence;
 mod ratio;
 mod reads;
 mod recovery;
+mod remarks;
 mod robust;
 mod rows_table;
 mod samples;

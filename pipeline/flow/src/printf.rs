@@ -105,7 +105,7 @@ fn number(directive: &Directive, verb: char, value: &Value) -> String {
     let Ok(float) = f64::try_from(value.clone()) else { return value.to_string() };
     let digits = directive.precision;
     let text = match verb {
-        _ if !float.is_finite() => not_finite(float).to_string(),
+        _ if !float.is_finite() => tidewatch_model::Value::Float(float).to_string(),
         'f' | 'F' => format!("{float:.*}", digits.unwrap_or(6)),
         'e' => with_exponent(&format!("{float:.*e}", digits.unwrap_or(6))),
         'd' if float.fract() == 0.0 => format!("{float:.0}"),
@@ -115,14 +115,6 @@ fn number(directive: &Directive, verb: char, value: &Value) -> String {
     };
     let text = if directive.plus && float >= 0.0 && float.is_finite() { format!("+{text}") } else { text };
     directive.padded(&text, float.is_finite())
-}
-
-fn not_finite(value: f64) -> &'static str {
-    match value {
-        value if value.is_nan() => "NaN",
-        value if value > 0.0 => "+Inf",
-        _ => "-Inf",
-    }
 }
 
 /// As `%v` writes a value.
@@ -147,7 +139,7 @@ fn plain(value: &Value) -> String {
 /// not below the number of digits, for which the fewest count as six. Zeros at the end are left out.
 pub fn general(value: f64, digits: Option<usize>) -> String {
     if !value.is_finite() {
-        return not_finite(value).to_string();
+        return tidewatch_model::Value::Float(value).to_string();
     }
     let scientific = match digits {
         Some(digits) => format!("{value:.*e}", digits.max(1) - 1),

@@ -360,14 +360,7 @@ fn sample(value: &str, step: u32) -> Option<Sample> {
     };
     let number = start.parse::<f64>().ok()? + increment * f64::from(step);
     if !number.is_finite() {
-        let text = if number.is_nan() {
-            "NaN"
-        } else if number > 0.0 {
-            "+Inf"
-        } else {
-            "-Inf"
-        };
-        return Some(Sample::Value(json!(text)));
+        return Some(Sample::Value(json!(tidewatch_model::Value::Float(number).to_string())));
     }
     // Whole numbers stay whole, so that they fit integer columns.
     let whole = number.fract() == 0.0 && number.abs() < 9e15 && !start.contains('.');

@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, new_null_array};
-use arrow::compute::{concat, concat_batches, filter_record_batch, not, nullif};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow::compute::{concat_batches, filter_record_batch, not, nullif};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::logical_expr::Expr;
@@ -15,12 +15,12 @@ use tidewatch_model::limits::{OVER_SWEEP, RULE_GROUPS, WINDOW_ROWS};
 use tidewatch_model::table::TIME_COLUMN;
 use tidewatch_model::{Span, Timestamp};
 
+use super::chunk::evaluate;
 use super::frame::{Over, Rows, as_type};
 use super::grouping::{Grouping, NO_GROUP};
 use super::over::{Frame, OverCall};
 use super::plan::{RowPlan, physical};
 use crate::flat::over_name;
-use crate::guarded::{is_broken, values_of};
 use crate::panes::{bytes_of, canonical, times};
 use crate::values::truths;
 
@@ -441,28 +441,13 @@ impl Stream {
     }
 }
 
-/// An expression over rows. Where it fails it is evaluated row by row, so that one row takes nothing from the others: it is NULL there,
-/// and why is put into `fault`.
+/// An expression over rows: NULL where it fails, and why is put into `fault`.
 fn evaluated(expression: &Arc<dyn PhysicalExpr>, rows: &RecordBatch, fault: &mut Option<String>) -> Result<ArrayRef> {
-    let whole = |rows: &RecordBatch| values_of(expression, rows);
-    let data_type = expression.data_type(&rows.schema())?;
-    match whole(rows) {
-        Ok(values) => return Ok(values),
-        Err(error) if is_broken(&error) => {
-            fault.get_or_insert_with(|| error.strip_backtrace());
-            return Ok(new_null_array(&data_type, rows.num_rows()));
-        }
-        Err(_) => {}
+    let (values, faults) = evaluate(expression, rows)?;
+    if let Some((_, why)) = faults.into_iter().next() {
+        fault.get_or_insert(why);
     }
-    let each = (0..rows.num_rows()).map(|row| match whole(&rows.slice(row, 1)) {
-        Ok(value) => value,
-        Err(error) => {
-            fault.get_or_insert_with(|| error.strip_backtrace());
-            new_null_array(&data_type, 1)
-        }
-    });
-    let each: Vec<ArrayRef> = each.collect();
-    Ok(concat(&each.iter().map(AsRef::as_ref).collect::<Vec<_>>())?)
+    Ok(values)
 }
 
 impl Partitioned {

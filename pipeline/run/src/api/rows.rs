@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{filter_record_batch, is_not_null};
 use arrow::datatypes::TimestampMicrosecondType;
 use serde_json::json;
@@ -234,36 +234,35 @@ struct Read {
 
 impl Read {
     /// Without rows whose time is odd: the engine would make dead letters of them, after they were acknowledged.
-    fn of_these_days(mut self, table: &Table, wanted: Times) -> Result<Read, String> {
+    fn of_these_days(self, table: &Table, wanted: Times) -> Result<Read, String> {
         let times = self
             .rows
             .column_by_name(TIME_COLUMN)
             .and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
         let times = times.ok_or_else(|| format!("table '{}': column '{TIME_COLUMN}' is no time", table.name))?;
-        let good: BooleanArray =
-            times.iter().map(|ts| Some(ts.is_some_and(|ts| wanted.contains(Timestamp(ts))))).collect();
-        let odd = good.len() - good.true_count();
-        if odd > 0 {
-            self.count += odd as u64;
-            self.problems.push(format!(
-                "{odd} rows are more than 24h behind or 5m ahead of the clock, or have no time (is ts in seconds? ?ts=ms or ?ts=us say otherwise)"
-            ));
-            self.rows = filter_record_batch(&self.rows, &good).map_err(|error| error.to_string())?;
-        }
-        Ok(self)
+        let good = times.iter().map(|ts| Some(ts.is_some_and(|ts| wanted.contains(Timestamp(ts))))).collect();
+        self.keep(
+            &good,
+            "are more than 24h behind or 5m ahead of the clock, or have no time (is ts in seconds? ?ts=ms or ?ts=us say otherwise)",
+        )
     }
 
     /// Without rows that do not say whose they are.
-    fn of_somebody(mut self, table: &Table) -> Result<Read, String> {
+    fn of_somebody(self, table: &Table) -> Result<Read, String> {
         let Some(column) = table.identity().next() else { return Ok(self) };
-        let Some(nameless) = self.rows.column_by_name(column).map(Array::null_count).filter(|count| *count > 0) else {
-            return Ok(self);
-        };
         let named = self.rows.column_by_name(column).and_then(|names| is_not_null(names).ok());
         let named = named.ok_or_else(|| format!("table '{}': no column '{column}'", table.name))?;
-        self.count += nameless as u64;
-        self.problems.push(format!("{nameless} rows have no {column}: expected whose they are"));
-        self.rows = filter_record_batch(&self.rows, &named).map_err(|error| error.to_string())?;
+        self.keep(&named, &format!("have no {column}: expected whose they are"))
+    }
+
+    /// Keeps good rows, and says what the others are.
+    fn keep(mut self, good: &BooleanArray, problem: &str) -> Result<Read, String> {
+        let odd = good.len() - good.true_count();
+        if odd > 0 {
+            self.count += odd as u64;
+            self.problems.push(format!("{odd} rows {problem}"));
+            self.rows = filter_record_batch(&self.rows, good).map_err(|error| error.to_string())?;
+        }
         Ok(self)
     }
 }

@@ -75,7 +75,7 @@ fn view_summary(compiler: &Compiler, view: &RuleFile) -> Result<Map<String, Valu
         ("interval", json!("")),
         ("identity", json!("")),
         ("columns", json!(columns.len())),
-        ("meaning", json!(lower_first(&view.meaning()))),
+        ("meaning", json!(view.meaning())),
     ]))
 }
 
@@ -95,11 +95,6 @@ fn of_view((name, data_type): (String, DataType)) -> Map<String, Value> {
         ("source", json!("the view")),
         ("null", json!("")),
     ])
-}
-
-fn lower_first(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
 fn columns(table: &Table) -> Vec<Map<String, Value>> {

@@ -1,6 +1,7 @@
 //! Whom `up` tells, and who may ask it: what the configuration and the file of routes say, put together.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 
 use tidewatch_flow::alerting::{Policy, Target};
@@ -10,7 +11,7 @@ use tidewatch_notifiers::{TerminalNotifier, WebhookNotifier};
 use tidewatch_serve::{Access, Tls};
 
 use super::up::say;
-use crate::alerting_file::{self, Alertmanager};
+use crate::alerting_file::{self, AlertingFile, Alertmanager};
 use crate::config::{Config, redact};
 use crate::failure::Failure;
 use crate::output::colour;
@@ -55,9 +56,7 @@ pub(super) fn told(
     let targets = receivers.iter().map(|notify| Target { name: notify.target().to_string(), send_resolved: true });
     let mut policy = Policy::built_in(targets.collect());
     if let Some(path) = &config.alerting_file {
-        let (file, faults) = alerting_file::load(path).map_err(Failure::usage)?;
-        let lines: Vec<String> = faults.iter().map(|fault| format!("{}:{fault}", path.display())).collect();
-        let Some(file) = file else { return Err(Failure::usage(lines.join("\n"))) };
+        let (file, lines) = routes(path)?;
         lines.iter().for_each(|line| eprintln!("{line}"));
         say(
             on_screen,
@@ -91,6 +90,16 @@ pub(super) fn told(
         say(on_screen, &format!("tidewatch: every alert goes to {}", alertmanager.shown()));
     }
     Ok(Told { policy, receivers, alertmanagers, heartbeat })
+}
+
+/// A file of routes, with what is odd about it.
+pub(super) fn routes(path: &Path) -> Result<(AlertingFile, Vec<String>), Failure> {
+    let (file, faults) = alerting_file::load(path).map_err(Failure::usage)?;
+    let lines: Vec<String> = faults.iter().map(|fault| format!("{}:{fault}", path.display())).collect();
+    match file {
+        Some(file) => Ok((file, lines)),
+        None => Err(Failure::usage(lines.join("\n"))),
+    }
 }
 
 /// The certificate for HTTPS, where the configuration names one.
